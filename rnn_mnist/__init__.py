@@ -1,0 +1,66 @@
+"""A recurrent network that reads a handwritten digit row by row and says which it is.
+
+Example:
+  >>> from rnn_mnist import Config, Data, fit
+  >>> config = Config(epochs=1, data=Data(train="train[:2000]", test="test[:500]"))
+  >>> result = fit(config)
+  >>> result.history[-1].test_count
+  500
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnn_mnist.config import Config, Data, InputError, read_config
+    from rnn_mnist.data import load
+    from rnn_mnist.history import Epoch
+    from rnn_mnist.learn import (
+        Metrics,
+        State,
+        apply,
+        evaluate,
+        init,
+        make_optimizer,
+        nll,
+        train_epoch,
+        train_step,
+    )
+    from rnn_mnist.model import LSTMCell, RowLSTM
+    from rnn_mnist.run import Result, fit, load_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Data",
+    "Epoch",
+    "InputError",
+    "LSTMCell",
+    "Metrics",
+    "Result",
+    "RowLSTM",
+    "State",
+    "apply",
+    "evaluate",
+    "fit",
+    "init",
+    "load",
+    "load_run",
+    "make_optimizer",
+    "nll",
+    "read_config",
+    "train_epoch",
+    "train_step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that what is not used costs nothing."""
+    from importlib import import_module
+
+    if name in __all__:
+        for module in ("config", "history", "data", "model", "learn", "run"):
+            home = import_module(f"rnn_mnist.{module}")
+            if hasattr(home, name):
+                return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

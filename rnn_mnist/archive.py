@@ -1,0 +1,80 @@
+"""A whole decoded data set as one file: arrays of images and labels, checked by a sum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_mnist.config import InputError
+from rnn_mnist.files import written_whole
+
+SHIPPED = Path(__file__).parent / "mnist-3.0.1.npz"
+
+
+class Archive(NamedTuple):
+    """A whole decoded data set."""
+
+    arrays: dict[str, NDArray[Any]]
+    """<split>_images (N, 28, 28) uint8 and <split>_labels (N,) int32, in TFDS's order."""
+    classes: tuple[str, ...]
+    version: str
+    source: str
+
+
+def read_archive(path: Path, source: str = "") -> Archive:
+    """Read a decoded data set and check its sum; `source` says in words where it was found.
+
+    Raises:
+      InputError: The file is damaged, or is none of ours.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as npz:
+            arrays = {key: npz[key] for key in npz.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)
+        intact = meta["sha256"] == _digest(archive)
+    # A flipped byte can raise nearly anything in the layers below: zip, deflate, npy, JSON.
+    except Exception:
+        intact = False
+    if not intact:
+        remedy = "reinstall rnn_mnist" if path == SHIPPED else "delete it and run again"
+        raise InputError(f"{path}: damaged; {remedy}")
+    return archive
+
+
+def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> None:
+    """Write a decoded data set with its sum, whole or not at all.
+
+    Args:
+      path: An .npz file, which `numpy.load` reads too.
+      archive: What to write.
+      compresslevel: 0 stores the arrays as they are, 9 makes the smallest file.
+
+    Raises:
+      OSError: The folder cannot be written, or the disk is full.
+    """
+    meta = {"version": archive.version, "classes": archive.classes, "sha256": _digest(archive)}
+    method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
+    with written_whole(path) as file, zipfile.ZipFile(file, "w") as npz:
+        for key, array in {"meta": np.array(json.dumps(meta)), **archive.arrays}.items():
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, array, allow_pickle=False)
+            # ZipInfo's fixed date keeps the file the same, byte for byte, whenever it is made.
+            member = zipfile.ZipInfo(f"{key}.npy")
+            npz.writestr(member, npy.getbuffer(), method, compresslevel)
+
+
+def _digest(archive: Archive) -> str:
+    """SHA-256 over everything in the archive, as hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([archive.version, archive.classes]).encode())
+    for key, array in sorted(archive.arrays.items()):
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""What the commands share: a config file and flags, errors of one line, quiet libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import tyro
+
+from rnn_mnist.config import Config, InputError, did_you_mean, read_config
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> tuple[Options, str]:
+    """Parse [CONFIG.toml] [flags]: flags go before the file, the file before the defaults.
+
+    Args:
+      options: Dataclass with a `config` and the command's own options, all with defaults.
+      arguments: The command line without the program.
+      module: The command's module, for the help.
+
+    Returns:
+      The options, and the config's name: the file's without its ending, or `reference`.
+
+    Raises:
+      InputError: The file or a flag cannot be used.
+      SystemExit: The help was asked for and printed.
+    """
+    arguments, config, name = list(arguments), Config(), "reference"
+    if arguments and not arguments[0].startswith("-"):
+        path = Path(arguments.pop(0))
+        config, name = read_config(path), path.stem
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(
+                options,
+                args=arguments,
+                default=cast(Any, options)(config=config),
+                prog=f"python -m {module} [CONFIG.toml]",
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise InputError(_one_line(said.getvalue())) from None
+        raise
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        if flag.startswith("-"):
+            hint = did_you_mean(flag, _flags(options)) or "; --help lists all"
+            raise InputError(f"{flag}: unknown flag{hint}")
+        raise InputError(f"{flag}: a config file comes first, before the flags; nothing else may")
+    return parsed, name
+
+
+def _flags(options: Any, prefix: str = "--") -> Iterator[str]:
+    """The flags of a dataclass of options; those of its config have no prefix."""
+    for field in dataclasses.fields(options):
+        flag = prefix + field.name.replace("_", "-")
+        inner = {"config": "--", "data": "--data."}.get(field.name)
+        if inner is None:
+            yield flag
+        else:
+            yield from _flags(Config if field.name == "config" else type(Config().data), inner)
+
+
+def _one_line(said: str) -> str:
+    """What tyro says in a box, as one line."""
+    lines = [line.strip("│| ") for line in said.splitlines()]
+    body = [line for line in lines if line and line[0] not in "╭╰+"]
+    rules = [number for number, line in enumerate(body) if not line.strip("─-")]
+    text = " ".join(body[: rules[0]] if rules else body)
+    text = re.sub(r"Error parsing (\S+): ", r"\1: ", text)
+    text = re.sub(
+        r"invalid literal for int\(\) with base 10: (.*)", r"must be a whole number, not \1", text
+    )
+    text = re.sub(r"could not convert string to float: (.*)", r"must be a number, not \1", text)
+    return text
+
+
+def guarded(body: Callable[[], None]) -> int:
+    """Run a command's body with quiet libraries; errors become one line and an exit code.
+
+    Returns:
+      0; 2 where something given cannot be used; 1 where the system refused; 130 where stopped.
+    """
+    # What libraries log is for their developers; XLA's own log is read from the environment.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.ERROR)
+    try:
+        body()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"error: {name}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        return 130
+    return 0

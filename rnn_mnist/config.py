@@ -1,0 +1,187 @@
+"""Everything that decides the result of a run, in one frozen dataclass; TOML in and out; checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used.
+
+    The message is one line that names what was wrong and what to do about it; commands print it
+    and exit with code 2.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What to train and test on."""
+
+    name: str = "mnist"
+    """TFDS data set of single-channel 28x28 images: mnist, fashion_mnist, kmnist, emnist/letters;
+    a version may follow, as in mnist:3.0.1."""
+    train: str = "train"
+    """Split to train on, in TFDS's syntax: train, train[:55000], train[:90%]."""
+    test: str = "test"
+    """Split to test on after every epoch, in the same syntax."""
+    placement: Literal["resident", "streamed"] = "resident"
+    """resident: all images stay on the device; streamed: batches are read from the array_record
+    files that TFDS prepared, while the last ones train. The result is the same, bit for bit."""
+
+    def __post_init__(self) -> None:
+        _check(self, "data.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. The defaults are the reference run: the classroom notebook's network and training.
+
+    Raises:
+      InputError: A field has the wrong type or a value outside its range; one line, naming it.
+    """
+
+    seed: int = 0
+    """Decides the initial weights and the order of the batches."""
+    epochs: int = 10
+    """How often to go through the training split."""
+    batch_size: int = 100
+    """Images per training step; a last, smaller batch counts as any other."""
+    hidden_size: int = 20
+    """Size of the LSTM's hidden state."""
+    num_layers: int = 1
+    """LSTM layers on top of each other."""
+    bidirectional: bool = False
+    """Read the rows downwards and upwards, with weights of their own for each direction."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Rule that turns gradients into steps."""
+    learning_rate: float = 0.1
+    """Step size, or its peak where the schedule changes it."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """How the learning rate goes over the run: constant; down to zero along a cosine; up for the
+    first 30 %, then down along a cosine."""
+    momentum: float = 0.0
+    """Momentum of SGD, as PyTorch defines it; Adam has its own."""
+    weight_decay: float = 0.0
+    """Weight decay: added to the gradient (sgd, adam) or taken off the weights (adamw)."""
+    gradient_clip: float = 0.0
+    """Largest norm of the whole gradient; 0 leaves it as it is."""
+    data: Data = dataclasses.field(default_factory=Data)
+    """What to train and test on."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.momentum and self.optimizer != "sgd":
+            raise InputError(
+                f'momentum: only optimizer = "sgd" takes it; set it to 0 for {self.optimizer}'
+            )
+
+
+_LOWEST = dict(seed=0, epochs=1, batch_size=1, hidden_size=1, num_layers=1)
+_LOWEST |= dict(momentum=0, weight_decay=0, gradient_clip=0)
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _check(section: Config | Data, prefix: str = "") -> None:
+    """Check types and ranges; whole numbers become floats where a float is meant."""
+    hints = typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        kind, value, name = hints[field.name], getattr(section, field.name), prefix + field.name
+        if typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+            if value not in choices:
+                hint = did_you_mean(value, choices)
+                raise InputError(f"{name}: {value!r} is not one of {', '.join(choices)}{hint}")
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+            object.__setattr__(section, field.name, value)
+        if type(value) is not kind:
+            wanted = _KINDS.get(kind, f"a [{name}] table")
+            raise InputError(f"{name}: must be {wanted}, not {value!r}")
+        if kind is float and not math.isfinite(value):
+            raise InputError(f"{name}: must be finite, not {value}")
+        if value == "":
+            raise InputError(f"{name}: must not be empty")
+        lowest = _LOWEST.get(field.name)
+        if lowest is not None and value < lowest:
+            raise InputError(f"{name}: must be at least {lowest}, not {value}")
+        if field.name == "seed" and value >= 2**32:
+            raise InputError(f"{name}: must be below 2**32, not {value}")
+        if field.name == "learning_rate" and value <= 0:
+            raise InputError(f"{name}: must be above 0, not {value}")
+        if field.name == "momentum" and value >= 1:
+            raise InputError(f"{name}: must be below 1, not {value}")
+
+
+def did_you_mean(name: Any, names: Iterable[str]) -> str:
+    """The nearest of `names` as the end of an error message; empty where none is near."""
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def read_config(path: Path) -> Config:
+    """Read a TOML file; what it leaves out keeps its default.
+
+    Raises:
+      InputError: The file cannot be read, is not TOML, or has an unknown key or a bad value.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    try:
+        return from_dict(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def from_dict(table: Mapping[str, Any]) -> Config:
+    """A config from the tables of a TOML file.
+
+    Raises:
+      InputError: A key is unknown, or its value is of the wrong type or out of range.
+    """
+    data = table.get("data", {})
+    if not isinstance(data, dict):
+        raise InputError(f"data: must be a [data] table, not {data!r}")
+    for keys, section, prefix in ((table, Config, ""), (data, Data, "data.")):
+        known = [field.name for field in dataclasses.fields(section)]
+        for key in keys:
+            if key not in known:
+                hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
+                raise InputError(f"{prefix}{key}: unknown key{hint}")
+    return Config(**{**table, "data": Data(**data)})
+
+
+def to_toml(config: Config) -> str:
+    """The complete config as TOML: `read_config` of it gives an equal one."""
+    table = dataclasses.asdict(config)
+    data = table.pop("data")
+    # JSON's numbers, booleans and strings are TOML's too.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+    lines += ["", "[data]"]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
+    return "\n".join(lines) + "\n"
+
+
+def differences(ours: Config, theirs: Config) -> Iterator[tuple[str, Any, Any]]:
+    """The fields in which two configs differ: dotted name, our value, their value."""
+    pairs: list[tuple[str, Config | Data, Config | Data]]
+    pairs = [("", ours, theirs), ("data.", ours.data, theirs.data)]
+    for prefix, a, b in pairs:
+        for field in dataclasses.fields(a):
+            mine, other = getattr(a, field.name), getattr(b, field.name)
+            if mine != other and not dataclasses.is_dataclass(mine):
+                yield prefix + field.name, mine, other

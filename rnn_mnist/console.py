@@ -1,0 +1,137 @@
+"""What a run says on the terminal: plain lines, and a live bar where one can be drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import rich.console
+import rich.progress
+from numpy.typing import NDArray
+
+from rnn_mnist.history import Epoch, confidence_interval
+
+REPORT_EVERY = 100
+"""Batches between two lines about the loss, as in the notebook."""
+
+
+class Console:
+    """Says what happens; keeps only what it needs to say it."""
+
+    def __init__(self, *, quiet: bool, began: float) -> None:
+        """Say nothing if quiet; `began` is the run's begin on `time.perf_counter`'s clock."""
+        self.quiet = quiet
+        self._rich = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self._rich.is_terminal and not quiet
+        self._began = began
+        self._start_up = self._compile = 0.0
+        self._steps = self._epochs = 0
+        self._losses: list[float] = []
+        self._bar: rich.progress.Progress | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        self._rich.print(line, markup=False)
+
+    def start(self, facts: dict[str, str], steps: int, epochs: int) -> None:
+        """Print what the run is, a line for each fact; start-up ends here.
+
+        Args:
+          facts: What to say, by its name.
+          steps: Steps in an epoch.
+          epochs: Epochs in the run.
+        """
+        devices = jax.devices()
+        number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
+        jax_fact = {"jax": f"{jax.__version__} on {number}: {devices[0].device_kind}"}
+        for name, fact in (jax_fact | facts).items():
+            self.say(f"{name:<8}{fact}")
+        self.say("")
+        self._steps, self._epochs = steps, epochs
+        self._start_up = time.perf_counter() - self._began
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Count the time within as compiling, and show that something happens."""
+        began = time.perf_counter()
+        with self._rich.status("compiling") if self._live else contextlib.nullcontext():
+            yield
+        self._compile = time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def live(self, *, done: int) -> Iterator[None]:
+        """Draw a bar of all steps, of which some are done, while within; on a terminal only."""
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("loss {task.fields[loss]:.4f}"),
+            rich.progress.TextColumn("{task.speed:,.0f} steps/s"),
+            rich.progress.TimeRemainingColumn(),
+            console=self._rich,
+            transient=True,
+            disable=not self._live,
+        )
+        total = self._steps * self._epochs
+        self._bar.add_task(
+            "",
+            total=total,
+            completed=done,
+            epoch=done // self._steps + 1,
+            epochs=self._epochs,
+            loss=math.nan,
+        )
+        with self._bar:
+            yield
+        self._bar = None
+
+    def show(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:
+        """Tell of steps taken, and of the epoch that they closed or that was before training.
+
+        Args:
+          losses: (S,) mean loss of each step taken since the last call.
+          history: The epochs closed so far.
+          step: Steps taken in the whole run.
+        """
+        for number, loss in enumerate(losses.tolist(), step - len(losses)):
+            epoch, batch = divmod(number, self._steps)
+            if batch == 0:
+                self._losses.clear()
+            self._losses.append(loss)
+            if (batch + 1) % REPORT_EVERY == 0:
+                mean = sum(self._losses[-REPORT_EVERY:]) / len(self._losses[-REPORT_EVERY:])
+                count = f"{batch + 1:>{len(str(self._steps))}}/{self._steps}"
+                self.say(f"{self._name(epoch + 1)}  batch {count}  loss {mean:.4f}")
+        if self._bar is not None and len(losses):
+            epoch = (step - 1) // self._steps + 1
+            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=losses.mean())
+        last = history[-1]
+        if last.step == step:
+            self.say(
+                f"{self._name(last.epoch)}  test accuracy {100 * last.test_accuracy:5.2f} %  "
+                f"loss {last.test_loss:.4f}  {last.seconds:.1f} s"
+            )
+
+    def _name(self, epoch: int) -> str:
+        name = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"
+        return name if epoch else f"{'untrained':<{len(name)}}"
+
+    def finish(self, history: Sequence[Epoch], endings: dict[str, str]) -> None:
+        """Print what came of the run, where the time went, and the endings' lines."""
+        last, now = history[-1], time.perf_counter()
+        low, high = confidence_interval(last.test_correct, last.test_count)
+        train = now - self._began - self._start_up - self._compile
+        facts = {
+            "result": f"test accuracy {100 * last.test_accuracy:.2f} % "
+            f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f}), "
+            f"{last.test_correct:,} of {last.test_count:,} images",
+            "time": f"{now - self._began:.1f} s: start-up {self._start_up:.1f}, "
+            f"compile {self._compile:.1f}, train and test {train:.1f}",
+            **endings,
+        }
+        self.say("")
+        for name, fact in facts.items():
+            self.say(f"{name:<8}{fact}")

@@ -1,0 +1,153 @@
+"""A config with all that follows from its data: splits, model, optimizer, compiled programs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from rnn_mnist import batches, data, learn, origin
+from rnn_mnist.config import Config, InputError
+from rnn_mnist.learn import Metrics, State
+from rnn_mnist.model import RowLSTM
+
+EVALUATION_BATCH = 1000
+STREAMED_EVALUATION_STEPS = 10  # Images of 10 batches at a time on the device.
+
+
+class Plan(NamedTuple):
+    """A config with all that follows from its data."""
+
+    config: Config
+    model: RowLSTM
+    optimizer: optax.GradientTransformation
+    classes: tuple[str, ...]
+    train_size: int
+    test_size: int
+    source: str
+    """What the data are and where they were found, in words."""
+    train: Callable[[batches.Order, int], Iterator[batches.Part]]
+    """Parts of an order over the training split, as `batches.resident` gives them."""
+    test: Callable[[batches.Order, int], Iterator[batches.Part]]
+    """Parts of an order over the test split."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return -(-self.train_size // self.config.batch_size)
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a run."""
+
+    train: Callable[..., tuple[State, Metrics]]
+    test: Callable[..., Metrics]
+    train_steps: int
+    """Steps in each call of `train`."""
+    test_steps: int
+    """Steps in each call of `test`."""
+
+
+def make_plan(config: Config, *, files: Path | None = None) -> Plan:
+    """Load a config's data and build what trains on them.
+
+    Raises:
+      InputError: The data cannot be had.
+    """
+    splits = {}
+    if config.data.placement == "resident":
+        archive = data.load_all(config.data.name, files=files)
+        for field in ("train", "test"):
+            with _naming(f"data.{field}"):
+                split = data.select(archive, getattr(config.data, field))
+            images, labels = jax.device_put((split.images, split.labels))
+            splits[field] = len(labels), functools.partial(batches.resident, images, labels)
+        classes, version, source = archive.classes, archive.version, archive.source
+    else:
+        builder = origin.prepare(origin.find_builder(config.data.name), files)
+        for field in ("train", "test"):
+            with _naming(f"data.{field}"):
+                records = origin.Source(builder, getattr(config.data, field))
+            splits[field] = len(records), functools.partial(batches.streamed, records)
+        classes, version = origin.class_names(builder), origin.full_version(builder)
+        source = f"streamed from {builder.data_dir}"
+    (train_size, train), (test_size, test) = splits["train"], splits["test"]
+    return Plan(
+        config,
+        RowLSTM(config.hidden_size, config.num_layers, config.bidirectional, len(classes)),
+        learn.make_optimizer(
+            config.optimizer,
+            config.learning_rate,
+            schedule=config.schedule,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            gradient_clip=config.gradient_clip,
+            total_steps=config.epochs * -(-train_size // config.batch_size),
+        ),
+        classes,
+        train_size,
+        test_size,
+        f"{version}, {source}",
+        train,
+        test,
+    )
+
+
+def compile_programs(plan: Plan, *, most: int) -> Programs:
+    """Compile what a run needs, ahead of its first step.
+
+    Args:
+      plan: What to compile for.
+      most: Steps in a call of `train` at the most; the result of a run does not depend on it.
+    """
+
+    def split(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
+        """Images, labels and order of a call."""
+        if plan.config.data.placement == "streamed":
+            size = steps * batch_size
+        shapes = (((size, 28, 28), np.uint8), ((size,), np.int32), ((steps, batch_size), np.int32))
+        return [jax.ShapeDtypeStruct(*shape_dtype) for shape_dtype in shapes]  # type: ignore[no-untyped-call]
+
+    train_steps = batches.steps_per_part(plan.steps, most)
+    test_steps = -(-plan.test_size // EVALUATION_BATCH)
+    if plan.config.data.placement == "streamed":
+        test_steps = batches.steps_per_part(test_steps, STREAMED_EVALUATION_STEPS)
+    state = abstract_state(plan)
+    train = learn.train_epoch.lower(
+        state,
+        *split(plan.train_size, train_steps, plan.config.batch_size),
+        model=plan.model,
+        optimizer=plan.optimizer,
+    )
+    test = learn.evaluate.lower(
+        state.params, *split(plan.test_size, test_steps, EVALUATION_BATCH), model=plan.model
+    )
+    return Programs(train.compile(), test.compile(), train_steps, test_steps)
+
+
+def abstract_state(plan: Plan) -> State:
+    """Shapes, dtypes and place of a run's state, without computing one."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(
+        lambda: learn.init(plan.model, plan.optimizer, key=jax.random.key(plan.config.seed))
+    )
+    placed: State = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),  # type: ignore[no-untyped-call]
+        shapes,
+    )
+    return placed
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Put a config's field before an error's message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None

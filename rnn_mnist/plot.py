@@ -1,0 +1,51 @@
+"""Arrays -> figures, in colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rnn_mnist.history import Epoch
+
+# Okabe and Ito, "Color Universal Design", 2008.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
+    """Accuracy and loss by epoch, side by side; epoch 0 is the untrained network."""
+    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
+    accuracy, loss = figure.subplots(1, 2)
+    trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
+    epochs = [e.epoch for e in history]
+    train = dict(color=ORANGE, marker="o", markersize=3.5, linestyle="--", label="training")
+    test = dict(color=BLUE, marker="o", markersize=4, label="test")
+    accuracy.plot(
+        [e.epoch for e in trained], [100 * (e.train_accuracy or 0) for e in trained], **train
+    )
+    accuracy.plot(epochs, [100 * e.test_accuracy for e in history], **test)
+    loss.plot([e.epoch for e in trained], [e.train_loss for e in trained], **train)
+    loss.plot(epochs, [e.test_loss for e in history], **test)
+    last = history[-1]
+    accuracy.annotate(
+        f"{100 * last.test_accuracy:.2f} %",
+        (last.epoch, 100 * last.test_accuracy),
+        textcoords="offset points",
+        xytext=(0, -14),
+        ha="right",
+        color=BLUE,
+    )
+    accuracy.set(
+        title="Accuracy", xlabel="epoch", ylabel="images classified right (%)", ylim=(0, 102)
+    )
+    loss.set(title="Loss", xlabel="epoch", ylabel="negative log-likelihood (nats)")
+    loss.set_ylim(bottom=0)
+    for axes in (accuracy, loss):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="center right")
+    if title:
+        figure.suptitle(title)
+    return figure

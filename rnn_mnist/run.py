@@ -1,0 +1,296 @@
+"""A run from its config to its result: the host loop, and going on where a stopped run was."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_mnist import batches, checkpoint, learn, run_folder
+from rnn_mnist.config import Config, InputError, read_config
+from rnn_mnist.console import REPORT_EVERY, Console
+from rnn_mnist.history import Epoch, Totals
+from rnn_mnist.learn import Metrics, State
+from rnn_mnist.plan import (
+    EVALUATION_BATCH,
+    Plan,
+    Programs,
+    abstract_state,
+    compile_programs,
+    make_plan,
+)
+
+
+class Result(NamedTuple):
+    """What a run gives."""
+
+    state: State
+    """The final state; `state.params` is what was learned."""
+    history: tuple[Epoch, ...]
+    """What was measured: the untrained network, then every epoch."""
+    config: Config
+    classes: tuple[str, ...]
+    """Names of the classes."""
+
+
+class Progress(NamedTuple):
+    """Where a run stands. The next one takes this one's state: save before going on."""
+
+    state: State
+    history: tuple[Epoch, ...] = ()
+    under_way: Totals = Totals()
+    """Sums over the epoch that is under way; zero between epochs."""
+    seconds: float = 0.0
+    """Seconds spent on that epoch so far."""
+    losses: NDArray[np.floating[Any]] = np.zeros(0)
+    """Mean loss of each step since the last progress."""
+
+
+def fit(
+    config: Config = Config(),
+    *,
+    folder: Path | str | None = None,
+    data_files: Path | str | None = None,
+    verbose: bool = False,
+) -> Result:
+    """Train a network as the config says.
+
+    Args:
+      config: What decides the result.
+      folder: Run folder to write, and to go on from where it holds an unfinished run of the same
+        config; nothing is written where it is left out.
+      data_files: Folder with the data set's original files, in place of a download.
+      verbose: Print what happens, with a progress bar on a terminal.
+
+    Returns:
+      The final state and the history. The same config gives the same state, bit for bit, on the
+      same kind of device, stopped and continued or not.
+
+    Raises:
+      InputError: The data cannot be had, the folder belongs to another run, its checkpoints are
+        damaged, or the loss stopped being a number.
+      KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
+
+    Example:
+      >>> result = fit(Config(epochs=1, data=Data(train="train[:1000]", test="test[:500]")))
+      >>> result.history[-1].test_count
+      500
+    """
+    return train_run(
+        config,
+        Console(quiet=not verbose, began=time.perf_counter()),
+        folder=None if folder is None else Path(folder),
+        data_files=None if data_files is None else Path(data_files),
+    )
+
+
+def train_run(
+    config: Config, console: Console, *, folder: Path | None, data_files: Path | None
+) -> Result:
+    """Do what `fit` says, on a given console."""
+    with contextlib.ExitStack() as stack:
+        manager = None
+        if folder is not None:
+            run_folder.claim(folder, config)
+            manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
+        plan = make_plan(config, files=data_files)
+        progress, damaged = _restore(plan, manager)
+        console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
+        if len(progress.history) <= config.epochs:
+            with console.compiling():
+                most = plan.steps if console.quiet else REPORT_EVERY
+                programs = compile_programs(plan, most=most)
+            stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
+            stack.enter_context(console.live(done=int(progress.state.step)))
+            for step in advance(plan, programs, progress):
+                progress = step
+                console.show(progress.losses, progress.history, step=int(progress.state.step))
+                closed = not progress.under_way.examples
+                if manager is not None and folder is not None and (closed or stop.is_set()):
+                    checkpoint.save(manager, progress.state, _record(progress))
+                    run_folder.write_metrics(folder, progress.history)
+                if stop.is_set() and len(progress.history) <= config.epochs:
+                    raise KeyboardInterrupt(
+                        f"stopped and saved at step {int(progress.state.step):,} of "
+                        f"{config.epochs * plan.steps:,}; the same command goes on from there"
+                    )
+        if folder is not None:
+            run_folder.complete(folder, progress.history)
+    console.finish(progress.history, _endings(config, folder))
+    return Result(progress.state, progress.history, config, plan.classes)
+
+
+def load_run(folder: Path | str, *, data_files: Path | str | None = None) -> Result:
+    """Load what a run has learned so far, from its folder.
+
+    Raises:
+      InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.toml")
+    plan = make_plan(config, files=None if data_files is None else Path(data_files))
+    with checkpoint.opened(folder / run_folder.CHECKPOINTS) as manager:
+        progress, _ = _restore(plan, manager)
+    if not progress.history:
+        raise InputError(f"{folder}: nothing has been trained there yet")
+    return Result(progress.state, progress.history, config, plan.classes)
+
+
+def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Progress]:
+    """Go on with a run to its end.
+
+    Yields:
+      A progress for the untrained network, then for every part of every epoch; that of an epoch's
+      last part has the epoch in its history.
+
+    Raises:
+      InputError: A loss is not a finite number; it names the step.
+    """
+    config, steps = plan.config, plan.steps
+    began = time.perf_counter()
+    state, history, under_way, seconds, _ = progress
+    if not history:
+        tested = _evaluate(plan, programs, state)
+        history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
+        yield Progress(state, history)
+    for epoch in range(len(history), config.epochs + 1):
+        order = batches.epoch_order(
+            plan.train_size, config.batch_size, seed=config.seed, epoch=epoch
+        )
+        step = int(state.step)
+        rest = order[step - (epoch - 1) * steps :]
+        began = time.perf_counter()
+        for images, labels, part in plan.train(rest, programs.train_steps):
+            state, metrics = programs.train(state, images, labels, part)
+            under_way, losses = _add(under_way, metrics)
+            _check(losses, step, config)
+            step += len(losses)
+            if step < epoch * steps:
+                seconds += time.perf_counter() - began
+                yield Progress(state, history, under_way, seconds, losses)
+                began = time.perf_counter()
+        tested = _evaluate(plan, programs, state)
+        _check(np.array(tested[:1]), step - 1, config)
+        seconds += time.perf_counter() - began
+        loss, correct, seen = under_way
+        history += (Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds),)
+        under_way, seconds = Totals(), 0.0
+        yield Progress(state, history, losses=losses)
+
+
+def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
+    """Fetch the metrics of steps (S,) and add them up; also the mean loss of every real step."""
+    loss, correct, examples = (np.asarray(x) for x in jax.device_get(metrics))
+    real = examples > 0  # The rest fills up an epoch's last part.
+    total = totals.loss
+    for step_loss in loss[real].tolist():  # One by one: the same sum wherever an epoch was cut.
+        total += step_loss
+    totals = Totals(
+        total, totals.correct + int(correct.sum()), totals.examples + int(examples.sum())
+    )
+    return totals, loss[real] / examples[real]
+
+
+def _evaluate(plan: Plan, programs: Programs, state: State) -> tuple[float, int, int]:
+    """Mean loss over the test split, how many are right, and of how many."""
+    order = batches.in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
+    parts = [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
+    loss, correct, examples = (sum(map(float, column)) for column in zip(*parts, strict=True))
+    return loss / examples, int(correct), int(examples)
+
+
+def _check(losses: NDArray[Any], step: int, config: Config) -> None:
+    """Stop a run whose losses after `step` are not all finite numbers."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise InputError(
+            f"learning_rate: the loss became {losses[bad[0]]} at step {step + 1 + bad[0]:,}; "
+            f"choose one below {config.learning_rate:g}, or set gradient_clip; "
+            "what was saved before is kept"
+        )
+
+
+def _restore(plan: Plan, manager: Any) -> tuple[Progress, list[int]]:
+    """Where the run in a folder stands, or its beginning; and the steps of damaged checkpoints."""
+    restored = manager and checkpoint.restore(manager, abstract_state(plan))
+    if not restored:
+        key = jax.random.key(plan.config.seed)
+        return Progress(learn.init(plan.model, plan.optimizer, key=key)), []
+    state, record, damaged = restored
+    history = tuple(Epoch(*line) for line in record["history"])
+    return Progress(state, history, Totals(*record["under_way"]), record["seconds"]), damaged
+
+
+def _facts(
+    plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
+) -> dict[str, str]:
+    """What a run is and where it stands, for the console."""
+    config, done = plan.config, int(progress.state.step)
+    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
+    layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
+    both = "both ways, " if config.bidirectional else ""
+    facts = {
+        "data": f"{plan.source}: {plan.train_size:,} images to train on, "
+        f"{plan.test_size:,} to test on",
+        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters",
+    }
+    if folder is not None:
+        where = f"going on at step {done:,} of {config.epochs * plan.steps:,}" if done else "new"
+        finished = len(progress.history) > config.epochs
+        facts["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
+    if damaged:
+        steps = ", ".join(f"{step:,}" for step in damaged)
+        facts["note"] = (
+            f"damaged and deleted: the checkpoint of step {steps}; the one before is used"
+        )
+    return facts
+
+
+def _endings(config: Config, folder: Path | None) -> dict[str, str]:
+    """Where the files are and what to try next, for the console."""
+    if folder is None:
+        return {}
+    size = 2 * config.hidden_size
+    return {
+        "files": f"{folder}: {', '.join(run_folder.FILES)}",
+        "next": f"python -m rnn_mnist.train --hidden-size {size} --run runs/hidden-{size}",
+    }
+
+
+def _record(progress: Progress) -> dict[str, Any]:
+    """What a checkpoint keeps beside the state."""
+    return {
+        "history": [list(epoch) for epoch in progress.history],
+        "under_way": list(progress.under_way),
+        "seconds": progress.seconds,
+    }
+
+
+@contextlib.contextmanager
+def _stop_at_leisure(*, active: bool) -> Iterator[threading.Event]:
+    """Let the first Ctrl-C or SIGTERM set an event; a second one acts at once."""
+    event = threading.Event()
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(signum: int, _: Any) -> None:
+        event.set()
+        signal.signal(signum, before[signal.Signals(signum)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
