@@ -35,7 +35,7 @@ def read_archive(path: Path, source: str = "") -> Archive:
       InputError: The file is damaged, or is none of ours.
     """
     try:
-        with np.load(path, allow_pickle=False) as npz:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {key: npz[key] for key in npz.files}
         meta = json.loads(str(arrays.pop("meta")))
         archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)

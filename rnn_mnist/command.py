@@ -59,7 +59,10 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
         if flag.startswith("-"):
             hint = did_you_mean(flag, _flags(options)) or "; --help lists all"
             raise InputError(f"{flag}: unknown flag{hint}")
-        raise InputError(f"{flag}: a config file comes first, before the flags; nothing else may")
+        raise InputError(
+            f"{flag!r} is not expected here: a config file comes before the flags, and a flag such "
+            "as --bidirectional takes no value"
+        )
     return parsed, name
 
 
@@ -74,17 +77,26 @@ def _flags(options: Any, prefix: str = "--") -> Iterator[str]:
             yield from _flags(Config if field.name == "config" else type(Config().data), inner)
 
 
+# tyro's sentences, and how ours go: the field first, then what it must be.
+_PLAIN = {
+    r"Error parsing (\S+): ": r"\1: ",
+    r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number, not \1",
+    r"could not convert string to float: (.*)": r"must be a number, not \1",
+    r"Missing value for argument '(\S+)'.*": r"\1: needs a value",
+    r"invalid choice (.*) for argument '(\S+)'. Expected one of \((.*)\)\.": (
+        r"\2: \1 is not one of \3"
+    ),
+}
+
+
 def _one_line(said: str) -> str:
     """What tyro says in a box, as one line."""
     lines = [line.strip("│| ") for line in said.splitlines()]
     body = [line for line in lines if line and line[0] not in "╭╰+"]
     rules = [number for number, line in enumerate(body) if not line.strip("─-")]
     text = " ".join(body[: rules[0]] if rules else body)
-    text = re.sub(r"Error parsing (\S+): ", r"\1: ", text)
-    text = re.sub(
-        r"invalid literal for int\(\) with base 10: (.*)", r"must be a whole number, not \1", text
-    )
-    text = re.sub(r"could not convert string to float: (.*)", r"must be a number, not \1", text)
+    for pattern, plain in _PLAIN.items():
+        text = re.sub(pattern, plain, text)
     return text
 
 

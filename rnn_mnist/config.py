@@ -26,15 +26,13 @@ class Data:
     """What to train and test on."""
 
     name: str = "mnist"
-    """TFDS data set of single-channel 28x28 images: mnist, fashion_mnist, kmnist, emnist/letters;
-    a version may follow, as in mnist:3.0.1."""
+    """TFDS data set of 28x28 grey images: mnist, fashion_mnist, kmnist, emnist/letters, ..."""
     train: str = "train"
     """Split to train on, in TFDS's syntax: train, train[:55000], train[:90%]."""
     test: str = "test"
-    """Split to test on after every epoch, in the same syntax."""
+    """Split to test on after every epoch, in the same syntax: test, test[90%:]."""
     placement: Literal["resident", "streamed"] = "resident"
-    """resident: all images stay on the device; streamed: batches are read from the array_record
-    files that TFDS prepared, while the last ones train. The result is the same, bit for bit."""
+    """Images stay on the device, or stream from TFDS's files; the result is the same."""
 
     def __post_init__(self) -> None:
         _check(self, "data.")
@@ -65,8 +63,7 @@ class Config:
     learning_rate: float = 0.1
     """Step size, or its peak where the schedule changes it."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """How the learning rate goes over the run: constant; down to zero along a cosine; up for the
-    first 30 %, then down along a cosine."""
+    """The learning rate over the run: one_cycle rises for 30 % of it, then falls to near zero."""
     momentum: float = 0.0
     """Momentum of SGD, as PyTorch defines it; Adam has its own."""
     weight_decay: float = 0.0

@@ -119,19 +119,21 @@ class Console:
         name = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"
         return name if epoch else f"{'untrained':<{len(name)}}"
 
-    def finish(self, history: Sequence[Epoch], endings: dict[str, str]) -> None:
-        """Print what came of the run, where the time went, and the endings' lines."""
+    def finish(self, history: Sequence[Epoch], endings: dict[str, str], *, timed: bool) -> None:
+        """Print what came of the run, where the time went if asked to, then the endings."""
         last, now = history[-1], time.perf_counter()
         low, high = confidence_interval(last.test_correct, last.test_count)
-        train = now - self._began - self._start_up - self._compile
         facts = {
             "result": f"test accuracy {100 * last.test_accuracy:.2f} % "
             f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f}), "
-            f"{last.test_correct:,} of {last.test_count:,} images",
-            "time": f"{now - self._began:.1f} s: start-up {self._start_up:.1f}, "
-            f"compile {self._compile:.1f}, train and test {train:.1f}",
-            **endings,
+            f"{last.test_correct:,} of {last.test_count:,} images"
         }
-        self.say("")
-        for name, fact in facts.items():
+        if timed:
+            self.say("")
+            train = now - self._began - self._start_up - self._compile
+            facts["time"] = (
+                f"{now - self._began:.1f} s: start-up {self._start_up:.1f}, "
+                f"compile {self._compile:.1f}, train and test {train:.1f}"
+            )
+        for name, fact in (facts | endings).items():
             self.say(f"{name:<8}{fact}")

@@ -99,12 +99,15 @@ def train_run(
     with contextlib.ExitStack() as stack:
         manager = None
         if folder is not None:
+            run_folder.check(folder, config)
+        plan = make_plan(config, files=data_files)
+        if folder is not None:
             run_folder.claim(folder, config)
             manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-        plan = make_plan(config, files=data_files)
         progress, damaged = _restore(plan, manager)
         console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
-        if len(progress.history) <= config.epochs:
+        unfinished = len(progress.history) <= config.epochs
+        if unfinished:
             with console.compiling():
                 most = plan.steps if console.quiet else REPORT_EVERY
                 programs = compile_programs(plan, most=most)
@@ -124,7 +127,7 @@ def train_run(
                     )
         if folder is not None:
             run_folder.complete(folder, progress.history)
-    console.finish(progress.history, _endings(config, folder))
+    console.finish(progress.history, _endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
 
 

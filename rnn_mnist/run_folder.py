@@ -19,38 +19,48 @@ CHECKPOINTS = "checkpoints"
 FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
 
 
-def claim(folder: Path, config: Config) -> None:
-    """Make a folder the place of a run, or find that it is.
+def check(folder: Path, config: Config) -> None:
+    """Find out whether a run of this config may use a folder; changes nothing.
 
     Raises:
-      InputError: It holds another run or something else, or cannot be written.
+      InputError: It holds another run or something else.
+    """
+    if (folder / "config.toml").exists():
+        other = [
+            f"{name} is {theirs!r} there and {ours!r} here"
+            for name, ours, theirs in differences(config, read_config(folder / "config.toml"))
+        ]
+        if other:
+            raise InputError(
+                f"{folder}: holds a run of another config: {', '.join(other)}; "
+                "name another folder with --run"
+            )
+    elif folder.is_dir():
+        foreign = [path.name for path in folder.iterdir() if path.suffix != PARTIAL]
+        if foreign:
+            raise InputError(
+                f"{folder}: holds {min(foreign)} but no config.toml, so it is no run's folder; "
+                "name another with --run"
+            )
+
+
+def claim(folder: Path, config: Config) -> None:
+    """Make a folder, that `check` let pass, the place of a run; what a kill left half goes.
+
+    Raises:
+      InputError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob(f".*{PARTIAL}"):
             partial.unlink()
-        found = sorted(path.name for path in folder.iterdir())
-        if "config.toml" not in found:
-            if found:
-                raise InputError(
-                    f"{folder}: holds {found[0]} but no config.toml, so it is no run's folder; "
-                    "name another with --run"
-                )
+        if not (folder / "config.toml").exists():
             with written_whole(folder / "config.toml") as file:
                 file.write(to_toml(config).encode())
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); name another folder with --run"
         ) from None
-    other = [
-        f"{name} is {theirs!r} there and {ours!r} here"
-        for name, ours, theirs in differences(config, read_config(folder / "config.toml"))
-    ]
-    if other:
-        raise InputError(
-            f"{folder}: holds a run of another config: {', '.join(other)}; "
-            "name another folder with --run"
-        )
 
 
 def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:

@@ -24,11 +24,10 @@ class Options:
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    run: Path | None = None
-    """Folder of the run: its config, metrics, curves and checkpoints. Left out, it is
-    runs/<name of the config file>, or runs/reference without one."""
-    data_files: Path | None = None
-    """Folder with the original files of the data set, read instead of downloading them."""
+    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where the run is kept; if left out, runs/<config file's name>, or runs/reference."""
+    data_files: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where the data set's original files lie, to read them instead of downloading."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,35 @@
+"""What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+GOLDEN = Path(__file__).parent / "golden.npz"
+# The four original files, where the checkout has them beside it.
+ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def from_torch(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """PyTorch's state dict of `lstm` and `hidden2digits` -> our parameters."""
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in weights.items():
+        module, parameter = name.split(".")
+        array = np.asarray(value)
+        if module == "lstm":  # weight_ih_l0_reverse -> lstm_l0_reverse, weight_ih
+            kind, _, layer = parameter.partition("_l")
+            params.setdefault(f"lstm_l{layer}", {})[kind] = array.T
+        else:
+            kind = "kernel" if parameter == "weight" else "bias"
+            params.setdefault(module, {})[kind] = array.T
+    return params

@@ -1,0 +1,306 @@
+"""Data: the shipped file, the original files, the cache, and what is refused."""
+
+import gzip
+import hashlib
+import io
+import struct
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ORIGINALS
+
+from rnn_mnist import InputError, archive, data, load, origin
+
+needs_originals = pytest.mark.skipif(
+    not ORIGINALS.is_dir(), reason="the original MNIST files are not beside the checkout"
+)
+
+
+def idx(array):
+    """An array as a gzipped IDX file of bytes."""
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(head + array.tobytes())
+
+
+def original_files(seed=0, train=30, test=20):
+    """Small IDX files as a member of the family publishes them: contents by (split, what)."""
+    rng = np.random.default_rng(seed)
+    return {
+        (split, what): rng.integers(0, 256, shape).astype(np.uint8)
+        for split, size in (("train", train), ("test", test))
+        for what, shape in (("images", (size, 28, 28)), ("labels", (size,)))
+    }
+
+
+def fake_downloads(monkeypatch, builder, contents):
+    """Let TFDS know the sums of these contents, by file name, instead of the real ones."""
+    import tensorflow_datasets as tfds
+
+    urls = {url: info.filename for url, info in builder.url_infos.items()}
+    infos = {
+        url: tfds.download.checksums.UrlInfo(
+            size=len(contents[name]),
+            checksum=hashlib.sha256(contents[name]).hexdigest(),
+            filename=name,
+        )
+        for url, name in urls.items()
+    }
+    monkeypatch.setattr(type(builder), "url_infos", infos)
+
+
+def test_shipped_mnist_is_whole():
+    train, test = load("mnist", "train"), load("mnist:3.0.1", "test")
+    assert train.images.shape == (60000, 28, 28)
+    assert train.images.dtype == np.uint8
+    assert test.labels.shape == (10000,)
+    assert test.labels.dtype == np.int32
+    assert train.classes == tuple("0123456789")
+    assert train.version == "mnist:3.0.1"
+    assert train.source == "shipped with rnn_mnist"
+    # Counts and ink as published: 5,923 zeros; mean 0.1307 and deviation 0.3081 of full ink.
+    assert np.bincount(train.labels).tolist() == [
+        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
+    ]  # fmt: skip
+    assert abs(train.images.mean() / 255 - 0.1307) < 1e-4
+    assert abs(train.images.std() / 255 - 0.3081) < 1e-4
+    assert archive.SHIPPED.stat().st_size <= 11_500_000
+
+
+@needs_originals
+def test_original_files_give_the_shipped_arrays_and_are_cached():
+    parsed = data.load_all("mnist", files=ORIGINALS)
+    shipped = archive.read_archive(archive.SHIPPED)
+    assert parsed.source == f"read from {ORIGINALS}"
+    assert parsed.classes == shipped.classes
+    for key, array in shipped.arrays.items():
+        np.testing.assert_array_equal(array, parsed.arrays[key])
+        assert array.dtype == parsed.arrays[key].dtype
+    cached = archive.read_archive(data.cache_folder() / "mnist-3.0.1.npz")
+    np.testing.assert_array_equal(cached.arrays["test_images"], shipped.arrays["test_images"])
+
+
+@needs_originals
+def test_originals_are_read_by_their_own_definition():
+    """The shipped arrays are the originals', in the order of TFDS's documented hash."""
+    raw = gzip.decompress((ORIGINALS / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
+    by_hash = sorted(range(10000), key=lambda i: hashlib.md5(f"test{i}".encode()).hexdigest())
+    np.testing.assert_array_equal(load("mnist", "test").labels, [raw[i] for i in by_hash])
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ("train", [("train", 0, 30)]),
+        ("train[:5]", [("train", 0, 5)]),
+        ("test[90%:]", [("test", 18, 20)]),
+        ("test[-3:]", [("test", 17, 20)]),
+        ("train+test[5:7]", [("train", 0, 30), ("test", 5, 7)]),
+        ("train[10%:50%]", [("train", 3, 15)]),
+    ],
+)
+def test_splits_follow_tfds_syntax(spec, wanted):
+    assert origin.slices(spec, {"train": 30, "test": 20}) == wanted
+
+
+@pytest.mark.parametrize("spec", ["tran", "train[", "train[:99]", "", "train[a:b]", "validation"])
+def test_unknown_splits_are_refused(spec):
+    with pytest.raises(InputError, match=r"train \(30 images\), test \(20 images\)"):
+        origin.slices(spec, {"train": 30, "test": 20})
+    with pytest.raises(InputError, match="selects no image"):
+        origin.slices("train[:0]", {"train": 30, "test": 20})
+
+
+def test_joined_splits_come_one_after_the_other():
+    both, train, test = (load("mnist", s) for s in ("train[-9:]+test[:5]", "train", "test"))
+    np.testing.assert_array_equal(both.images, [*train.images[-9:], *test.images[:5]])
+    np.testing.assert_array_equal(both.labels, [*train.labels[-9:], *test.labels[:5]])
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch):
+    arrays = original_files()
+    stems = {"train": "train", "test": "t10k"}
+    contents = {
+        f"{stems[split]}-{what}-idx{3 if what == 'images' else 1}-ubyte.gz": idx(array)
+        for (split, what), array in arrays.items()
+    }
+    builder = origin.find_builder(name)
+    fake_downloads(monkeypatch, builder, contents)
+    for file, content in contents.items():
+        (tmp_path / file).write_bytes(content)
+    split = load(name, "test", files=tmp_path)
+    from tensorflow_datasets.core.hashing import Hasher
+
+    order = sorted(range(20), key=Hasher("test").hash_key)
+    assert order != list(range(20))
+    np.testing.assert_array_equal(split.images, arrays["test", "images"][order])
+    np.testing.assert_array_equal(split.labels, arrays["test", "labels"][order])
+    assert split.classes == tuple(builder.info.features["label"].names)
+    assert split.version == f"{name}:3.0.1"
+
+    again = load(name, "test")  # Without the files, from the cache.
+    assert again.source.startswith("cached in ")
+    np.testing.assert_array_equal(again.images, split.images)
+
+
+def test_emnist_comes_out_upright(tmp_path, monkeypatch):
+    arrays = original_files()
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as file:
+        for (split, what), array in arrays.items():
+            kind = f"{what}-idx{3 if what == 'images' else 1}"
+            file.writestr(f"gzip/emnist-letters-{split}-{kind}-ubyte.gz", idx(array))
+    builder = origin.find_builder("emnist/letters")
+    fake_downloads(monkeypatch, builder, {"gzip.zip": zipped.getvalue()})
+    (tmp_path / "gzip.zip").write_bytes(zipped.getvalue())
+    split = load("emnist/letters", "train", files=tmp_path)
+    assert split.version == "emnist/letters:3.1.0"
+    assert len(split.classes) == 37
+    first = split.images[0]
+    assert any((first == image.T).all() for image in arrays["train", "images"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnits", "TFDS has no data set 'mnits'; did you mean mnist?"),
+        ("zzzzzz", "TFDS has no data set 'zzzzzz'; try mnist, fashion_mnist, kmnist, emnist"),
+        ("huggingface:mnist", "TFDS has no data set"),
+        ("../etc/passwd", "TFDS has no data set"),
+        ("mnist:9.9.9", "only: 3.0.1"),
+        ("emnist/digit", "its configurations are byclass, bymerge, balanced, letters, digits"),
+        ("cifar10", "has images of shape (32, 32, 3); (28, 28, 1) with a label is needed"),
+        ("imdb_reviews", "has no labelled images"),
+    ],
+)
+def test_unsuitable_data_sets_are_refused(name, message):
+    with pytest.raises(InputError) as error:
+        load(name, "train")
+    assert message in str(error.value)
+    assert str(error.value).startswith("data.name: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_file_is_refused_by_its_sum(tmp_path):
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"half a file")
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte\.gz: not the original file"):
+        load("mnist", "test", files=tmp_path)
+    with pytest.raises(InputError, match=r"--data-files: .* is not a folder"):
+        load("mnist", "test", files=tmp_path / "none")
+
+
+@pytest.mark.parametrize("failure", ["probe", "transfer"])
+def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch, failure):
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    def refuse(*_, **__):
+        raise requests.ConnectionError("HTTPConnection(...) (Caused by NameResolutionError: nope)")
+
+    half_files = []
+
+    def break_off(_self, url, tmpdir_path, **_):
+        half_files.append(Path(tmpdir_path) / "half")
+        half_files[0].write_bytes(b"half")
+        raise tfds.download.DownloadError(f"Failed to get url {url}. HTTP code: 503.")
+
+    if failure == "transfer":
+        monkeypatch.setattr(origin, "_probe", lambda _: None)
+        monkeypatch.setattr(downloader._Downloader, "download", break_off)
+    else:
+        monkeypatch.setattr(requests, "get", refuse)
+    with pytest.raises(InputError) as error:
+        load("fashion_mnist", "test", files=tmp_path if failure == "probe" else None)
+    message = str(error.value)
+    assert "t10k-images-idx3-ubyte.gz could not be downloaded" in message
+    assert ("NameResolutionError" if failure == "probe" else "HTTP code: 503") in message
+    assert "train-labels-idx1-ubyte.gz by hand, put them in one folder" in message
+    assert "--data-files" in message
+    assert "\n" not in message
+    assert len(half_files) == (failure == "transfer")
+    assert [path for path in data.cache_folder().rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8),
+     idx(np.zeros((2, 3), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x02\0\0\0\x02\0\0\0\x09abc"),
+     gzip.compress(b"\0\0\x08\x03\0\0")],
+)  # fmt: skip
+def test_files_that_are_no_idx_are_refused(content):
+    with pytest.raises(InputError, match=r"some\.gz: cannot be parsed"):
+        origin.parse_idx(content, "some.gz")
+
+
+def small_archive(seed=0):
+    arrays = {f"{s}_{w}": a for (s, w), a in original_files(seed).items()}
+    arrays = {k: a.astype(np.int32) if "labels" in k else a for k, a in arrays.items()}
+    return archive.Archive(arrays, ("a", "b"), "some:1.0.0", "")
+
+
+@pytest.mark.parametrize("compresslevel", [0, 9])
+def test_a_flipped_byte_in_the_cache_is_found_or_harmless(tmp_path, compresslevel):
+    path, whole = tmp_path / "some.npz", small_archive()
+    archive.write_archive(path, whole, compresslevel=compresslevel)
+    content = path.read_bytes()
+    rng, found = np.random.default_rng(0), 0
+    for offset in rng.integers(0, len(content), 150):
+        flipped = bytearray(content)
+        flipped[offset] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        try:
+            read = archive.read_archive(path)
+        except InputError:
+            found += 1
+        else:
+            for key, array in whole.arrays.items():
+                np.testing.assert_array_equal(array, read.arrays[key])
+            assert (read.classes, read.version) == (whole.classes, whole.version)
+    assert found > 120
+    for cut in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(InputError, match="damaged; delete it and run again"):
+            archive.read_archive(path)
+
+
+def test_a_damaged_cache_is_made_again(monkeypatch):
+    arrays = original_files()
+    found = SimpleNamespace(times=0)
+
+    def fetch(*_):
+        found.times += 1
+        return {}
+
+    def parse(builder, _):
+        labelled = {f"{s}_{w}": a for (s, w), a in arrays.items()}
+        return archive.Archive(labelled, ("a",), origin.full_version(builder), "")
+
+    monkeypatch.setattr(origin, "fetch", fetch)
+    monkeypatch.setattr(origin, "parse", parse)
+    assert load("kmnist", "train").source == "downloaded"
+    cached = data.cache_folder() / "kmnist-3.0.1.npz"
+    assert load("kmnist", "train").source == f"cached in {cached}"
+    assert found.times == 1
+    cached.write_bytes(cached.read_bytes()[:-100])
+    assert load("kmnist", "train").source == "downloaded, in place of a damaged cache file"
+    assert load("kmnist", "train").source == f"cached in {cached}"
+    assert found.times == 2
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(origin, "fetch", lambda *_: {})
+    monkeypatch.setattr(origin, "parse", lambda *_: small_archive())
+    assert load("kmnist", "test").images.shape == (20, 28, 28)
+
+
+def test_another_data_set_needs_tensorflow_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(origin.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"TFDS needs TensorFlow to prepare mnist_corrupted.*tfds"):
+        load("mnist_corrupted", "train")

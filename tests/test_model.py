@@ -1,0 +1,161 @@
+"""The network against PyTorch's, a float64 loop, finite differences and Flax's own RNN."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import from_torch
+
+from rnn_mnist import LSTMCell, RowLSTM
+from rnn_mnist.model import uniform
+
+
+def random_params(module, *shape, seed=0):
+    """Asymmetric float64 parameters of a module's shapes, of PyTorch's usual size."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape)))["params"]
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: rng.normal(0.02, 0.4, x.shape), shapes)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(params, inputs, order):
+    """A loop over rows (B, T, F) in float64, by PyTorch's definition; hidden states (B, T, H)."""
+    batch, steps, _ = inputs.shape
+    size = len(params["weight_hh"])
+    h, c, hidden = np.zeros((batch, size)), np.zeros((batch, size)), np.zeros((batch, steps, size))
+    for t in order:
+        gates = inputs[:, t] @ params["weight_ih"] + params["bias_ih"]
+        gates = gates + h @ params["weight_hh"] + params["bias_hh"]
+        i, f, g, o = np.split(gates, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        hidden[:, t] = h
+    return hidden, h
+
+
+def numpy_row_lstm(params, images, num_layers, bidirectional):
+    """The whole network in float64 -> log-probabilities (B, C)."""
+    inputs, steps = images, range(images.shape[1])
+    for layer in range(num_layers):
+        read = [numpy_lstm(params[f"lstm_l{layer}"], inputs, steps)]
+        if bidirectional:
+            read.append(numpy_lstm(params[f"lstm_l{layer}_reverse"], inputs, reversed(steps)))
+        inputs = np.concatenate([hidden for hidden, _ in read], axis=-1)
+    last = np.concatenate([h for _, h in read], axis=-1)
+    logits = last @ params["hidden2digits"]["kernel"] + params["hidden2digits"]["bias"]
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize(("steps", "features"), [(28, 28), (1, 5), (7, 1)])
+def test_network_equals_a_float64_loop(num_layers, bidirectional, steps, features):
+    model = RowLSTM(6, num_layers, bidirectional, num_classes=4)
+    params = random_params(model, 1, steps, features)
+    images = np.random.default_rng(1).uniform(0, 1, (3, steps, features))
+    ours = model.apply({"params": jax.tree.map(np.float32, params)}, images.astype(np.float32))
+    theirs = numpy_row_lstm(params, images, num_layers, bidirectional)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_gradient_equals_finite_differences():
+    model = RowLSTM(5, 2, True, num_classes=3)
+    params = random_params(model, 1, 6, 4)
+    images = np.random.default_rng(1).uniform(0, 1, (2, 6, 4))
+    weights = np.random.default_rng(2).normal(size=(2, 3))
+
+    def our_loss(params):
+        return (weights * model.apply({"params": params}, images)).sum()
+
+    gradient = jax.grad(our_loss)(jax.tree.map(np.float32, params))
+    ours = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+    leaves, tree = jax.tree.flatten(params)
+
+    def loss(vector):
+        """The float64 loop's loss at parameters laid out in one vector."""
+        parts = np.split(vector, np.cumsum([leaf.size for leaf in leaves])[:-1])
+        shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+        return (weights * numpy_row_lstm(jax.tree.unflatten(tree, shaped), images, 2, True)).sum()
+
+    vector = np.concatenate([leaf.ravel() for leaf in leaves])
+    for index in np.random.default_rng(3).choice(len(vector), 60, replace=False):
+        step = np.zeros_like(vector)
+        step[index] = 1e-6
+        difference = (loss(vector + step) - loss(vector - step)) / 2e-6
+        np.testing.assert_allclose(ours[index], difference, atol=2e-5)
+
+
+def test_cell_in_flax_rnn_gives_the_same():
+    cell = LSTMCell(input_size=9, hidden_size=7)
+    params = jax.tree.map(np.float32, random_params(nn.RNN(cell), 1, 5, 9)["cell"])
+    inputs = np.random.default_rng(1).normal(size=(4, 5, 9)).astype(np.float32)
+    hidden = nn.RNN(cell).apply({"params": {"cell": params}}, inputs)
+    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, range(5))
+    np.testing.assert_allclose(hidden, wanted, atol=1e-6)
+    reverse = nn.RNN(cell, reverse=True, keep_order=True).apply(
+        {"params": {"cell": params}}, inputs
+    )
+    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, reversed(range(5)))
+    np.testing.assert_allclose(reverse, wanted, atol=1e-6)
+
+
+def test_both_biases_get_the_whole_gradient():
+    cell = LSTMCell(3, 4)
+    params = jax.tree.map(np.float32, random_params(nn.RNN(cell), 1, 2, 3)["cell"])
+    inputs = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    carry = cell.initialize_carry(jax.random.key(0), inputs.shape)
+
+    def total(params):
+        return cell.apply({"params": params}, carry, inputs)[1].sum()
+
+    gradient = jax.grad(total)(params)
+    np.testing.assert_array_equal(gradient["bias_ih"], gradient["bias_hh"])
+    assert np.abs(gradient["bias_ih"]).max() > 0.01
+
+
+def test_initialisation_is_uniform_within_pytorchs_bounds():
+    params = RowLSTM(400).init(jax.random.key(1), jnp.zeros((1, 28, 28)))["params"]
+    for module, fan in (("lstm_l0", 400), ("hidden2digits", 400)):
+        for name, value in params[module].items():
+            value = np.asarray(value) * np.sqrt(fan)
+            assert np.abs(value).max() <= 1, (module, name)
+            if value.size > 1000:  # A uniform variable's mean is 0 and its variance 1/3.
+                assert abs(value.mean()) < 0.05, (module, name)
+                assert abs(value.var() - 1 / 3) < 0.03, (module, name)
+    a, b = (uniform(4)(jax.random.key(0), (5, 5)), uniform(4)(jax.random.key(1), (5, 5)))
+    assert np.abs(a - b).max() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1)])
+def test_images_of_another_rank_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images must be \(batch, rows, columns\)"):
+        RowLSTM().init(jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "layers", "bidirectional", "batch", "steps", "features"),
+    [
+        (20, 1, False, 100, 28, 28),
+        (33, 2, False, 7, 5, 3),
+        (16, 2, True, 1, 28, 28),
+        (3, 3, True, 9, 1, 1),
+    ],
+)
+def test_network_equals_pytorchs(hidden, layers, bidirectional, batch, steps, features):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    lstm = torch.nn.LSTM(features, hidden, layers, batch_first=True, bidirectional=bidirectional)
+    linear = torch.nn.Linear(hidden * (1 + bidirectional), 10)
+    images = torch.rand(batch, steps, features)
+    _, (last, _) = lstm(images)
+    last = torch.cat([last[-2], last[-1]], dim=1) if bidirectional else last[-1]
+    wanted = torch.log_softmax(linear(last), dim=1).detach().numpy()
+    weights = {f"lstm.{k}": v.detach() for k, v in lstm.named_parameters()}
+    weights |= {f"hidden2digits.{k}": v.detach() for k, v in linear.named_parameters()}
+    model = RowLSTM(hidden, layers, bidirectional)
+    ours = model.apply({"params": from_torch(weights)}, images.numpy())
+    np.testing.assert_allclose(ours, wanted, atol=1e-6)
