@@ -11,12 +11,20 @@ import jax
 import numpy as np
 import rich.console
 import rich.progress
+import rich.text
 from numpy.typing import NDArray
 
 from rnn_mnist.history import Epoch, confidence_interval
 
 REPORT_EVERY = 100
 """Batches between two lines about the loss, as in the notebook."""
+
+
+class _Speed(rich.progress.ProgressColumn):
+    """Steps per second, once it is known."""
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        return rich.text.Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
 
 
 class Console:
@@ -69,7 +77,7 @@ class Console:
             rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("loss {task.fields[loss]:.4f}"),
-            rich.progress.TextColumn("{task.speed:,.0f} steps/s"),
+            _Speed(),
             rich.progress.TimeRemainingColumn(),
             console=self._rich,
             transient=True,

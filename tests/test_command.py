@@ -1,0 +1,160 @@
+"""The command: what it takes, what it says, and how it refuses."""
+
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnn_mnist import Config, read_config, train
+
+SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Run the command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = train.main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            logging.disable(logging.NOTSET)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hidden-size", "abc"], "--hidden-size: must be a whole number, not 'abc'"),
+        (["--learning-rate", "abc"], "--learning-rate: must be a number, not 'abc'"),
+        (["--hidden-size"], "--hidden-size: needs a value"),
+        (["--hiden-size", "3"], "--hiden-size: unknown flag; did you mean --hidden-size?"),
+        (["--data.nam=mnist"], "--data.nam: unknown flag; did you mean --data.name?"),
+        (["--zzz"], "--zzz: unknown flag; --help lists all"),
+        (["--optimizer", "adm"], "--optimizer: 'adm' is not one of 'sgd', 'adam', 'adamw'"),
+        (["--hidden-size", "0"], "hidden_size: must be at least 1, not 0"),
+        (["--epochs", "-3"], "epochs: must be at least 1, not -3"),
+        (["none.toml"], "none.toml: cannot be read: No such file or directory"),
+        (["--epochs", "2", "some.toml"], "'some.toml' is not expected here: a config file comes"),
+        (["--data.name", "mnits"], "data.name: TFDS has no data set 'mnits'; did you mean mnist?"),
+        (["--data.train", "tran"], "data.train: split 'tran': not one of train (60,000 images)"),
+        (["--data.test", "test[:0]"], "data.test: split 'test[:0]': selects no image"),
+        (["--data-files", "nowhere"], "--data-files: nowhere is not a folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert os.listdir() == []  # noqa: PTH208
+
+
+def test_bad_toml_names_file_and_field(command):
+    Path("bad.toml").write_text("epochs = 'many'\n")
+    code, _, err = command("bad.toml")
+    assert (code, err) == (2, "error: bad.toml: epochs: must be a whole number, not 'many'\n")
+
+
+def test_flags_go_before_the_file_and_the_file_before_the_defaults(command):
+    Path("mine.toml").write_text("hidden_size = 5\nepochs = 7\n[data]\ntest = 'test[:9]'\n")
+    code, out, err = command(
+        "mine.toml", *SMALL[:4], "--data.test=test[:500]", "--batch_size", "500"
+    )
+    assert (code, err) == (0, "")
+    config = read_config(Path("runs/mine/config.toml"))
+    assert (config.hidden_size, config.epochs, config.batch_size) == (5, 1, 500)
+    assert (config.data.train, config.data.test) == ("train[:25000]", "test[:500]")
+    assert config.learning_rate == Config().learning_rate
+    assert "LSTM with hidden size 5, 760 parameters" in out
+
+
+def test_plain_output_shows_what_the_notebook_shows(command):
+    code, out, err = command(*SMALL)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[1] == (
+        "data    mnist:3.0.1, shipped with rnn_mnist: 25,000 images to train on, 500 to test on"
+    )
+    assert lines[2:4] == [
+        "model   LSTM with hidden size 20, 4,210 parameters",
+        "run     runs/reference, new",
+    ]
+    assert re.fullmatch(
+        r"untrained  test accuracy +\d+\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[5]
+    )
+    assert re.fullmatch(r"epoch 1/1  batch 100/250  loss \d\.\d{4}", lines[6])
+    assert re.fullmatch(r"epoch 1/1  batch 200/250  loss \d\.\d{4}", lines[7])
+    assert re.fullmatch(
+        r"epoch 1/1  test accuracy \d\d\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[8]
+    )
+    assert re.match(
+        r"result  test accuracy .* % \(95 % confidence: .*\), \d+ of 500 images", lines[10]
+    )
+    parts = re.fullmatch(
+        r"time    (\S+) s: start-up (\S+), compile (\S+), train and test (\S+)", lines[11]
+    )
+    whole, *split = (float(number) for number in parts.groups())
+    assert abs(whole - sum(split)) < 0.21
+    assert lines[12] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
+    assert lines[13].startswith("next    python -m rnn_mnist.train --hidden-size 40 --run ")
+    assert len(lines) == 14
+
+    code, out, err = command(*SMALL)
+    assert (code, err) == (0, "")
+    assert "run     runs/reference, finished already: nothing to do" in out
+    assert lines[10] in out
+
+    code, out, err = command(*SMALL, "--hidden-size", "64")
+    assert (code, out) == (2, "")
+    assert "holds a run of another config: hidden_size is 20 there and 64 here" in err
+
+
+def test_help_explains_every_knob_with_its_default(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for flag, default in (
+        ("--hidden-size", 20), ("--epochs", 10), ("--batch-size", 100), ("--learning-rate", 0.1),
+        ("--seed", 0), ("--optimizer", "sgd"), ("--data.name", "mnist"), ("--run", None),
+        ("--data.placement", "resident"), ("--schedule", "constant"), ("--data-files", None),
+    ):  # fmt: skip
+        entry = out[out.index(f" {flag} ") :]
+        text = " ".join(entry.replace("│", "").split())
+        assert re.match(rf"{flag} \S+ [A-Z].*?\(default: {default}\)", text), flag
+
+
+def test_a_terminal_gets_a_live_bar_and_the_same_lines(tmp_path):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnn_mnist.train", *SMALL],
+        cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # The other end is closed.
+            break
+        if not piece:
+            break
+        said += piece
+    _, error = process.communicate(timeout=60)
+    os.close(ours)
+    assert (process.returncode, error) == (0, b"")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+    assert re.search(r"epoch 1/1 [^\n]*loss \d\.\d{4} [\d,]+ steps/s 0:00:\d\d", text)
+    assert "epoch 1/1  batch 200/250  loss" in text
+    assert "result  test accuracy" in text
