@@ -82,7 +82,7 @@ _PLAIN = {
     r"Error parsing (\S+): ": r"\1: ",
     r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number, not \1",
     r"could not convert string to float: (.*)": r"must be a number, not \1",
-    r"Missing value for argument '(\S+)'.*": r"\1: needs a value",
+    r"Missing value for argument '\W*(--[\w.-]+).*": r"\1: needs a value",
     r"invalid choice (.*) for argument '(\S+)'. Expected one of \((.*)\)\.": (
         r"\2: \1 is not one of \3"
     ),

@@ -73,6 +73,9 @@ class Console:
     @contextlib.contextmanager
     def live(self, *, done: int) -> Iterator[None]:
         """Draw a bar of all steps, of which some are done, while within; on a terminal only."""
+        if not self._live:
+            yield
+            return
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             rich.progress.BarColumn(),
@@ -81,7 +84,6 @@ class Console:
             rich.progress.TimeRemainingColumn(),
             console=self._rich,
             transient=True,
-            disable=not self._live,
         )
         total = self._steps * self._epochs
         self._bar.add_task(

@@ -84,7 +84,8 @@ def make_schedule(schedule: str, learning_rate: float, total_steps: int) -> opta
         return learning_rate
     if schedule == "cosine":
         return optax.cosine_decay_schedule(learning_rate, total_steps)
-    return optax.cosine_onecycle_schedule(total_steps, learning_rate)
+    # Below four steps the rise would have none, and optax would divide by it.
+    return optax.cosine_onecycle_schedule(max(total_steps, 4), learning_rate)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "shape"))

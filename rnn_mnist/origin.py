@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
+import io
 import re
 import shutil
 import zipfile
@@ -215,8 +217,10 @@ def prepare(builder: DatasetBuilder, files: Path | None = None) -> DatasetBuilde
             "pip install 'rnn-mnist[tfds]' and run again"
         )
     config = tfds.download.DownloadConfig(manual_dir=files)
+    tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare(download_config=config, file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -250,7 +254,8 @@ def read_prepared(builder: DatasetBuilder) -> Archive:
     """Decode every record that TFDS prepared."""
     arrays: dict[str, NDArray[Any]] = {}
     for split in builder.info.splits:
-        images, labels = zip(*Source(builder, split), strict=True)
+        source = Source(builder, split)
+        images, labels = zip(*(source[index] for index in range(len(source))), strict=True)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = np.stack(images), np.stack(labels)
     return _archive(builder, arrays)
 

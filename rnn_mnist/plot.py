@@ -27,25 +27,16 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     accuracy.plot(epochs, [100 * e.test_accuracy for e in history], **test)
     loss.plot([e.epoch for e in trained], [e.train_loss for e in trained], **train)
     loss.plot(epochs, [e.test_loss for e in history], **test)
-    last = history[-1]
-    accuracy.annotate(
-        f"{100 * last.test_accuracy:.2f} %",
-        (last.epoch, 100 * last.test_accuracy),
-        textcoords="offset points",
-        xytext=(0, -14),
-        ha="right",
-        color=BLUE,
-    )
-    accuracy.set(
-        title="Accuracy", xlabel="epoch", ylabel="images classified right (%)", ylim=(0, 102)
-    )
+    final = f"{100 * history[-1].test_accuracy:.2f} %"
+    accuracy.set(title=f"Accuracy, {final} on the test images", ylim=(0, 102))
+    accuracy.set(xlabel="epoch", ylabel="images classified right (%)")
     loss.set(title="Loss", xlabel="epoch", ylabel="negative log-likelihood (nats)")
     loss.set_ylim(bottom=0)
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="center right")
+        axes.legend(frameon=False)
     if title:
         figure.suptitle(title)
     return figure

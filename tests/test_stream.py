@@ -1,0 +1,130 @@
+"""What TFDS prepares, with TensorFlow: equal to what is shipped and parsed, and streamed alike."""
+
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+from conftest import ORIGINALS
+
+from rnn_mnist import Config, Data, InputError, archive, batches, fit, load, origin
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+    ),
+    # TensorFlow and TFDS warn of their own future.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder in which TFDS has prepared MNIST from the original files."""
+    if not ORIGINALS.is_dir():
+        pytest.skip("the original MNIST files are not beside the checkout")
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        origin.prepare(origin.find_builder("mnist"), ORIGINALS)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _use_prepared(request, monkeypatch):
+    if "prepared" in request.fixturenames:
+        monkeypatch.setenv("TFDS_DATA_DIR", str(request.getfixturevalue("prepared")))
+
+
+def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):  # noqa: ARG001
+    shipped = archive.read_archive(archive.SHIPPED)
+    builder = origin.find_builder("mnist")
+    decoded = origin.read_prepared(builder)
+    assert decoded.classes == shipped.classes
+    assert decoded.version == shipped.version
+    assert decoded.arrays.keys() == shipped.arrays.keys()
+    for key, array in shipped.arrays.items():
+        np.testing.assert_array_equal(decoded.arrays[key], array)
+        assert decoded.arrays[key].dtype == array.dtype
+
+
+def test_splits_select_what_tfds_selects(prepared):  # noqa: ARG001
+    builder = origin.find_builder("mnist")
+    for split in ("train[:55000]", "test[90%:]", "train[33%:34%]+test[-7:]"):
+        records = origin.Source(builder, split)
+        ours = load("mnist", split)
+        assert len(records) == len(ours.labels)
+        for index in (0, len(records) // 2, len(records) - 1):
+            image, label = records[index]
+            np.testing.assert_array_equal(image, ours.images[index])
+            assert label == ours.labels[index]
+
+
+def test_streamed_parts_are_the_resident_ones(prepared):  # noqa: ARG001
+    split = load("mnist", "test")
+    records = origin.Source(origin.find_builder("mnist"), "test")
+    order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
+    streamed = batches.streamed(records, order, 20)
+    resident = batches.resident(split.images, split.labels, order, 20)
+    for (images, labels, here), (_, _, part) in zip(streamed, resident, strict=True):
+        assert (here >= 0).tolist() == (part >= 0).tolist()
+        np.testing.assert_array_equal(images[here[here >= 0]], split.images[part[part >= 0]])
+        np.testing.assert_array_equal(labels[here[here >= 0]], split.labels[part[part >= 0]])
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_streamed_epoch_trains_to_the_same_bits():
+    resident = fit(Config(epochs=1, batch_size=128))
+    streamed = fit(Config(epochs=1, batch_size=128, data=Data(placement="streamed")))
+    jax.tree.map(np.testing.assert_array_equal, resident.state, streamed.state)
+    for ours, theirs in zip(resident.history, streamed.history, strict=True):
+        assert ours[:4] == theirs[:4]
+        assert ours.test_correct == theirs.test_correct
+        np.testing.assert_allclose(ours.test_loss, theirs.test_loss, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_split_that_cannot_be_streamed_is_refused():
+    with pytest.raises(InputError, match=r"data\.train: split 'tran': not one of train"):
+        fit(Config(data=Data(train="tran", placement="streamed")))
+
+
+def test_any_other_data_set_is_prepared_by_tfds(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (23, 28, 28, 1)).astype(np.uint8)
+
+    class Runes(tfds.core.GeneratorBasedBuilder):
+        """A data set that is not of the family."""
+
+        VERSION = tfds.core.Version("1.2.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(28, 28, 1)),
+                    "label": tfds.features.ClassLabel(names=["fehu", "uruz"]),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for number, image in enumerate(images):
+                yield number, {"image": image, "label": number % 2}
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    split = load("runes", "train")
+    assert split.version == "runes:1.2.0"
+    assert split.classes == ("fehu", "uruz")
+    assert split.source == "prepared by TFDS"
+    found = [np.flatnonzero((images[..., 0] == image).all((1, 2))) for image in split.images]
+    assert sorted(int(number[0]) for number in found) == list(range(23))
+    assert [int(number[0]) % 2 for number in found] == split.labels.tolist()
+    again = load("runes", "train[50%:]")
+    assert again.source.startswith("cached in ")
+    np.testing.assert_array_equal(again.images, split.images[12:])
