@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Order = NDArray[np.int32]
 Part = tuple[jax.Array, jax.Array, Order]
@@ -25,12 +25,11 @@ def epoch_order(size: int, batch_size: int, *, seed: int, epoch: int) -> Order:
     return in_rows(shuffled, batch_size)
 
 
-def in_rows(indices: NDArray[Any], batch_size: int) -> Order:
+def in_rows(indices: ArrayLike, batch_size: int) -> Order:
     """Lay indices (N,) out in rows of a batch each; the last is filled up with -1."""
-    padding = -len(indices) % batch_size
-    return np.pad(indices.astype(np.int32), (0, padding), constant_values=-1).reshape(
-        -1, batch_size
-    )
+    flat = np.asarray(indices, np.int32)
+    padding = -len(flat) % batch_size
+    return np.pad(flat, (0, padding), constant_values=-1).reshape(-1, batch_size)
 
 
 def steps_per_part(steps: int, most: int) -> int:

@@ -80,6 +80,7 @@ def fit(
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
     Example:
+      >>> from rnn_mnist import Data
       >>> result = fit(Config(epochs=1, data=Data(train="train[:1000]", test="test[:500]")))
       >>> result.history[-1].test_count
       500
