@@ -73,7 +73,7 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
         archive = origin.parse(builder, found)
         source = f"read from {files}" if files else "downloaded"
     else:
-        archive = origin.read_prepared(origin.prepare(builder, files))
+        archive = origin.read_prepared(origin.prepare(builder, prepared_folder(), files))
         source = "prepared by TFDS"
     # A cache that cannot be written costs time on the next start, never this run.
     with contextlib.suppress(OSError):
@@ -101,6 +101,11 @@ def select(archive: Archive, split: str) -> Split:
         for what in ("images", "labels")
     )
     return Split(images, labels, archive.classes, archive.version, archive.source)
+
+
+def prepared_folder() -> Path:
+    """Where TFDS prepares what it must."""
+    return cache_folder() / "tfds"
 
 
 def cache_folder() -> Path:

@@ -40,7 +40,7 @@ def find_builder(name: str) -> DatasetBuilder:
         hint = did_you_mean(bare, known) or f"; try {', '.join(FAMILY)}"
         raise InputError(f"data.name: TFDS has no data set {name!r}{hint}")
     try:
-        builder = tfds.builder(name, file_format="array_record")
+        builder = tfds.builder(name)
         features = builder.info.features
     except Exception as error:
         reason = " ".join(str(error).split('}": ')[-1].split())
@@ -201,31 +201,42 @@ def slices(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
     return pieces
 
 
-def prepare(builder: DatasetBuilder, files: Path | None = None) -> DatasetBuilder:
-    """Have TFDS prepare a data set as array_record files where it has not yet.
+def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) -> DatasetBuilder:
+    """Find a data set as TFDS's array_record files, or have TFDS prepare them.
+
+    Args:
+      builder: TFDS's builder, whose own files are used where they are array_record.
+      folder: Where to prepare them otherwise: TFDS's usual folder keeps one format of each data
+        set, and other programs may need theirs.
+      files: Folder that stands in for the download.
+
+    Returns:
+      A builder whose `as_data_source` works.
 
     Raises:
       InputError: It must be prepared and TensorFlow is not installed, or TFDS failed.
     """
     import tensorflow_datasets as tfds
 
+    if builder.data_path.exists() and builder.info.file_format.value == "array_record":
+        return builder
+    version = full_version(builder)
+    builder = tfds.builder(version, data_dir=folder, file_format="array_record")
     if builder.data_path.exists():
         return builder
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            f"data.name: TFDS needs TensorFlow to prepare {builder.info.full_name}; "
+            f"data.name: TFDS needs TensorFlow to prepare {version}; "
             "pip install 'rnn-mnist[tfds]' and run again"
         )
     config = tfds.download.DownloadConfig(manual_dir=files)
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_config=config, file_format="array_record")
+            builder.download_and_prepare(download_config=config)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"data.name: TFDS could not prepare {builder.info.full_name}: {reason}"
-        ) from None
+        raise InputError(f"data.name: TFDS could not prepare {version}: {reason}") from None
     return builder
 
 

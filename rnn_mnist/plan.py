@@ -70,7 +70,9 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
             splits[field] = len(labels), functools.partial(batches.resident, images, labels)
         classes, version, source = archive.classes, archive.version, archive.source
     else:
-        builder = origin.prepare(origin.find_builder(config.data.name), files)
+        builder = origin.prepare(
+            origin.find_builder(config.data.name), data.prepared_folder(), files
+        )
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
                 records = origin.Source(builder, getattr(config.data, field))

@@ -1,4 +1,4 @@
-"""A run from its config to its result: the host loop, and going on where a stopped run was."""
+"""A run from its config to its result: its folder, its console, going on after a stop."""
 
 from __future__ import annotations
 
@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
-from rnn_mnist import batches, checkpoint, learn, run_folder
+from rnn_mnist import checkpoint, learn, run_folder
 from rnn_mnist.config import Config, InputError, read_config
 from rnn_mnist.console import REPORT_EVERY, Console
 from rnn_mnist.history import Epoch, Totals
-from rnn_mnist.learn import Metrics, State
-from rnn_mnist.plan import (
-    EVALUATION_BATCH,
-    Plan,
-    Programs,
-    abstract_state,
-    compile_programs,
-    make_plan,
-)
+from rnn_mnist.learn import State
+from rnn_mnist.loop import Progress, advance
+from rnn_mnist.plan import Plan, abstract_state, compile_programs, make_plan
 
 
 class Result(NamedTuple):
@@ -39,19 +31,6 @@ class Result(NamedTuple):
     config: Config
     classes: tuple[str, ...]
     """Names of the classes."""
-
-
-class Progress(NamedTuple):
-    """Where a run stands. The next one takes this one's state: save before going on."""
-
-    state: State
-    history: tuple[Epoch, ...] = ()
-    under_way: Totals = Totals()
-    """Sums over the epoch that is under way; zero between epochs."""
-    seconds: float = 0.0
-    """Seconds spent on that epoch so far."""
-    losses: NDArray[np.floating[Any]] = np.zeros(0)
-    """Mean loss of each step since the last progress."""
 
 
 def fit(
@@ -146,80 +125,6 @@ def load_run(folder: Path | str, *, data_files: Path | str | None = None) -> Res
     if not progress.history:
         raise InputError(f"{folder}: nothing has been trained there yet")
     return Result(progress.state, progress.history, config, plan.classes)
-
-
-def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Progress]:
-    """Go on with a run to its end.
-
-    Yields:
-      A progress for the untrained network, then for every part of every epoch; that of an epoch's
-      last part has the epoch in its history.
-
-    Raises:
-      InputError: A loss is not a finite number; it names the step.
-    """
-    config, steps = plan.config, plan.steps
-    began = time.perf_counter()
-    state, history, under_way, seconds, _ = progress
-    if not history:
-        tested = _evaluate(plan, programs, state)
-        history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
-        yield Progress(state, history)
-    for epoch in range(len(history), config.epochs + 1):
-        order = batches.epoch_order(
-            plan.train_size, config.batch_size, seed=config.seed, epoch=epoch
-        )
-        step = int(state.step)
-        rest = order[step - (epoch - 1) * steps :]
-        began = time.perf_counter()
-        for images, labels, part in plan.train(rest, programs.train_steps):
-            state, metrics = programs.train(state, images, labels, part)
-            under_way, losses = _add(under_way, metrics)
-            _check(losses, step, config)
-            step += len(losses)
-            if step < epoch * steps:
-                seconds += time.perf_counter() - began
-                yield Progress(state, history, under_way, seconds, losses)
-                began = time.perf_counter()
-        tested = _evaluate(plan, programs, state)
-        _check(np.array(tested[:1]), step - 1, config)
-        seconds += time.perf_counter() - began
-        loss, correct, seen = under_way
-        history += (Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds),)
-        under_way, seconds = Totals(), 0.0
-        yield Progress(state, history, losses=losses)
-
-
-def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
-    """Fetch the metrics of steps (S,) and add them up; also the mean loss of every real step."""
-    loss, correct, examples = (np.asarray(x) for x in jax.device_get(metrics))
-    real = examples > 0  # The rest fills up an epoch's last part.
-    total = totals.loss
-    for step_loss in loss[real].tolist():  # One by one: the same sum wherever an epoch was cut.
-        total += step_loss
-    totals = Totals(
-        total, totals.correct + int(correct.sum()), totals.examples + int(examples.sum())
-    )
-    return totals, loss[real] / examples[real]
-
-
-def _evaluate(plan: Plan, programs: Programs, state: State) -> tuple[float, int, int]:
-    """Mean loss over the test split, how many are right, and of how many."""
-    order = batches.in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
-    parts = [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
-    loss, correct, examples = (sum(map(float, column)) for column in zip(*parts, strict=True))
-    return loss / examples, int(correct), int(examples)
-
-
-def _check(losses: NDArray[Any], step: int, config: Config) -> None:
-    """Stop a run whose losses after `step` are not all finite numbers."""
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        raise InputError(
-            f"learning_rate: the loss became {losses[bad[0]]} at step {step + 1 + bad[0]:,}; "
-            f"choose one below {config.learning_rate:g}, or set gradient_clip; "
-            "what was saved before is kept"
-        )
 
 
 def _restore(plan: Plan, manager: Any) -> tuple[Progress, list[int]]:

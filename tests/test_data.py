@@ -299,8 +299,7 @@ def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
     assert load("kmnist", "test").images.shape == (20, 28, 28)
 
 
-def test_another_data_set_needs_tensorflow_and_says_so(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+def test_another_data_set_needs_tensorflow_and_says_so(monkeypatch):
     monkeypatch.setattr(origin.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"TFDS needs TensorFlow to prepare mnist_corrupted.*tfds"):
         load("mnist_corrupted", "train")

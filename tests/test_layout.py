@@ -13,7 +13,7 @@ PACKAGE = Path(rnn_mnist.__file__).parent
 # Each module may import only those before it.
 ORDER = [
     *("config", "files", "archive", "origin", "data", "batches", "history", "model", "learn"),
-    *("plan", "checkpoint", "plot", "run_folder", "console", "run", "command", "train"),
+    *("plan", "loop", "checkpoint", "plot", "run_folder", "console", "run", "command", "train"),
 ]
 
 

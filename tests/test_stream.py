@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ORIGINALS
 
-from rnn_mnist import Config, Data, InputError, archive, batches, fit, load, origin
+from rnn_mnist import Config, Data, InputError, archive, batches, data, fit, load, origin
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,27 +20,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A folder in which TFDS has prepared MNIST from the original files."""
+def cache(tmp_path_factory):
+    """A cache in which TFDS has prepared MNIST from the original files."""
     if not ORIGINALS.is_dir():
         pytest.skip("the original MNIST files are not beside the checkout")
-    folder = tmp_path_factory.mktemp("tfds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(folder))
-        origin.prepare(origin.find_builder("mnist"), ORIGINALS)
+    folder = tmp_path_factory.mktemp("cache")
+    origin.prepare(origin.find_builder("mnist"), folder / "tfds", ORIGINALS)
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _use_prepared(request, monkeypatch):
-    if "prepared" in request.fixturenames:
-        monkeypatch.setenv("TFDS_DATA_DIR", str(request.getfixturevalue("prepared")))
+@pytest.fixture
+def prepared(cache, monkeypatch):
+    """TFDS's builder of the prepared MNIST, found in the cache."""
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(cache))
+    return origin.prepare(origin.find_builder("mnist"), data.prepared_folder())
 
 
-def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):  # noqa: ARG001
+def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):
     shipped = archive.read_archive(archive.SHIPPED)
-    builder = origin.find_builder("mnist")
-    decoded = origin.read_prepared(builder)
+    decoded = origin.read_prepared(prepared)
     assert decoded.classes == shipped.classes
     assert decoded.version == shipped.version
     assert decoded.arrays.keys() == shipped.arrays.keys()
@@ -49,10 +47,9 @@ def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):  # noqa: ARG001
         assert decoded.arrays[key].dtype == array.dtype
 
 
-def test_splits_select_what_tfds_selects(prepared):  # noqa: ARG001
-    builder = origin.find_builder("mnist")
+def test_splits_select_what_tfds_selects(prepared):
     for split in ("train[:55000]", "test[90%:]", "train[33%:34%]+test[-7:]"):
-        records = origin.Source(builder, split)
+        records = origin.Source(prepared, split)
         ours = load("mnist", split)
         assert len(records) == len(ours.labels)
         for index in (0, len(records) // 2, len(records) - 1):
@@ -61,9 +58,9 @@ def test_splits_select_what_tfds_selects(prepared):  # noqa: ARG001
             assert label == ours.labels[index]
 
 
-def test_streamed_parts_are_the_resident_ones(prepared):  # noqa: ARG001
+def test_streamed_parts_are_the_resident_ones(prepared):
     split = load("mnist", "test")
-    records = origin.Source(origin.find_builder("mnist"), "test")
+    records = origin.Source(prepared, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     streamed = batches.streamed(records, order, 20)
     resident = batches.resident(split.images, split.labels, order, 20)
@@ -90,7 +87,23 @@ def test_a_split_that_cannot_be_streamed_is_refused():
         fit(Config(data=Data(train="tran", placement="streamed")))
 
 
-def test_any_other_data_set_is_prepared_by_tfds(tmp_path, monkeypatch):
+def test_what_others_prepared_as_tfrecord_stays_theirs(tmp_path):
+    """TFDS's usual format: it is left alone, and ours goes elsewhere."""
+    import tensorflow_datasets as tfds
+
+    class Glyphs(tfds.testing.DummyMnist, skip_registration=False):
+        """Prepared by another program."""
+
+    theirs = Glyphs(data_dir=tmp_path / "theirs")
+    theirs.download_and_prepare()
+    assert theirs.info.file_format.value == "tfrecord"
+    ours = origin.prepare(theirs, tmp_path / "ours")
+    assert len(origin.Source(ours, "train")) == 20
+    assert origin.prepare(ours, tmp_path / "nowhere") is ours
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_any_other_data_set_is_prepared_by_tfds():
     import tensorflow_datasets as tfds
 
     rng = np.random.default_rng(0)
@@ -117,7 +130,6 @@ def test_any_other_data_set_is_prepared_by_tfds(tmp_path, monkeypatch):
             for number, image in enumerate(images):
                 yield number, {"image": image, "label": number % 2}
 
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     split = load("runes", "train")
     assert split.version == "runes:1.2.0"
     assert split.classes == ("fehu", "uruz")
