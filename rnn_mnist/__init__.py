@@ -54,13 +54,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that what is not used costs nothing."""
-    from importlib import import_module
+# Each is imported when it is first used, so that what is not used costs nothing.
+if not TYPE_CHECKING:
 
-    if name in __all__:
-        for module in ("config", "history", "data", "model", "learn", "run"):
-            home = import_module(f"rnn_mnist.{module}")
-            if hasattr(home, name):
-                return getattr(home, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in __all__:
+            for module in ("config", "history", "data", "model", "learn", "run"):
+                home = import_module(f"rnn_mnist.{module}")
+                if hasattr(home, name):
+                    return getattr(home, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -54,11 +54,11 @@ def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
     """The same parts, each with its own images, read by grain while the last part trains.
 
     Args:
-      source: Random access to TFDS's records, as `data.open_source` gives it.
+      source: Random access to TFDS's records, such as an `origin.Source`.
       order: (S, B), over the records.
       steps: Rows in a part.
 
-    Returns:
+    Yields:
       Parts whose images are the steps' own, one after the other, already on the device when the
       part before is handed out.
     """
@@ -73,8 +73,10 @@ def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
     indices = np.concatenate([part.ravel() for part in in_parts(order, steps)])
     reader = grain.MapDataset.source(indices).map(read).batch(steps * batch_size)
     ahead: Part | None = None
+    # One part is read while another waits; grain would read all of them ahead.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     for part, (images, labels) in zip(
-        in_parts(order, steps), reader.to_iter_dataset(), strict=True
+        in_parts(order, steps), reader.to_iter_dataset(options), strict=True
     ):
         here = np.where(part < 0, part, np.arange(part.size, dtype=np.int32).reshape(part.shape))
         following = (*jax.device_put((images, labels)), here)

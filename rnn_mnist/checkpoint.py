@@ -9,67 +9,91 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import remove_partials, written_whole
 from rnn_mnist.learn import State
+
+Record = dict[str, Any]
 
 KEPT = 3
 SUMS = "SHA256SUMS"
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """Open a folder of checkpoints, made if absent; what a killed process left half done goes."""
+def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """Open a folder of checkpoints.
+
+    Args:
+      folder: Made if absent; what a killed process left half done there is removed.
+      read_only: Change nothing: another process may be training there.
+    """
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        max_to_keep=KEPT,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
     )
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         yield manager
 
 
-def save(manager: ocp.CheckpointManager, state: State, record: dict[str, Any]) -> None:
-    """Save a state under its step, with its record; when this returns, it is on the disk."""
+def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
+    """Save a state under its step, with its record.
+
+    Raises:
+      InputError: It could not be written; the checkpoints before are kept.
+    """
     step = int(state.step)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-    manager.save(step, args=args, force=True)
-    place = Path(manager.directory) / str(step)
-    sums = _sums(place)
-    with written_whole(place / SUMS) as file:
-        file.write(sums.encode())
+    try:
+        manager.save(step, args=args, force=True)
+        _write_sums(_place(manager, step))
+    except Exception as error:  # A full disk can raise nearly anything in the layers below.
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(
+            f"{manager.directory}: step {step} cannot be saved: {reason}; free some space and run "
+            "the same command again, the checkpoints before are kept"
+        ) from None
 
 
 def restore(
-    manager: ocp.CheckpointManager, like: State
-) -> tuple[State, dict[str, Any], list[int]] | None:
+    manager: ocp.CheckpointManager, like: Callable[[Record], State]
+) -> tuple[State, Record, list[int]] | None:
     """Restore the newest good checkpoint.
 
     Args:
       manager: An opened folder.
-      like: A state with the shapes, dtypes and shardings to restore to; arrays or
-        `jax.ShapeDtypeStruct`s.
+      like: Given a record, the `jax.ShapeDtypeStruct`s of the state that goes with it, with their
+        shardings.
 
     Returns:
-      The state, its record, and the steps of newer checkpoints that were damaged and are now
-      deleted; None where there is no checkpoint.
+      The state, its record, and the steps of newer checkpoints that are damaged; None where there
+      is no checkpoint.
 
     Raises:
-      InputError: There are checkpoints, and all are damaged.
+      InputError: There are checkpoints, and all are damaged; or `like` raised it.
     """
     damaged: list[int] = []
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
     for step in sorted(manager.all_steps(), reverse=True):
-        place = Path(manager.directory) / str(step)
-        if _intact(place):
-            restored = manager.restore(step, args=args)
-            for bad in damaged:
-                manager.delete(bad)
-            return restored.state, dict(restored.record), damaged
+        place = _place(manager, step)
+        summed = (place / SUMS).exists()
+        if not summed or (place / SUMS).read_bytes() == _sums(place):
+            try:
+                args = ocp.args.Composite(record=ocp.args.JsonRestore())
+                record = dict(manager.restore(step, args=args).record)
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(like(record)))
+                return manager.restore(step, args=args).state, record, damaged
+            except Exception as error:
+                # Without its sums, because of a kill right after it was saved, it may be damaged.
+                if summed or isinstance(error, InputError):
+                    raise
         damaged.append(step)
     if damaged:
         raise InputError(
@@ -79,19 +103,28 @@ def restore(
     return None
 
 
-def _intact(place: Path) -> bool:
-    """Whether a checkpoint's files are those that were saved."""
-    try:
-        return (place / SUMS).read_text() == _sums(place)
-    except FileNotFoundError:  # Killed right after the checkpoint was saved, before its sums.
-        return True
-    except UnicodeDecodeError:
-        return False
+def mend(manager: ocp.CheckpointManager, damaged: list[int]) -> None:
+    """Delete damaged checkpoints, and write the sums that a kill left out of the others."""
+    for step in damaged:
+        manager.delete(step)
+    for step in manager.all_steps():
+        remove_partials(_place(manager, step) / SUMS)
+        if not (_place(manager, step) / SUMS).exists():
+            _write_sums(_place(manager, step))
 
 
-def _sums(place: Path) -> str:
-    """A line for each file in a folder: its SHA-256 and its name."""
-    files = sorted(p for p in place.rglob("*") if p.is_file() and p.name != SUMS)
-    return "".join(
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(place)}\n" for p in files
-    )
+def _place(manager: ocp.CheckpointManager, step: int) -> Path:
+    return Path(manager.directory) / str(step)
+
+
+def _write_sums(place: Path) -> None:
+    sums = _sums(place)
+    with written_whole(place / SUMS) as file:
+        file.write(sums)
+
+
+def _sums(place: Path) -> bytes:
+    """A line for each file in a checkpoint's folder: its SHA-256 and its name."""
+    files = sorted(p for p in place.rglob("*") if p.is_file() and SUMS not in p.name)
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(place)}" for p in files]
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -8,7 +8,9 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +32,8 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
       module: The command's module, for the help.
 
     Returns:
-      The options, and the config's name: the file's without its ending, or `reference`.
+      The options, and the config's name: the file's without its ending (for a run folder's
+      config.toml, the folder's), or `reference` without a file.
 
     Raises:
       InputError: The file or a flag cannot be used.
@@ -39,7 +42,9 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
     arguments, config, name = list(arguments), Config(), "reference"
     if arguments and not arguments[0].startswith("-"):
         path = Path(arguments.pop(0))
-        config, name = read_config(path), path.stem
+        config = read_config(path)
+        # A run folder's own config is named after the folder.
+        name = path.absolute().parent.name if path.name == "config.toml" else path.stem
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -106,21 +111,65 @@ def guarded(body: Callable[[], None]) -> int:
     Returns:
       0; 2 where something given cannot be used; 1 where the system refused; 130 where stopped.
     """
-    # What libraries log is for their developers; XLA's own log is read from the environment.
+    # XLA's own log is read from the environment.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    warnings.simplefilter("ignore")
+    with _stop_at_once(), _quiet():
+        try:
+            body()
+        except InputError as error:
+            code, line = 2, f"error: {error}"
+        except MemoryError:
+            code, line = 1, _NO_MEMORY
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
+            code, line = 1, f"error: {name}{error.strerror or error}"
+        except KeyboardInterrupt as stop:
+            code, line = 130, str(stop) or "stopped"
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and "backend" not in str(error):
+                raise
+            code = 1
+            line = f"error: {str(error).splitlines()[0]}" if "backend" in str(error) else _NO_MEMORY
+        else:
+            return 0
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    return code
+
+
+_NO_MEMORY = "error: not enough memory; choose a smaller hidden_size, num_layers or batch_size"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to themselves what libraries log and warn of: it is for their developers."""
+    level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        body()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        print(f"error: {name}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
-        return 130
-    return 0
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
+
+
+@contextlib.contextmanager
+def _stop_at_once() -> Iterator[None]:
+    """Let Ctrl-C or SIGTERM end the process at once, in one line, while nothing needs saving.
+
+    An exception would come up anywhere in the libraries' imports and their compilers' threads.
+    """
+
+    def stop(*_: Any) -> None:
+        os.write(2, b"stopped\n")
+        os._exit(130)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -83,6 +83,8 @@ class Config:
 
 _LOWEST = dict(seed=0, epochs=1, batch_size=1, hidden_size=1, num_layers=1)
 _LOWEST |= dict(momentum=0, weight_decay=0, gradient_clip=0)
+# What no machine trains; far below what an array's size may be.
+_HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**16, num_layers=1000)
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -110,8 +112,9 @@ def _check(section: Config | Data, prefix: str = "") -> None:
         lowest = _LOWEST.get(field.name)
         if lowest is not None and value < lowest:
             raise InputError(f"{name}: must be at least {lowest}, not {value}")
-        if field.name == "seed" and value >= 2**32:
-            raise InputError(f"{name}: must be below 2**32, not {value}")
+        highest = _HIGHEST.get(field.name)
+        if highest is not None and value > highest:
+            raise InputError(f"{name}: must be at most {highest}, not {value}")
         if field.name == "learning_rate" and value <= 0:
             raise InputError(f"{name}: must be above 0, not {value}")
         if field.name == "momentum" and value >= 1:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rnn_mnist import origin
 from rnn_mnist.archive import SHIPPED, Archive, read_archive, write_archive
 from rnn_mnist.config import InputError
+from rnn_mnist.files import remove_partials
 
 
 class Split(NamedTuple):
@@ -35,7 +36,7 @@ class Split(NamedTuple):
     """Where the arrays were found, in words."""
 
 
-def load(name: str = "mnist", split: str = "train", *, files: Path | None = None) -> Split:
+def load(name: str = "mnist", split: str = "train", *, files: Path | str | None = None) -> Split:
     """Load one split of a single-channel 28x28 TFDS data set.
 
     Args:
@@ -49,7 +50,7 @@ def load(name: str = "mnist", split: str = "train", *, files: Path | None = None
     Raises:
       InputError: No such data set or split, not 28x28 with one channel, or it cannot be had.
     """
-    return select(load_all(name, files=files), split)
+    return select(load_all(name, files=None if files is None else Path(files)), split)
 
 
 def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
@@ -69,8 +70,8 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
         except InputError:
             damaged = ", in place of a damaged cache file"
     if builder.name in origin.FAMILY:
-        found = origin.fetch(builder, cache_folder() / "downloads", files)
-        archive = origin.parse(builder, found)
+        with origin.fetched(builder, cache_folder() / "downloads" / builder.name, files) as found:
+            archive = origin.parse(builder, found)
         source = f"read from {files}" if files else "downloaded"
     else:
         archive = origin.read_prepared(origin.prepare(builder, prepared_folder(), files))
@@ -78,6 +79,7 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     # A cache that cannot be written costs time on the next start, never this run.
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(cached)
         write_archive(cached, archive)
     return archive._replace(source=source + damaged)
 

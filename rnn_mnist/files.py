@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-PARTIAL = ".partial"
+_PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
@@ -17,12 +18,12 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name only once it is complete.
 
     What was there stays until then. A process killed meanwhile leaves a hidden file ending in
-    `.partial` behind, which is no output.
+    `.partial` behind, which is no output; `remove_partials` takes it away.
 
     Raises:
       OSError: The folder cannot be written, or the disk is full; nothing changed then.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         with partial.open("xb") as file:
             yield file
@@ -33,3 +34,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed processes left of a file they were writing."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        partial.unlink(missing_ok=True)

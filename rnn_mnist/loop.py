@@ -29,6 +29,11 @@ class Progress(NamedTuple):
     losses: NDArray[np.floating[Any]] = np.zeros(0)
     """Mean loss of each step since the last progress."""
 
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+        return int(self.state.step)
+
 
 def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Progress]:
     """Go on with a run to its end.
@@ -48,9 +53,7 @@ def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Prog
         history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
         yield Progress(state, history)
     for epoch in range(len(history), config.epochs + 1):
-        order = batches.epoch_order(
-            plan.train_size, config.batch_size, seed=config.seed, epoch=epoch
-        )
+        order = batches.epoch_order(plan.train_size, plan.batch_size, seed=config.seed, epoch=epoch)
         step = int(state.step)
         rest = order[step - (epoch - 1) * steps :]
         began = time.perf_counter()
@@ -89,8 +92,9 @@ def _evaluate(plan: Plan, programs: Programs, state: State) -> tuple[float, int,
     """Mean loss over the test split, how many are right, and of how many."""
     order = batches.in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
     parts = [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
-    loss, correct, examples = (sum(map(float, column)) for column in zip(*parts, strict=True))
-    return loss / examples, int(correct), int(examples)
+    sums = zip(*jax.device_get(parts), strict=True)
+    loss, correct, examples = (sum(number.item() for number in column) for column in sums)
+    return loss / examples, correct, examples
 
 
 def _check(losses: NDArray[Any], step: int, config: Config) -> None:
@@ -99,6 +103,6 @@ def _check(losses: NDArray[Any], step: int, config: Config) -> None:
     if len(bad):
         raise InputError(
             f"learning_rate: the loss became {losses[bad[0]]} at step {step + 1 + bad[0]:,}; "
-            f"choose one below {config.learning_rate:g}, or set gradient_clip; "
-            "what was saved before is kept"
+            f"choose one below {config.learning_rate:g}, or set gradient_clip; what a run folder "
+            "had saved before is kept"
         )

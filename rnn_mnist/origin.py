@@ -8,8 +8,10 @@ import importlib.util
 import io
 import re
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.archive import Archive
 from rnn_mnist.config import InputError, did_you_mean
+from rnn_mnist.files import written_whole
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -56,15 +59,18 @@ def find_builder(name: str) -> DatasetBuilder:
     return builder
 
 
-def fetch(builder: DatasetBuilder, downloads: Path, files: Path | None = None) -> dict[str, Path]:
+@contextlib.contextmanager
+def fetched(
+    builder: DatasetBuilder, kept: Path, files: Path | None = None
+) -> Iterator[dict[str, Path]]:
     """Have TFDS's download manager get a data set's original files and check their sums.
 
     Args:
       builder: TFDS's builder, which names the files and their sums.
-      downloads: Folder to download to; what it has is not downloaded again.
+      kept: Folder that keeps what was downloaded, for the next time.
       files: Folder that stands in for the download; what it lacks is downloaded.
 
-    Returns:
+    Yields:
       The files' places by their original names.
 
     Raises:
@@ -75,35 +81,53 @@ def fetch(builder: DatasetBuilder, downloads: Path, files: Path | None = None) -
     if files is not None and not files.is_dir():
         raise InputError(f"--data-files: {files} is not a folder")
     tfds.disable_progress_bar()
-    before = set(downloads.glob("*.tmp.*"))
     found: dict[str, Path] = {}
-    mismatch = tfds.download.download_manager.NonMatchingChecksumError
-    for url, info in builder.url_infos.items():
-        given = files / info.filename if files is not None else None
-        try:
-            manager = tfds.download.DownloadManager(
-                download_dir=downloads, manual_dir=files, url_infos=builder.url_infos
+    with tempfile.TemporaryDirectory() as fresh:
+
+        def manager(manual: Path | None) -> Any:
+            return tfds.download.DownloadManager(
+                download_dir=fresh, manual_dir=manual, url_infos=builder.url_infos
             )
-            kept = downloads / tfds.download.resource.get_dl_fname(url, info.checksum)
-            if not (given and given.exists()) and not kept.exists():
+
+        for url, info in builder.url_infos.items():
+            name = info.filename
+            if files is not None and (files / name).exists():
+                try:
+                    found[name] = Path(manager(files).download(url))
+                except _mismatch():
+                    raise InputError(
+                        f"{files / name}: not the original file, its checksum differs from the one "
+                        "that TFDS knows; replace it, or take it away to have it downloaded"
+                    ) from None
+                continue
+            if (kept / name).exists():
+                with contextlib.suppress(_mismatch()):  # A damaged one is downloaded again.
+                    found[name] = Path(manager(kept).download(url))
+                    continue
+            try:
                 _probe(url)
-            found[info.filename] = Path(manager.download(url))
-        except (OSError, tfds.download.DownloadError, mismatch) as error:
-            for half in set(downloads.glob("*.tmp.*")) - before:
-                shutil.rmtree(half, ignore_errors=True)
-            if given and given.exists():
+                found[name] = Path(manager(None).download(url))
+            except (OSError, tfds.download.DownloadError, _mismatch()) as error:
+                lack = f"{files} has no {name}, and " if files else ""
+                names = ", ".join(info.filename for info in builder.url_infos.values())
+                reason = str(error).split("(Caused by ")[-1].splitlines()[0]
                 raise InputError(
-                    f"{given}: not the original file, its checksum differs from the one that TFDS "
-                    "knows; replace it, or take it away to have it downloaded"
+                    f"{builder.name}: {lack}{url} could not be downloaded: {reason}; get {names} "
+                    "by hand, put them in one folder and name that with --data-files"
                 ) from None
-            lack = f"{files} has no {info.filename}, and " if files else ""
-            names = ", ".join(info.filename for info in builder.url_infos.values())
-            reason = re.split(r"\(Caused by |\n", str(error))[-1 if "Caused" in str(error) else 0]
-            raise InputError(
-                f"{builder.name}: {lack}{url} could not be downloaded: {reason}; get {names} by "
-                "hand, put them in one folder and name that with --data-files"
-            ) from None
-    return found
+            with contextlib.suppress(OSError):  # Not to be kept, then.
+                kept.mkdir(parents=True, exist_ok=True)
+                with written_whole(kept / name) as file, found[name].open("rb") as source:
+                    shutil.copyfileobj(source, file)
+        yield found
+
+
+def _mismatch() -> type[Exception]:
+    """TFDS's error for a wrong checksum."""
+    from tensorflow_datasets.core.download import download_manager
+
+    error: type[Exception] = download_manager.NonMatchingChecksumError
+    return error
 
 
 def _probe(url: str) -> None:
@@ -163,7 +187,7 @@ def parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
             raise ValueError("not an IDX file of bytes")
         shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise InputError(f"{source}: cannot be parsed: {error}") from None
 
 
@@ -226,8 +250,8 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
         return builder
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            f"data.name: TFDS needs TensorFlow to prepare {version}; "
-            "pip install 'rnn-mnist[tfds]' and run again"
+            f"data.name: TFDS needs TensorFlow to prepare {version}; install the extra tfds "
+            "(pip install '.[tfds]') and run again"
         )
     config = tfds.download.DownloadConfig(manual_dir=files)
     tfds.disable_progress_bar()
@@ -236,7 +260,10 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
             builder.download_and_prepare(download_config=config)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"data.name: TFDS could not prepare {version}: {reason}") from None
+        raise InputError(
+            f"data.name: TFDS could not prepare {version}: {reason}; if that was a download, get "
+            "the original files by hand and name their folder with --data-files"
+        ) from None
     return builder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from rnn_mnist.learn import Metrics, State
 from rnn_mnist.model import RowLSTM
 
 EVALUATION_BATCH = 1000
-STREAMED_EVALUATION_STEPS = 10  # Images of 10 batches at a time on the device.
+EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
+STREAMED_STEPS = 100  # In a part, whose images are on the device together.
 
 
 class Plan(NamedTuple):
@@ -30,8 +32,10 @@ class Plan(NamedTuple):
     classes: tuple[str, ...]
     train_size: int
     test_size: int
+    version: str
+    """TFDS's name of the data set with its version."""
     source: str
-    """What the data are and where they were found, in words."""
+    """Where the data were found, in words."""
     train: Callable[[batches.Order, int], Iterator[batches.Part]]
     """Parts of an order over the training split, as `batches.resident` gives them."""
     test: Callable[[batches.Order, int], Iterator[batches.Part]]
@@ -40,7 +44,12 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> int:
         """Steps in an epoch."""
-        return -(-self.train_size // self.config.batch_size)
+        return -(-self.train_size // self.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step: never more than there are."""
+        return min(self.config.batch_size, self.train_size)
 
 
 class Programs(NamedTuple):
@@ -61,7 +70,12 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
       InputError: The data cannot be had.
     """
     splits = {}
-    if config.data.placement == "resident":
+    if _streams(config) and importlib.util.find_spec("grain") is None:
+        raise InputError(
+            "data.placement: streamed needs grain; install the extra stream "
+            "(pip install '.[stream]') or choose resident"
+        )
+    if not _streams(config):
         archive = data.load_all(config.data.name, files=files)
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
@@ -80,24 +94,28 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
         classes, version = origin.class_names(builder), origin.full_version(builder)
         source = f"streamed from {builder.data_dir}"
     (train_size, train), (test_size, test) = splits["train"], splits["test"]
+    steps = config.epochs * -(-train_size // min(config.batch_size, train_size))
+    model, optimizer = make_model(config, len(classes)), make_optimizer(config, steps)
     return Plan(
-        config,
-        RowLSTM(config.hidden_size, config.num_layers, config.bidirectional, len(classes)),
-        learn.make_optimizer(
-            config.optimizer,
-            config.learning_rate,
-            schedule=config.schedule,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            gradient_clip=config.gradient_clip,
-            total_steps=config.epochs * -(-train_size // config.batch_size),
-        ),
-        classes,
-        train_size,
-        test_size,
-        f"{version}, {source}",
-        train,
-        test,
+        config, model, optimizer, classes, train_size, test_size, version, source, train, test
+    )
+
+
+def make_model(config: Config, num_classes: int) -> RowLSTM:
+    """The network that a config asks for."""
+    return RowLSTM(config.hidden_size, config.num_layers, config.bidirectional, num_classes)
+
+
+def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
+    """The optimizer that a config asks for, over a run of so many steps."""
+    return learn.make_optimizer(
+        config.optimizer,
+        config.learning_rate,
+        schedule=config.schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        gradient_clip=config.gradient_clip,
+        total_steps=total_steps,
     )
 
 
@@ -108,22 +126,22 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
       plan: What to compile for.
       most: Steps in a call of `train` at the most; the result of a run does not depend on it.
     """
+    streamed = _streams(plan.config)
 
     def split(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
         """Images, labels and order of a call."""
-        if plan.config.data.placement == "streamed":
-            size = steps * batch_size
+        size = steps * batch_size if streamed else size
         shapes = (((size, 28, 28), np.uint8), ((size,), np.int32), ((steps, batch_size), np.int32))
         return [jax.ShapeDtypeStruct(*shape_dtype) for shape_dtype in shapes]  # type: ignore[no-untyped-call]
 
+    # What is streamed comes in parts that leave room on the device, whoever asks for more.
+    most = min(most, STREAMED_STEPS) if streamed else most
     train_steps = batches.steps_per_part(plan.steps, most)
-    test_steps = -(-plan.test_size // EVALUATION_BATCH)
-    if plan.config.data.placement == "streamed":
-        test_steps = batches.steps_per_part(test_steps, STREAMED_EVALUATION_STEPS)
-    state = abstract_state(plan)
+    test_steps = batches.steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
+    state = abstract_state(plan.model, plan.optimizer)
     train = learn.train_epoch.lower(
         state,
-        *split(plan.train_size, train_steps, plan.config.batch_size),
+        *split(plan.train_size, train_steps, plan.batch_size),
         model=plan.model,
         optimizer=plan.optimizer,
     )
@@ -133,17 +151,19 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     return Programs(train.compile(), test.compile(), train_steps, test_steps)
 
 
-def abstract_state(plan: Plan) -> State:
+def abstract_state(model: RowLSTM, optimizer: optax.GradientTransformation) -> State:
     """Shapes, dtypes and place of a run's state, without computing one."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(
-        lambda: learn.init(plan.model, plan.optimizer, key=jax.random.key(plan.config.seed))
-    )
+    shapes = jax.eval_shape(lambda: learn.init(model, optimizer, key=jax.random.key(0)))
     placed: State = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),  # type: ignore[no-untyped-call]
         shapes,
     )
     return placed
+
+
+def _streams(config: Config) -> bool:
+    return config.data.placement == "streamed"
 
 
 @contextlib.contextmanager

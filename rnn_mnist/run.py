@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,16 @@ from rnn_mnist.console import REPORT_EVERY, Console
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.loop import Progress, advance
-from rnn_mnist.plan import Plan, abstract_state, compile_programs, make_plan
+from rnn_mnist.plan import (
+    Plan,
+    abstract_state,
+    compile_programs,
+    make_model,
+    make_optimizer,
+    make_plan,
+)
+
+_INIT = 0  # The purpose that keeps this random stream apart from any other of the same seed.
 
 
 class Result(NamedTuple):
@@ -54,8 +64,8 @@ def fit(
       same kind of device, stopped and continued or not.
 
     Raises:
-      InputError: The data cannot be had, the folder belongs to another run, its checkpoints are
-        damaged, or the loss stopped being a number.
+      InputError: The data cannot be had, the folder belongs to another run or cannot be written,
+        its checkpoints are damaged, or the loss stopped being a number.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
     Example:
@@ -77,32 +87,38 @@ def train_run(
 ) -> Result:
     """Do what `fit` says, on a given console."""
     with contextlib.ExitStack() as stack:
-        manager = None
+        stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         if folder is not None:
             run_folder.check(folder, config)
         plan = make_plan(config, files=data_files)
+        manager, progress = None, None
+        damaged: list[int] = []
         if folder is not None:
-            run_folder.claim(folder, config)
+            stack.enter_context(run_folder.claimed(folder, config))
             manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-        progress, damaged = _restore(plan, manager)
+            progress, damaged = _restore(plan, manager)
+        if progress is None:
+            key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+            progress = Progress(learn.init(plan.model, plan.optimizer, key=key))
         console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             with console.compiling():
                 most = plan.steps if console.quiet else REPORT_EVERY
                 programs = compile_programs(plan, most=most)
-            stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
-            stack.enter_context(console.live(done=int(progress.state.step)))
+            stack.enter_context(console.live(done=progress.step))
+            if stop.is_set():
+                raise KeyboardInterrupt("stopped; the same command goes on from there")
             for step in advance(plan, programs, progress):
-                progress = step
-                console.show(progress.losses, progress.history, step=int(progress.state.step))
+                progress, stopping = step, stop.is_set()
+                console.show(progress.losses, progress.history, step=progress.step)
                 closed = not progress.under_way.examples
-                if manager is not None and folder is not None and (closed or stop.is_set()):
-                    checkpoint.save(manager, progress.state, _record(progress))
+                if manager is not None and folder is not None and (closed or stopping):
+                    checkpoint.save(manager, progress.state, _record(plan, progress))
                     run_folder.write_metrics(folder, progress.history)
-                if stop.is_set() and len(progress.history) <= config.epochs:
+                if stopping and len(progress.history) <= config.epochs:
                     raise KeyboardInterrupt(
-                        f"stopped and saved at step {int(progress.state.step):,} of "
+                        f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; the same command goes on from there"
                     )
         if folder is not None:
@@ -111,43 +127,77 @@ def train_run(
     return Result(progress.state, progress.history, config, plan.classes)
 
 
-def load_run(folder: Path | str, *, data_files: Path | str | None = None) -> Result:
-    """Load what a run has learned so far, from its folder.
+def load_run(folder: Path | str) -> Result:
+    """Load what a run has learned so far, from its folder, in which it may still be training.
+
+    Warns:
+      UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
       InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
     """
     folder = Path(folder)
     config = read_config(folder / "config.toml")
-    plan = make_plan(config, files=None if data_files is None else Path(data_files))
-    with checkpoint.opened(folder / run_folder.CHECKPOINTS) as manager:
-        progress, _ = _restore(plan, manager)
-    if not progress.history:
+
+    def like(record: checkpoint.Record) -> State:
+        return abstract_state(
+            make_model(config, len(record["classes"])), make_optimizer(config, total_steps=1)
+        )
+
+    restored = None
+    if (folder / run_folder.CHECKPOINTS).is_dir():
+        with checkpoint.opened(folder / run_folder.CHECKPOINTS, read_only=True) as manager:
+            restored = checkpoint.restore(manager, like)
+    if restored is None:
         raise InputError(f"{folder}: nothing has been trained there yet")
-    return Result(progress.state, progress.history, config, plan.classes)
-
-
-def _restore(plan: Plan, manager: Any) -> tuple[Progress, list[int]]:
-    """Where the run in a folder stands, or its beginning; and the steps of damaged checkpoints."""
-    restored = manager and checkpoint.restore(manager, abstract_state(plan))
-    if not restored:
-        key = jax.random.key(plan.config.seed)
-        return Progress(learn.init(plan.model, plan.optimizer, key=key)), []
     state, record, damaged = restored
+    if damaged:
+        warnings.warn(f"{folder}: damaged: {_steps(damaged)}; the one before is used", stacklevel=2)
+    history = tuple(Epoch(*line) for line in record["history"])
+    return Result(state, history, config, tuple(record["classes"]))
+
+
+def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
+    """Where the run in a folder stands, if it has begun; and the steps of damaged checkpoints."""
+
+    def like(record: checkpoint.Record) -> State:
+        if record["data"] != plan.version:
+            raise InputError(
+                f"{manager.directory}: the run began with {record['data']}, which is now "
+                f"{plan.version}; name another folder with --run"
+            )
+        return abstract_state(plan.model, plan.optimizer)
+
+    restored = checkpoint.restore(manager, like)
+    if restored is None:
+        return None, []
+    state, record, damaged = restored
+    checkpoint.mend(manager, damaged)
     history = tuple(Epoch(*line) for line in record["history"])
     return Progress(state, history, Totals(*record["under_way"]), record["seconds"]), damaged
+
+
+def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
+    """What a checkpoint keeps beside the state."""
+    return {
+        "data": plan.version,
+        "classes": list(plan.classes),
+        "history": [list(epoch) for epoch in progress.history],
+        "under_way": list(progress.under_way),
+        "seconds": progress.seconds,
+    }
 
 
 def _facts(
     plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
 ) -> dict[str, str]:
     """What a run is and where it stands, for the console."""
-    config, done = plan.config, int(progress.state.step)
+    config, done = plan.config, progress.step
     size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
     facts = {
-        "data": f"{plan.source}: {plan.train_size:,} images to train on, "
+        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
         f"{plan.test_size:,} to test on",
         "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters",
     }
@@ -156,11 +206,12 @@ def _facts(
         finished = len(progress.history) > config.epochs
         facts["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
     if damaged:
-        steps = ", ".join(f"{step:,}" for step in damaged)
-        facts["note"] = (
-            f"damaged and deleted: the checkpoint of step {steps}; the one before is used"
-        )
+        facts["note"] = f"damaged and deleted: {_steps(damaged)}; the one before is used"
     return facts
+
+
+def _steps(damaged: list[int]) -> str:
+    return f"the checkpoint of step {', '.join(f'{step:,}' for step in damaged)}"
 
 
 def _endings(config: Config, folder: Path | None) -> dict[str, str]:
@@ -170,16 +221,8 @@ def _endings(config: Config, folder: Path | None) -> dict[str, str]:
     size = 2 * config.hidden_size
     return {
         "files": f"{folder}: {', '.join(run_folder.FILES)}",
-        "next": f"python -m rnn_mnist.train --hidden-size {size} --run runs/hidden-{size}",
-    }
-
-
-def _record(progress: Progress) -> dict[str, Any]:
-    """What a checkpoint keeps beside the state."""
-    return {
-        "history": [list(epoch) for epoch in progress.history],
-        "under_way": list(progress.under_way),
-        "seconds": progress.seconds,
+        "next": f"python -m rnn_mnist.train {folder}/config.toml --hidden-size {size} "
+        f"--run {folder}-hidden-{size}",
     }
 
 

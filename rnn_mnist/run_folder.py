@@ -8,11 +8,14 @@ checkpoints/    the last states, by step
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, differences, read_config, to_toml
-from rnn_mnist.files import PARTIAL, written_whole
+from rnn_mnist.files import remove_partials, written_whole
 from rnn_mnist.history import Epoch, to_csv
 
 CHECKPOINTS = "checkpoints"
@@ -36,7 +39,7 @@ def check(folder: Path, config: Config) -> None:
                 "name another folder with --run"
             )
     elif folder.is_dir():
-        foreign = [path.name for path in folder.iterdir() if path.suffix != PARTIAL]
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if foreign:
             raise InputError(
                 f"{folder}: holds {min(foreign)} but no config.toml, so it is no run's folder; "
@@ -44,23 +47,51 @@ def check(folder: Path, config: Config) -> None:
             )
 
 
-def claim(folder: Path, config: Config) -> None:
-    """Make a folder, that `check` let pass, the place of a run; what a kill left half goes.
+@contextlib.contextmanager
+def claimed(folder: Path, config: Config) -> Iterator[None]:
+    """Make a folder, that `check` let pass, the place of a run, and keep others out meanwhile.
 
     Raises:
-      InputError: The folder cannot be written.
+      InputError: The folder cannot be written, or another process trains there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob(f".*{PARTIAL}"):
-            partial.unlink()
-        if not (folder / "config.toml").exists():
-            with written_whole(folder / "config.toml") as file:
-                file.write(to_toml(config).encode())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); name another folder with --run"
         ) from None
+    with _locked(folder):
+        for name in FILES:
+            remove_partials(folder / name)
+        if not (folder / "config.toml").exists():
+            with written_whole(folder / "config.toml") as file:
+                file.write(to_toml(config).encode())
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which a process gives back however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has none of this kind.
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"{folder}: another process is training there; wait for it, or name another folder "
+            "with --run"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:

@@ -1,6 +1,6 @@
 """Train PyTorch's own network and write what the tests compare with: tests/golden.npz.
 
-    pip install torch && python scripts/make_golden.py
+    pip install torch && python scripts/make_golden.py [FILE]
 
 `torch.nn.LSTM`, `Linear`, `NLLLoss` and `SGD` train one epoch of the reference run on MNIST, in
 the order of `rnn_mnist.batches.epoch_order`. The file holds PyTorch's initial weights (init.*), the
@@ -8,6 +8,7 @@ seed of the order, the first batch's logits, the loss of all 600 steps and the f
 (final.*), all by PyTorch's names.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,9 @@ def main() -> None:
         optimizer.step()
         losses.append(loss.item())
     found |= {f"final.{name}": value.numpy() for name, value in model.state_dict().items()}
-    np.savez_compressed(GOLDEN, seed=SEED, losses=np.array(losses, np.float32), **found)
-    print(f"{GOLDEN}: {GOLDEN.stat().st_size:,} bytes, last loss {losses[-1]:.4f}")
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
+    np.savez_compressed(file, seed=SEED, losses=np.array(losses, np.float32), **found)
+    print(f"{file}: {file.stat().st_size:,} bytes, last loss {losses[-1]:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Data: the shipped file, the original files, the cache, and what is refused."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -225,9 +226,71 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypa
     assert [path for path in data.cache_folder().rglob("*") if path.is_file()] == []
 
 
+def test_downloads_are_kept_and_a_damaged_one_is_fetched_again(monkeypatch):
+    arrays = original_files()
+    stems = {"train": "train", "test": "t10k"}
+    contents = {
+        f"{stems[split]}-{what}-idx{3 if what == 'images' else 1}-ubyte.gz": idx(array)
+        for (split, what), array in arrays.items()
+    }
+    builder = origin.find_builder("kmnist")
+    fake_downloads(monkeypatch, builder, contents)
+    asked = []
+
+    class Server:
+        """Answers as the data set's own, from memory."""
+
+        def __init__(self, url, **_):
+            asked.append(url.rpartition("/")[2])
+            self.url, self.headers, self.status_code = url, {}, 200
+
+        def raise_for_status(self):
+            pass
+
+        def iter_content(self, **_):
+            yield contents[asked[-1]]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    import requests
+    from tensorflow_datasets.core.download import downloader
+
+    monkeypatch.setattr(requests, "get", Server)
+    monkeypatch.setattr(
+        downloader, "_open_url", lambda url, **_: contextlib.nullcontext(
+            (Server(url), iter([contents[url.rpartition("/")[2]]]))
+        )
+    )  # fmt: skip
+    first = load("kmnist", "train")
+    assert first.source == "downloaded"
+    kept = data.cache_folder() / "downloads" / "kmnist"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == contents
+    (data.cache_folder() / "kmnist-3.0.1.npz").unlink()
+    asked.clear()
+    load("kmnist", "train")
+    assert asked == []
+    (data.cache_folder() / "kmnist-3.0.1.npz").unlink()
+    (kept / "t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")
+    again = load("kmnist", "train")
+    assert set(asked) == {"t10k-labels-idx1-ubyte.gz"}
+    np.testing.assert_array_equal(again.images, first.images)
+
+
+@needs_originals
+def test_given_files_need_no_cache_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path / "file" / "cache"))
+    assert load("mnist", "test", files=str(ORIGINALS)).source == f"read from {ORIGINALS}"
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8),
+    [gzip.compress(b"x" * 999)[:9] + b"\xff" * 40, b"", b"not gzip",
+     gzip.compress(b""), gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8),
      idx(np.zeros((2, 3), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x02\0\0\0\x02\0\0\0\x09abc"),
      gzip.compress(b"\0\0\x08\x03\0\0")],
 )  # fmt: skip
@@ -271,30 +334,33 @@ def test_a_damaged_cache_is_made_again(monkeypatch):
     arrays = original_files()
     found = SimpleNamespace(times=0)
 
-    def fetch(*_):
+    @contextlib.contextmanager
+    def fetched(*_):
         found.times += 1
-        return {}
+        yield {}
 
     def parse(builder, _):
         labelled = {f"{s}_{w}": a for (s, w), a in arrays.items()}
         return archive.Archive(labelled, ("a",), origin.full_version(builder), "")
 
-    monkeypatch.setattr(origin, "fetch", fetch)
+    monkeypatch.setattr(origin, "fetched", fetched)
     monkeypatch.setattr(origin, "parse", parse)
     assert load("kmnist", "train").source == "downloaded"
     cached = data.cache_folder() / "kmnist-3.0.1.npz"
     assert load("kmnist", "train").source == f"cached in {cached}"
     assert found.times == 1
     cached.write_bytes(cached.read_bytes()[:-100])
+    (cached.parent / f".{cached.name}.0123abcd.partial").write_bytes(b"left by a kill")
     assert load("kmnist", "train").source == "downloaded, in place of a damaged cache file"
     assert load("kmnist", "train").source == f"cached in {cached}"
     assert found.times == 2
+    assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(origin, "fetch", lambda *_: {})
+    monkeypatch.setattr(origin, "fetched", lambda *_: contextlib.nullcontext({}))
     monkeypatch.setattr(origin, "parse", lambda *_: small_archive())
     assert load("kmnist", "test").images.shape == (20, 28, 28)
 

@@ -50,7 +50,9 @@ def test_private_names_stay_at_home():
             if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
                 allowed = isinstance(node.value, ast.Name) and node.value.id == "self"
                 assert (
-                    allowed or node.attr in ("_fields", "_replace") or node.attr.startswith("__")
+                    allowed
+                    or node.attr in ("_fields", "_replace", "_exit")
+                    or node.attr.startswith("__")
                 ), f"{name} reaches for {node.attr}"
 
 

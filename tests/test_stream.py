@@ -76,9 +76,7 @@ def test_a_streamed_epoch_trains_to_the_same_bits():
     streamed = fit(Config(epochs=1, batch_size=128, data=Data(placement="streamed")))
     jax.tree.map(np.testing.assert_array_equal, resident.state, streamed.state)
     for ours, theirs in zip(resident.history, streamed.history, strict=True):
-        assert ours[:4] == theirs[:4]
-        assert ours.test_correct == theirs.test_correct
-        np.testing.assert_allclose(ours.test_loss, theirs.test_loss, rtol=1e-6)
+        assert ours._replace(seconds=0) == theirs._replace(seconds=0)
 
 
 @pytest.mark.usefixtures("prepared")
