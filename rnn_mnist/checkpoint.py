@@ -8,11 +8,15 @@ before orbax reads it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
@@ -52,14 +56,18 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     """
     step = int(state.step)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+    # Asked beforehand, since orbax's threads complain in many lines when a disk is full.
+    needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**18
     try:
+        if shutil.disk_usage(manager.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         manager.save(step, args=args, force=True)
         _write_sums(_place(manager, step))
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{manager.directory}: step {step} cannot be saved: {reason}; free some space and run "
-            "the same command again, the checkpoints before are kept"
+            f"{manager.directory}: step {step:,} cannot be saved ({reason}); mend that and run the "
+            "same command again, the checkpoints before are kept"
         ) from None
 
 

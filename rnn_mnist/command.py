@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import io
 import logging
 import os
@@ -133,6 +134,8 @@ def guarded(body: Callable[[], None]) -> int:
             line = f"error: {str(error).splitlines()[0]}" if "backend" in str(error) else _NO_MEMORY
         else:
             return 0
+        # What a failed save or read left behind would complain on being collected later.
+        gc.collect()
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)
     return code

@@ -202,7 +202,11 @@ def _facts(
         "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters",
     }
     if folder is not None:
-        where = f"going on at step {done:,} of {config.epochs * plan.steps:,}" if done else "new"
+        where = (
+            f"going on at step {done:,} of {config.epochs * plan.steps:,}"
+            if progress.history
+            else "new"
+        )
         finished = len(progress.history) > config.epochs
         facts["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
     if damaged:

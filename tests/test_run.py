@@ -271,6 +271,19 @@ def test_loading_a_run_changes_nothing_and_says_what_it_left_out(tmp_path, monke
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_full_disk_is_an_error_that_keeps_what_was_saved(tmp_path, monkeypatch, undisturbed):
+    folder, real = tmp_path / "full", shutil.disk_usage
+    fit_until(folder, monkeypatch, parts=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+        with pytest.raises(
+            InputError, match=r"step 126 cannot be saved \(No space left on device\)"
+        ):
+            fit(SMALL, folder=folder)
+    assert load_run(folder).history[-1].step == 63
+    assert_identical(fit(SMALL, folder=folder).state, undisturbed[0].state)
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     folder = tmp_path / "busy"
     with (
