@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Order = NDArray[np.int32]
-Part = tuple[jax.Array, jax.Array, Order]
-"""Images (N, 28, 28) uint8 and labels (N,) int32 on the device, and an order (S, B) over them."""
+Part = tuple[jax.Array, jax.Array, jax.Array]
+"""Images (N, 28, 28) uint8, labels (N,) int32 and an order (S, B) over them, on the device."""
 
 _SHUFFLE = 1  # The purpose that keeps this random stream apart from any other of the same seed.
 
@@ -47,7 +47,7 @@ def in_parts(order: Order, steps: int) -> Iterator[Order]:
 def resident(images: jax.Array, labels: jax.Array, order: Order, steps: int) -> Iterator[Part]:
     """Parts of an order over images (N, 28, 28) and labels (N,) that stay on the device."""
     for part in in_parts(order, steps):
-        yield images, labels, part
+        yield images, labels, jax.device_put(part)
 
 
 def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
@@ -79,7 +79,7 @@ def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
         in_parts(order, steps), reader.to_iter_dataset(options), strict=True
     ):
         here = np.where(part < 0, part, np.arange(part.size, dtype=np.int32).reshape(part.shape))
-        following = (*jax.device_put((images, labels)), here)
+        following = jax.device_put((images, labels, here))
         if ahead is not None:
             yield ahead
         ahead = following

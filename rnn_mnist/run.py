@@ -87,10 +87,10 @@ def train_run(
 ) -> Result:
     """Do what `fit` says, on a given console."""
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         if folder is not None:
             run_folder.check(folder, config)
         plan = make_plan(config, files=data_files)
+        stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         manager, progress = None, None
         damaged: list[int] = []
         if folder is not None:

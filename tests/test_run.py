@@ -25,8 +25,10 @@ from rnn_mnist import (
     apply,
     checkpoint,
     fit,
+    init,
     load,
     load_run,
+    loop,
     plan,
     read_config,
     run,
@@ -332,6 +334,18 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
     ):
         fit(wild, folder=folder)
     assert len(load_run(folder).history) == 1
+
+
+def test_an_epoch_moves_nothing_between_host_and_device_unasked():
+    prepared = plan.make_plan(SMALL)
+    programs = plan.compile_programs(prepared, most=20)
+    model, optimizer = prepared.model, prepared.optimizer
+    state = jax.device_put(init(model, optimizer, key=jax.random.key(0)))
+    with jax.transfer_guard("disallow"):
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            jax.jit(lambda x: x + 1)(np.zeros(3))  # The guard is awake.
+        progress = list(loop.advance(prepared, programs, loop.Progress(state)))
+    assert len(progress[-1].history) == 4
 
 
 def test_confidence_interval_is_wilsons():
