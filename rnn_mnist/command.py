@@ -110,14 +110,22 @@ def guarded(body: Callable[[], None]) -> int:
     """Run a command's body with quiet libraries; errors become one line and an exit code.
 
     Returns:
-      0; 2 where something given cannot be used; 1 where the system refused; 130 where stopped.
+      0; 2 where something given cannot be used; 1 where the system refused; 130 where stopped;
+      141 where nobody reads the output any more.
     """
     # XLA's own log is read from the environment.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ["MPLBACKEND"] = "agg"  # Pictures go to files; a notebook's own may not be there.
     with _stop_at_once(), _quiet():
         try:
-            body()
+            try:
+                body()
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # Whoever read the output has gone, as in `| head`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except InputError as error:
             code, line = 2, f"error: {error}"
         except MemoryError:
@@ -128,10 +136,9 @@ def guarded(body: Callable[[], None]) -> int:
         except KeyboardInterrupt as stop:
             code, line = 130, str(stop) or "stopped"
         except RuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and "backend" not in str(error):
+            if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            code = 1
-            line = f"error: {str(error).splitlines()[0]}" if "backend" in str(error) else _NO_MEMORY
+            code, line = 1, _NO_MEMORY
         else:
             return 0
         # What a failed save or read left behind would complain on being collected later.

@@ -84,7 +84,7 @@ class Config:
 _LOWEST = dict(seed=0, epochs=1, batch_size=1, hidden_size=1, num_layers=1)
 _LOWEST |= dict(momentum=0, weight_decay=0, gradient_clip=0)
 # What no machine trains; far below what an array's size may be.
-_HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**16, num_layers=1000)
+_HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 

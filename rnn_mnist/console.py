@@ -114,7 +114,7 @@ class Console:
             if (batch + 1) % REPORT_EVERY == 0:
                 mean = sum(self._losses[-REPORT_EVERY:]) / len(self._losses[-REPORT_EVERY:])
                 count = f"{batch + 1:>{len(str(self._steps))}}/{self._steps}"
-                self.say(f"{self._name(epoch + 1)}  batch {count}  loss {mean:.4f}")
+                self.say(f"{self._name(epoch + 1)}  batch {count}  loss {_loss(mean)}")
         if self._bar is not None and len(losses):
             epoch = (step - 1) // self._steps + 1
             self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=losses.mean())
@@ -122,7 +122,7 @@ class Console:
         if last.step == step:
             self.say(
                 f"{self._name(last.epoch)}  test accuracy {100 * last.test_accuracy:5.2f} %  "
-                f"loss {last.test_loss:.4f}  {last.seconds:.1f} s"
+                f"loss {_loss(last.test_loss)}  {last.seconds:.1f} s"
             )
 
     def _name(self, epoch: int) -> str:
@@ -147,3 +147,8 @@ class Console:
             )
         for name, fact in (facts | endings).items():
             self.say(f"{name:<8}{fact}")
+
+
+def _loss(loss: float) -> str:
+    """Four decimals; one that exploded is cut short."""
+    return f"{loss:.4f}" if loss < 1000 else f"{loss:.3g}"

@@ -15,7 +15,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from rnn_mnist import origin
+from rnn_mnist import catalogue, originals, prepared
 from rnn_mnist.archive import SHIPPED, Archive, read_archive, write_archive
 from rnn_mnist.config import InputError
 from rnn_mnist.files import remove_partials
@@ -61,7 +61,7 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     """
     if files is None and name in ("mnist", "mnist:3.0.1"):
         return read_archive(SHIPPED, "shipped with rnn_mnist")
-    builder = origin.find_builder(name)
+    builder = catalogue.find_builder(name)
     cached = cache_folder() / f"{builder.info.full_name.replace('/', '-')}.npz"
     damaged = ""
     if files is None and cached.exists():
@@ -69,12 +69,14 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
             return read_archive(cached, f"cached in {cached}")
         except InputError:
             damaged = ", in place of a damaged cache file"
-    if builder.name in origin.FAMILY:
-        with origin.fetched(builder, cache_folder() / "downloads" / builder.name, files) as found:
-            archive = origin.parse(builder, found)
+    if builder.name in catalogue.FAMILY:
+        with originals.fetched(
+            builder, cache_folder() / "downloads" / builder.name, files
+        ) as found:
+            archive = originals.parse(builder, found)
         source = f"read from {files}" if files else "downloaded"
     else:
-        archive = origin.read_prepared(origin.prepare(builder, prepared_folder(), files))
+        archive = prepared.read_prepared(prepared.prepare(builder, prepared_folder(), files))
         source = "prepared by TFDS"
     # A cache that cannot be written costs time on the next start, never this run.
     with contextlib.suppress(OSError):
@@ -95,7 +97,7 @@ def select(archive: Archive, split: str) -> Split:
         for key, array in archive.arrays.items()
         if key.endswith("_labels")
     }
-    pieces = origin.slices(split, sizes)
+    pieces = catalogue.slices(split, sizes)
     images, labels = (
         np.concatenate(
             [archive.arrays[f"{part}_{what}"][start:stop] for part, start, stop in pieces]

@@ -38,6 +38,7 @@ class Metrics(NamedTuple):
     """Images counted, int32."""
 
 
+@functools.cache
 def make_optimizer(
     optimizer: str = "sgd",
     learning_rate: float = 0.1,
@@ -48,7 +49,9 @@ def make_optimizer(
     gradient_clip: float = 0.0,
     total_steps: int = 1,
 ) -> optax.GradientTransformation:
-    """Build an optimizer; the arguments are the config's fields of the same names.
+    """The optimizer of these settings, the same object each time, so that JAX compiles once.
+
+    The arguments are the config's fields of the same names.
 
     As in PyTorch: the gradient is clipped by its whole norm, then the decay is added (for adamw
     it is taken off the weights instead), then comes momentum or Adam, then the learning rate.
@@ -61,7 +64,12 @@ def make_optimizer(
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
       total_steps: Steps of the whole run, over which the schedule goes.
+
+    Raises:
+      ValueError: No such optimizer or schedule.
     """
+    if optimizer not in ("sgd", "adam", "adamw"):
+        raise ValueError(f"optimizer must be sgd, adam or adamw, not {optimizer!r}")
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     rule = optax.trace(momentum) if momentum else optax.identity()
     if optimizer != "sgd":
@@ -80,6 +88,8 @@ def make_schedule(schedule: str, learning_rate: float, total_steps: int) -> opta
     then falls to 1/10,000 of where it began; source: Smith and Topin, "Super-Convergence", 2018,
     with the shape of PyTorch's `OneCycleLR`.
     """
+    if schedule not in ("constant", "cosine", "one_cycle"):
+        raise ValueError(f"schedule must be constant, cosine or one_cycle, not {schedule!r}")
     if schedule == "constant":
         return learning_rate
     if schedule == "cosine":
@@ -97,7 +107,7 @@ def init(
     shape: tuple[int, int] = (28, 28),
 ) -> State:
     """Draw initial parameters for images of the given shape (T, F)."""
-    params = model.init(key, jnp.zeros((1, *shape)))["params"]
+    params = model.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -115,7 +125,14 @@ def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
-    """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true."""
+    """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true.
+
+    Raises:
+      ValueError: The batch sizes differ.
+    """
+    if not log_probs.shape[:1] == labels.shape == mask.shape:
+        sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
+        raise ValueError(f"images, labels and mask must be as many, not {sizes}")
     correct = (log_probs.argmax(-1) == labels) & mask
     loss = jnp.where(mask, nll(log_probs, labels), 0)
     return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))

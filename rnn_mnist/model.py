@@ -85,7 +85,7 @@ class LSTMCell(nn.RNNCellBase):
 
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Carry:  # noqa: ARG002
         """The carry (c, h) before the first step: zeros of (..., H) for inputs of (..., F)."""
-        zeros = jnp.zeros((*input_shape[:-1], self.hidden_size))
+        zeros = jnp.zeros((*input_shape[:-1], self.hidden_size), jnp.float32)
         return zeros, zeros
 
     @property

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from rnn_mnist import batches, data, learn, origin
+from rnn_mnist import batches, catalogue, data, learn, prepared
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.model import RowLSTM
@@ -84,14 +84,14 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
             splits[field] = len(labels), functools.partial(batches.resident, images, labels)
         classes, version, source = archive.classes, archive.version, archive.source
     else:
-        builder = origin.prepare(
-            origin.find_builder(config.data.name), data.prepared_folder(), files
+        builder = prepared.prepare(
+            catalogue.find_builder(config.data.name), data.prepared_folder(), files
         )
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
-                records = origin.Source(builder, getattr(config.data, field))
+                records = prepared.Source(builder, getattr(config.data, field))
             splits[field] = len(records), functools.partial(batches.streamed, records)
-        classes, version = origin.class_names(builder), origin.full_version(builder)
+        classes, version = catalogue.class_names(builder), catalogue.full_version(builder)
         source = f"streamed from {builder.data_dir}"
     (train_size, train), (test_size, test) = splits["train"], splits["test"]
     steps = config.epochs * -(-train_size // min(config.batch_size, train_size))

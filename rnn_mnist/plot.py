@@ -19,8 +19,8 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     accuracy, loss = figure.subplots(1, 2)
     trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
     epochs = [e.epoch for e in history]
-    train = dict(color=ORANGE, marker="o", markersize=3.5, linestyle="--", label="training")
-    test = dict(color=BLUE, marker="o", markersize=4, label="test")
+    train = dict(color=ORANGE, marker="o", linestyle="--", label="training, mean during the epoch")
+    test = dict(color=BLUE, marker="o", label="test, after the epoch")
     accuracy.plot(
         [e.epoch for e in trained], [100 * (e.train_accuracy or 0) for e in trained], **train
     )
@@ -31,7 +31,8 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     accuracy.set(title=f"Accuracy, {final} on the test images", ylim=(0, 102))
     accuracy.set(xlabel="epoch", ylabel="images classified right (%)")
     loss.set(title="Loss", xlabel="epoch", ylabel="negative log-likelihood (nats)")
-    loss.set_ylim(bottom=0)
+    shown = [value for e in history for value in (e.train_loss, e.test_loss) if value is not None]
+    loss.set_ylim(0, 1.08 * max(shown))
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

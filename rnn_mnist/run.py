@@ -87,6 +87,7 @@ def train_run(
 ) -> Result:
     """Do what `fit` says, on a given console."""
     with contextlib.ExitStack() as stack:
+        _check_devices()
         if folder is not None:
             run_folder.check(folder, config)
         plan = make_plan(config, files=data_files)
@@ -108,7 +109,7 @@ def train_run(
                 programs = compile_programs(plan, most=most)
             stack.enter_context(console.live(done=progress.step))
             if stop.is_set():
-                raise KeyboardInterrupt("stopped; the same command goes on from there")
+                raise KeyboardInterrupt("stopped; run the same again to go on from there")
             for step in advance(plan, programs, progress):
                 progress, stopping = step, stop.is_set()
                 console.show(progress.losses, progress.history, step=progress.step)
@@ -116,15 +117,28 @@ def train_run(
                 if manager is not None and folder is not None and (closed or stopping):
                     checkpoint.save(manager, progress.state, _record(plan, progress))
                     run_folder.write_metrics(folder, progress.history)
-                if stopping and len(progress.history) <= config.epochs:
+                if stopping and folder is not None and len(progress.history) <= config.epochs:
+                    run_folder.complete(folder, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
-                        f"{config.epochs * plan.steps:,}; the same command goes on from there"
+                        f"{config.epochs * plan.steps:,}; run the same again to go on from there"
                     )
         if folder is not None:
             run_folder.complete(folder, progress.history)
     console.finish(progress.history, _endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
+
+
+def _check_devices() -> None:
+    """Find out whether JAX has a device to compute on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise InputError(
+            f"JAX finds no device to compute on{reason}; unset JAX_PLATFORMS, or install the extra "
+            "cuda or tpu"
+        ) from None
 
 
 def load_run(folder: Path | str) -> Result:
@@ -232,7 +246,7 @@ def _endings(config: Config, folder: Path | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _stop_at_leisure(*, active: bool) -> Iterator[threading.Event]:
-    """Let the first Ctrl-C or SIGTERM set an event; a second one acts at once."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP set an event; a second one acts at once."""
     event = threading.Event()
     if not active or threading.current_thread() is not threading.main_thread():
         yield event
@@ -242,7 +256,10 @@ def _stop_at_leisure(*, active: bool) -> Iterator[threading.Event]:
         event.set()
         signal.signal(signum, before[signal.Signals(signum)])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    # Under nohup, SIGHUP is ignored, and stays so.
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     for number in before:
         signal.signal(number, request)
     try:

@@ -7,12 +7,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from rnn_mnist import command
 from rnn_mnist.config import Config
+
+
+def _folder(default: str) -> Any:
+    """How the help shows an option that names a folder."""
+    return tyro.conf.arg(metavar="FOLDER", help_behavior_hint=default)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +29,9 @@ class Options:
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Where the run is kept; if left out, runs/<config file's name>, or runs/reference."""
-    data_files: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    run: Annotated[Path | None, _folder("(default: runs/NAME)")] = None
+    """Where the run is kept. NAME is the config file's, or reference."""
+    data_files: Annotated[Path | None, _folder("(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
 
 

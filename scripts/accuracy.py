@@ -3,13 +3,18 @@
 python scripts/accuracy.py
 """
 
+import argparse
 import dataclasses
 import statistics
+
+import jax
 
 from rnn_mnist import Config, fit
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}\n")
     print("| seed | before training | after 1 epoch | after 10 epochs | test images |")
     print("|---|---|---|---|---|")
     final = []

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rnn_mnist import origin
+from rnn_mnist import catalogue, originals
 from rnn_mnist.archive import write_archive
 
 SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "mnist-3.0.1.npz"
@@ -19,9 +19,12 @@ SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "mnist-3.0.1.npz"
 
 def main() -> None:
     files = Path(sys.argv[1])
-    builder = origin.find_builder("mnist:3.0.1")
-    with tempfile.TemporaryDirectory() as kept, origin.fetched(builder, Path(kept), files) as found:
-        archive = origin.parse(builder, found)
+    builder = catalogue.find_builder("mnist:3.0.1")
+    with (
+        tempfile.TemporaryDirectory() as kept,
+        originals.fetched(builder, Path(kept), files) as found,
+    ):
+        archive = originals.parse(builder, found)
     file = Path(sys.argv[2]) if len(sys.argv) > 2 else SHIPPED
     write_archive(file, archive, compresslevel=9)
     print(f"{file}: {file.stat().st_size:,} bytes")

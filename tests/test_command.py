@@ -108,7 +108,9 @@ def test_plain_output_shows_what_the_notebook_shows(command):
     whole, *split = (float(number) for number in parts.groups())
     assert abs(whole - sum(split)) < 0.21
     assert lines[12] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
-    assert lines[13].startswith("next    python -m rnn_mnist.train --hidden-size 40 --run ")
+    assert lines[13].startswith(
+        "next    python -m rnn_mnist.train runs/reference/config.toml --hidden-size 40 "
+    )
     assert len(lines) == 14
 
     code, out, err = command(*SMALL)
@@ -126,8 +128,8 @@ def test_help_explains_every_knob_with_its_default(command):
     assert code == 0
     for flag, default in (
         ("--hidden-size", 20), ("--epochs", 10), ("--batch-size", 100), ("--learning-rate", 0.1),
-        ("--seed", 0), ("--optimizer", "sgd"), ("--data.name", "mnist"), ("--run", None),
-        ("--data.placement", "resident"), ("--schedule", "constant"), ("--data-files", None),
+        ("--seed", 0), ("--optimizer", "sgd"), ("--data.name", "mnist"), ("--run", "runs/NAME"),
+        ("--data.placement", "resident"), ("--schedule", "constant"), ("--data-files", "none"),
     ):  # fmt: skip
         entry = out[out.index(f" {flag} ") :]
         text = " ".join(entry.replace("│", "").split())

@@ -12,7 +12,19 @@ import rnn_mnist
 PACKAGE = Path(rnn_mnist.__file__).parent
 # Each module may import only those before it.
 ORDER = [
-    *("config", "files", "archive", "origin", "data", "batches", "history", "model", "learn"),
+    *(
+        "config",
+        "files",
+        "archive",
+        "catalogue",
+        "originals",
+        "prepared",
+        "data",
+        "batches",
+        "history",
+        "model",
+        "learn",
+    ),
     *("plan", "loop", "checkpoint", "plot", "run_folder", "console", "run", "command", "train"),
 ]
 

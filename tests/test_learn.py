@@ -195,3 +195,4 @@ def test_ten_epochs_compile_each_function_once():
             state, images, labels, order, model=RowLSTM(hidden_size=8), optimizer=optimizer
         )
     assert train_epoch._cache_size() == before + 1
+    assert make_optimizer("sgd", 0.1) is optimizer

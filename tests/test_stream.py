@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from conftest import ORIGINALS
 
-from rnn_mnist import Config, Data, InputError, archive, batches, data, fit, load, origin
+from rnn_mnist import (
+    Config,
+    Data,
+    InputError,
+    archive,
+    batches,
+    catalogue,
+    data,
+    fit,
+    load,
+    prepared,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,20 +36,20 @@ def cache(tmp_path_factory):
     if not ORIGINALS.is_dir():
         pytest.skip("the original MNIST files are not beside the checkout")
     folder = tmp_path_factory.mktemp("cache")
-    origin.prepare(origin.find_builder("mnist"), folder / "tfds", ORIGINALS)
+    prepared.prepare(catalogue.find_builder("mnist"), folder / "tfds", ORIGINALS)
     return folder
 
 
 @pytest.fixture
-def prepared(cache, monkeypatch):
+def mnist(cache, monkeypatch):
     """TFDS's builder of the prepared MNIST, found in the cache."""
     monkeypatch.setenv("RNN_MNIST_CACHE", str(cache))
-    return origin.prepare(origin.find_builder("mnist"), data.prepared_folder())
+    return prepared.prepare(catalogue.find_builder("mnist"), data.prepared_folder())
 
 
-def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):
+def test_shipped_parsed_and_prepared_mnist_are_equal(mnist):
     shipped = archive.read_archive(archive.SHIPPED)
-    decoded = origin.read_prepared(prepared)
+    decoded = prepared.read_prepared(mnist)
     assert decoded.classes == shipped.classes
     assert decoded.version == shipped.version
     assert decoded.arrays.keys() == shipped.arrays.keys()
@@ -47,9 +58,9 @@ def test_shipped_parsed_and_prepared_mnist_are_equal(prepared):
         assert decoded.arrays[key].dtype == array.dtype
 
 
-def test_splits_select_what_tfds_selects(prepared):
+def test_splits_select_what_tfds_selects(mnist):
     for split in ("train[:55000]", "test[90%:]", "train[33%:34%]+test[-7:]"):
-        records = origin.Source(prepared, split)
+        records = prepared.Source(mnist, split)
         ours = load("mnist", split)
         assert len(records) == len(ours.labels)
         for index in (0, len(records) // 2, len(records) - 1):
@@ -58,9 +69,9 @@ def test_splits_select_what_tfds_selects(prepared):
             assert label == ours.labels[index]
 
 
-def test_streamed_parts_are_the_resident_ones(prepared):
+def test_streamed_parts_are_the_resident_ones(mnist):
     split = load("mnist", "test")
-    records = origin.Source(prepared, "test")
+    records = prepared.Source(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     streamed = batches.streamed(records, order, 20)
     resident = batches.resident(split.images, split.labels, order, 20)
@@ -70,7 +81,7 @@ def test_streamed_parts_are_the_resident_ones(prepared):
         np.testing.assert_array_equal(labels[here[here >= 0]], split.labels[part[part >= 0]])
 
 
-@pytest.mark.usefixtures("prepared")
+@pytest.mark.usefixtures("mnist")
 def test_a_streamed_epoch_trains_to_the_same_bits():
     resident = fit(Config(epochs=1, batch_size=128))
     streamed = fit(Config(epochs=1, batch_size=128, data=Data(placement="streamed")))
@@ -79,7 +90,7 @@ def test_a_streamed_epoch_trains_to_the_same_bits():
         assert ours._replace(seconds=0) == theirs._replace(seconds=0)
 
 
-@pytest.mark.usefixtures("prepared")
+@pytest.mark.usefixtures("mnist")
 def test_a_split_that_cannot_be_streamed_is_refused():
     with pytest.raises(InputError, match=r"data\.train: split 'tran': not one of train"):
         fit(Config(data=Data(train="tran", placement="streamed")))
@@ -95,9 +106,9 @@ def test_what_others_prepared_as_tfrecord_stays_theirs(tmp_path):
     theirs = Glyphs(data_dir=tmp_path / "theirs")
     theirs.download_and_prepare()
     assert theirs.info.file_format.value == "tfrecord"
-    ours = origin.prepare(theirs, tmp_path / "ours")
-    assert len(origin.Source(ours, "train")) == 20
-    assert origin.prepare(ours, tmp_path / "nowhere") is ours
+    ours = prepared.prepare(theirs, tmp_path / "ours")
+    assert len(prepared.Source(ours, "train")) == 20
+    assert prepared.prepare(ours, tmp_path / "nowhere") is ours
     assert not (tmp_path / "nowhere").exists()
 
 
