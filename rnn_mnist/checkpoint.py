@@ -111,14 +111,17 @@ def restore(
     return None
 
 
-def mend(manager: ocp.CheckpointManager, damaged: list[int]) -> None:
-    """Delete damaged checkpoints, and write the sums that a kill left out of the others."""
+def mend(manager: ocp.CheckpointManager, restored: int, damaged: list[int]) -> None:
+    """Delete damaged checkpoints, and write the sums that a kill left out of the restored one.
+
+    An older one without its sums may be one that a kill left half deleted: it gets none.
+    """
     for step in damaged:
         manager.delete(step)
-    for step in manager.all_steps():
-        remove_partials(_place(manager, step) / SUMS)
-        if not (_place(manager, step) / SUMS).exists():
-            _write_sums(_place(manager, step))
+    place = _place(manager, restored)
+    remove_partials(place / SUMS)
+    if not (place / SUMS).exists():
+        _write_sums(place)
 
 
 def _place(manager: ocp.CheckpointManager, step: int) -> Path:

@@ -186,7 +186,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
     if restored is None:
         return None, []
     state, record, damaged = restored
-    checkpoint.mend(manager, damaged)
+    checkpoint.mend(manager, int(state.step), damaged)
     history = tuple(Epoch(*line) for line in record["history"])
     return Progress(state, history, Totals(*record["under_way"]), record["seconds"]), damaged
 
