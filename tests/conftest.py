@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from rnn_mnist import Config, Data, fit
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GOLDEN = Path(__file__).parent / "golden.npz"
@@ -33,3 +35,29 @@ def from_torch(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
             kind = "kernel" if parameter == "weight" else "bias"
             params.setdefault(module, {})[kind] = array.T
     return params
+
+
+SMALL = Config(
+    epochs=3,
+    batch_size=16,
+    hidden_size=8,
+    optimizer="adam",
+    learning_rate=0.01,
+    schedule="one_cycle",
+    data=Data(train="train[:1000]", test="test[:300]"),
+)
+
+
+def assert_identical(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def without_seconds(history):
+    return [epoch._replace(seconds=0) for epoch in history]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A run to its end, and its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return fit(SMALL, folder=folder), folder

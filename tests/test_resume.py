@@ -1,0 +1,261 @@
+"""Going on after a stop: kills, signals, damage, full disks and folders in use."""
+
+import contextlib
+import itertools
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, assert_identical, without_seconds
+from PIL import Image
+
+from rnn_mnist import (
+    Config,
+    InputError,
+    checkpoint,
+    fit,
+    load_run,
+    plan,
+    read_config,
+    run,
+)
+
+
+class KilledError(Exception):
+    """Stands for a process that ends at a chosen moment."""
+
+
+def fit_until(folder, monkeypatch, *, parts):
+    """Train small parts in a folder, and stop as a killed process would after some of them."""
+    real = run.advance
+
+    def some(*arguments):
+        yield from itertools.islice(real(*arguments), parts)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "advance", some)
+        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        with pytest.raises(KilledError):
+            fit(SMALL, folder=folder)
+
+
+@pytest.mark.parametrize("parts", [1, 4, 8, 15])
+def test_a_killed_run_goes_on_to_the_identical_end(undisturbed, tmp_path, monkeypatch, parts):
+    result, _ = undisturbed
+    folder = tmp_path / "killed"
+    fit_until(folder, monkeypatch, parts=parts)
+    assert len(load_run(folder).history) == 1 + (parts - 1) // 7  # An epoch has 7 parts.
+    resumed = fit(SMALL, folder=folder)
+    assert_identical(resumed.state, result.state)
+    assert without_seconds(resumed.history) == without_seconds(result.history)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    undisturbed, tmp_path, monkeypatch, capfd, damage
+):
+    result, _ = undisturbed
+    folder = tmp_path / "damaged"
+    fit_until(folder, monkeypatch, parts=15)
+    newest = folder / "checkpoints" / "126"
+    files = [path for path in newest.rglob("*") if path.is_file() and "/d/" in str(path)]
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        if damage == "flip":
+            path.write_bytes(content[:-20] + bytes([content[-20] ^ 4]) + content[-19:])
+        elif damage == "truncate":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            path.unlink()
+    resumed = fit(SMALL, folder=folder, verbose=True)
+    said = capfd.readouterr().out
+    assert "damaged and deleted: the checkpoint of step 126" in said
+    assert "going on at step 63 of 189" in said
+    assert_identical(resumed.state, result.state)
+
+
+def test_every_flipped_bit_in_a_checkpoint_is_found_or_harmless(undisturbed, tmp_path):
+    result, folder = undisturbed
+    rng = np.random.default_rng(0)
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), result.state
+    )
+    for number in range(60):
+        copy = tmp_path / str(number)
+        shutil.copytree(folder / "checkpoints" / "189", copy / "189")
+        files = sorted(p for p in copy.rglob("*") if p.is_file() and p.stat().st_size)
+        path = files[rng.integers(len(files))]
+        content = bytearray(path.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        with (
+            checkpoint.opened(copy, read_only=True) as manager,
+            pytest.raises(InputError, match="all are damaged"),
+        ):
+            checkpoint.restore(manager, lambda _: like)
+
+
+def test_a_checkpoint_killed_before_its_sums_is_used_and_gets_them(
+    undisturbed, tmp_path, monkeypatch
+):
+    result, _ = undisturbed
+    folder = tmp_path / "unsummed"
+    fit_until(folder, monkeypatch, parts=15)
+    newest = folder / "checkpoints" / "126"
+    sums = (newest / "SHA256SUMS").read_bytes()
+    (newest / "SHA256SUMS").unlink()
+    (newest / ".SHA256SUMS.0123abcd.partial").write_bytes(sums[:40])
+    assert len(load_run(folder).history) == 3
+    fit_until(folder, monkeypatch, parts=1)
+    assert (newest / "SHA256SUMS").read_bytes() == sums
+    assert not list(folder.rglob("*.partial"))
+    assert_identical(fit(SMALL, folder=folder).state, result.state)
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    fit_until(folder, monkeypatch, parts=15)
+    for path in (folder / "checkpoints").rglob("*"):
+        if path.is_file() and "/d/" in str(path):
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="no checkpoint can be read, all are damaged"):
+        fit(SMALL, folder=folder)
+
+
+def test_loading_a_run_changes_nothing_and_says_what_it_left_out(tmp_path, monkeypatch):
+    folder = tmp_path / "watched"
+    fit_until(folder, monkeypatch, parts=15)
+    (folder / "checkpoints" / "126" / "SHA256SUMS").write_bytes(b"\xff")
+    half = folder / "checkpoints" / "189.orbax-checkpoint-tmp"  # Another process is saving.
+    half.mkdir()
+    before = sorted(folder.rglob("*"))
+    with pytest.warns(UserWarning, match="damaged: the checkpoint of step 126; the one before"):
+        assert len(load_run(folder).history) == 2
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_full_disk_is_an_error_that_keeps_what_was_saved(tmp_path, monkeypatch, undisturbed):
+    folder, real = tmp_path / "full", shutil.disk_usage
+    fit_until(folder, monkeypatch, parts=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+        with pytest.raises(
+            InputError, match=r"step 126 cannot be saved \(No space left on device\)"
+        ):
+            fit(SMALL, folder=folder)
+    assert load_run(folder).history[-1].step == 63
+    assert_identical(fit(SMALL, folder=folder).state, undisturbed[0].state)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    folder = tmp_path / "busy"
+    with (
+        run.run_folder.claimed(folder, SMALL),
+        pytest.raises(InputError, match="another process is training there"),
+    ):
+        fit(SMALL, folder=folder)
+    assert len(fit(SMALL, folder=folder).history) == 4
+
+
+def test_a_run_whose_data_changed_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "changed"
+    fit_until(folder, monkeypatch, parts=1)
+    real = run.make_plan
+    monkeypatch.setattr(
+        run, "make_plan", lambda *a, **k: real(*a, **k)._replace(version="mnist:4.0.0")
+    )
+    with pytest.raises(InputError, match=r"began with mnist:3\.0\.1, which is now mnist:4\.0\.0"):
+        fit(SMALL, folder=folder)
+
+
+COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
+
+
+FLAGS = "--epochs 2 --hidden-size 48 --data.train train[:15000] --data.test test[:1000]"
+
+
+def start(folder, *flags):
+    return subprocess.Popen(
+        [*COMMAND, *flags], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, number):
+    process = start(tmp_path, *FLAGS.split())
+    for line in process.stdout:
+        if "epoch 1/2  batch 100/150" in line:
+            process.send_signal(number)
+            break
+    rest, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = re.fullmatch(
+        r"stopped and saved at step (\d+) of 300; run the same again to go on from there\n", error
+    )
+    assert said is not None
+    assert 75 <= int(said[1]) < 300
+    assert "epoch 2/2  test" not in rest
+    out = subprocess.run(
+        [*COMMAND, *FLAGS.split()], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert out.stderr == ""
+    assert f"going on at step {said[1]} of 300" in out.stdout
+    config = read_config(tmp_path / "runs" / "reference" / "config.toml")
+    whole = fit(config)
+    resumed = load_run(tmp_path / "runs" / "reference")
+    assert_identical(resumed.state, whole.state)
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+
+
+def assert_files_whole(folder):
+    """Every file in a run folder is complete, at any moment."""
+    if (folder / "config.toml").exists():
+        read_config(folder / "config.toml")
+    if (folder / "metrics.csv").exists():
+        text = (folder / "metrics.csv").read_text()
+        assert text.endswith("\n")
+        assert {line.count(",") for line in text.splitlines()} == {8}
+    if (folder / "curves.png").exists():
+        with Image.open(folder / "curves.png") as image:
+            image.load()
+
+
+@pytest.mark.slow
+def test_the_reference_run_killed_ten_times_ends_as_if_never_killed(tmp_path):
+    """SIGKILL at ten random moments of the real command, from start-up to the last file."""
+    folder = tmp_path / "runs" / "reference"
+    rng = np.random.default_rng()
+    saved = []
+    while len(saved) < 10:
+        process = start(tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.2, 6.0))
+        process.kill()
+        said, _ = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            break  # It came to its end before.
+        assert_files_whole(folder)
+        done = [int(k) for k in re.findall(r"epoch +(\d+)/10  test accuracy", said)]
+        known = -1
+        if (folder / "checkpoints").is_dir() and list((folder / "checkpoints").glob("*/record")):
+            known = load_run(folder).history[-1].epoch
+        # A line is printed right before its epoch is saved.
+        assert known >= max([*done, 0]) - 1
+        assert known >= max([*saved, -1])
+        saved.append(known)
+    assert len(saved) >= 5
+    out = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert out.stderr == ""
+    assert_files_whole(folder)
+    assert not list(folder.rglob("*.partial"))
+    assert {path.name for path in folder.iterdir()} == set(run.run_folder.FILES)
+    killed, whole = load_run(folder), fit(Config())
+    assert_identical(killed.state, whole.state)
+    assert without_seconds(killed.history) == without_seconds(whole.history)
