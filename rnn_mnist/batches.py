@@ -54,7 +54,7 @@ def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
     """The same parts, each with its own images, read by grain while the last part trains.
 
     Args:
-      source: Random access to TFDS's records, such as an `prepared.Source`.
+      source: Random access to TFDS's records, such as a `prepared.Source`.
       order: (S, B), over the records.
       steps: Rows in a part.
 

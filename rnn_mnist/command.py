@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 
 
 def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> tuple[Options, str]:
-    """Parse [CONFIG.toml] [flags]: flags go before the file, the file before the defaults.
+    """Parse [CONFIG.toml] [flags]: flags override the file, the file overrides the defaults.
 
     Args:
       options: Dataclass with a `config` and the command's own options, all with defaults.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -79,7 +78,7 @@ class Console:
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("loss {task.fields[loss]:.4f}"),
+            rich.progress.TextColumn("loss {task.fields[loss]}"),
             _Speed(),
             rich.progress.TimeRemainingColumn(),
             console=self._rich,
@@ -92,7 +91,7 @@ class Console:
             completed=done,
             epoch=done // self._steps + 1,
             epochs=self._epochs,
-            loss=math.nan,
+            loss="-",
         )
         with self._bar:
             yield
@@ -117,7 +116,8 @@ class Console:
                 self.say(f"{self._name(epoch + 1)}  batch {count}  loss {_loss(mean)}")
         if self._bar is not None and len(losses):
             epoch = (step - 1) // self._steps + 1
-            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=losses.mean())
+            recent = _loss(losses.mean().item())
+            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=recent)
         last = history[-1]
         if last.step == step:
             self.say(
