@@ -20,12 +20,12 @@ if TYPE_CHECKING:
         apply,
         evaluate,
         init,
-        make_optimizer,
         nll,
         train_epoch,
         train_step,
     )
     from rnn_mnist.model import LSTMCell, RowLSTM
+    from rnn_mnist.optimizers import make_optimizer
     from rnn_mnist.run import Result, fit, load_run
 
 __version__ = "0.1.0"
@@ -61,7 +61,7 @@ if not TYPE_CHECKING:
         from importlib import import_module
 
         if name in __all__:
-            for module in ("config", "history", "data", "model", "learn", "run"):
+            for module in ("config", "history", "data", "model", "optimizers", "learn", "run"):
                 home = import_module(f"rnn_mnist.{module}")
                 if hasattr(home, name):
                     return getattr(home, name)

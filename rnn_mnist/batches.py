@@ -1,4 +1,4 @@
-"""Which images make up each step, and how they reach the device.
+"""Which images make up each step, and how they reach the devices.
 
 An order is an int32 array (S, B): row s names the B images of step s, -1 where it names none.
 """
@@ -12,9 +12,11 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_mnist.devices import Shardings, put, put_own
+
 Order = NDArray[np.int32]
 Part = tuple[jax.Array, jax.Array, jax.Array]
-"""Images (N, 28, 28) uint8, labels (N,) int32 and an order (S, B) over them, on the device."""
+"""Images (N, 28, 28) uint8, labels (N,) int32 and an order (S, B) over them, on the devices."""
 
 _SHUFFLE = 1  # The purpose that keeps this random stream apart from any other of the same seed.
 
@@ -44,23 +46,29 @@ def in_parts(order: Order, steps: int) -> Iterator[Order]:
         yield np.pad(part, ((0, steps - len(part)), (0, 0)), constant_values=-1)
 
 
-def resident(images: jax.Array, labels: jax.Array, order: Order, steps: int) -> Iterator[Part]:
-    """Parts of an order over images (N, 28, 28) and labels (N,) that stay on the device."""
+def in_columns(order: Order, devices: int) -> Order:
+    """Fill an order's columns up with -1, so that each device gets as many."""
+    return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
+
+
+def resident(
+    images: jax.Array, labels: jax.Array, place: Shardings, order: Order, steps: int
+) -> Iterator[Part]:
+    """Parts of an order over images (N, 28, 28) and labels (N,) that stay on the devices."""
+    order = in_columns(order, place.order.mesh.size)
     for part in in_parts(order, steps):
-        yield images, labels, jax.device_put(part)
+        yield images, labels, put(part, place.order)
 
 
-def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
-    """The same parts, each with its own images, read by grain while the last part trains.
+def streamed(source: Sequence[Any], place: Shardings, order: Order, steps: int) -> Iterator[Part]:
+    """The same parts, each with its own images, which grain reads ahead.
 
     Args:
       source: Random access to TFDS's records, such as a `prepared.Source`.
+      place: Where parts go, with `split`: every device gets its own images, and every process
+        reads those of its devices.
       order: (S, B), over the records.
       steps: Rows in a part.
-
-    Yields:
-      Parts whose images are the steps' own, one after the other, already on the device when the
-      part before is handed out.
     """
     import grain
 
@@ -69,19 +77,25 @@ def streamed(source: Sequence[Any], order: Order, steps: int) -> Iterator[Part]:
             return np.zeros((28, 28), np.uint8), np.int32(0)
         return source[int(index)]
 
-    batch_size = order.shape[1]
-    indices = np.concatenate([part.ravel() for part in in_parts(order, steps)])
-    reader = grain.MapDataset.source(indices).map(read).batch(steps * batch_size)
-    ahead: Part | None = None
+    mesh = place.order.mesh
+    order = in_columns(order, mesh.size)
+    width = order.shape[1] // mesh.size
+    here = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    count = np.arange(steps * width, dtype=np.int32).reshape(steps, width)
+    # A device's images follow one another step by step: (devices here, steps, width).
+    indices = [
+        part.reshape(steps, mesh.size, width)[:, here].swapaxes(0, 1).ravel()
+        for part in in_parts(order, steps)
+    ]
+    reader = grain.MapDataset.source(np.concatenate(indices)).map(read).batch(len(indices[0]))
     # One part is read while another waits; grain would read all of them ahead.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     for part, (images, labels) in zip(
         in_parts(order, steps), reader.to_iter_dataset(options), strict=True
     ):
-        here = np.where(part < 0, part, np.arange(part.size, dtype=np.int32).reshape(part.shape))
-        following = jax.device_put((images, labels, here))
-        if ahead is not None:
-            yield ahead
-        ahead = following
-    if ahead is not None:
-        yield ahead
+        counted = np.where(part < 0, part, np.tile(count, mesh.size))
+        yield (
+            put_own(images, place.images, part.size),
+            put_own(labels, place.images, part.size),
+            put(counted, place.order),
+        )

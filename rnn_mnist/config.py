@@ -70,6 +70,8 @@ class Config:
     """Weight decay: added to the gradient (sgd, adam) or taken off the weights (adamw)."""
     gradient_clip: float = 0.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the LSTM's products; parameters, sums and all else stay float32."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 

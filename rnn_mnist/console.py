@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 import rich.console
 import rich.progress
@@ -52,10 +51,7 @@ class Console:
           steps: Steps in an epoch.
           epochs: Epochs in the run.
         """
-        devices = jax.devices()
-        number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
-        jax_fact = {"jax": f"{jax.__version__} on {number}: {devices[0].device_kind}"}
-        for name, fact in (jax_fact | facts).items():
+        for name, fact in facts.items():
             self.say(f"{name:<8}{fact}")
         self.say("")
         self._steps, self._epochs = steps, epochs

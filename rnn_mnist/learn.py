@@ -3,17 +3,24 @@
 Shapes are written with N images in the data set, B in a batch, S steps, T rows of F values and
 C classes. `model` and `optimizer` are static: hand in the same objects at every call, or JAX
 compiles again.
+
+With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
+their gradients in each step: the result is that of one device, but for the rounding of sums.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+
+from rnn_mnist.devices import AXIS, add_up, spread
 
 
 class State(NamedTuple):
@@ -36,66 +43,6 @@ class Metrics(NamedTuple):
     """Images classified right, int32."""
     examples: jax.Array
     """Images counted, int32."""
-
-
-@functools.cache
-def make_optimizer(
-    optimizer: str = "sgd",
-    learning_rate: float = 0.1,
-    *,
-    schedule: str = "constant",
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    gradient_clip: float = 0.0,
-    total_steps: int = 1,
-) -> optax.GradientTransformation:
-    """The optimizer of these settings, the same object each time, so that JAX compiles once.
-
-    The arguments are the config's fields of the same names.
-
-    As in PyTorch: the gradient is clipped by its whole norm, then the decay is added (for adamw
-    it is taken off the weights instead), then comes momentum or Adam, then the learning rate.
-
-    Args:
-      optimizer: sgd, adam or adamw.
-      learning_rate: The step size, or its peak.
-      schedule: constant, cosine or one_cycle.
-      momentum: For sgd; 0 is none.
-      weight_decay: 0 is none.
-      gradient_clip: Largest norm of the gradient; 0 is no limit.
-      total_steps: Steps of the whole run, over which the schedule goes.
-
-    Raises:
-      ValueError: No such optimizer or schedule.
-    """
-    if optimizer not in ("sgd", "adam", "adamw"):
-        raise ValueError(f"optimizer must be sgd, adam or adamw, not {optimizer!r}")
-    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    rule = optax.trace(momentum) if momentum else optax.identity()
-    if optimizer != "sgd":
-        rule = optax.scale_by_adam()
-    return optax.chain(
-        optax.clip_by_global_norm(gradient_clip) if gradient_clip else optax.identity(),
-        *([rule, decay] if optimizer == "adamw" else [decay, rule]),
-        optax.scale_by_learning_rate(make_schedule(schedule, learning_rate, total_steps)),
-    )
-
-
-def make_schedule(schedule: str, learning_rate: float, total_steps: int) -> optax.ScalarOrSchedule:
-    """The learning rate by step: constant, cosine (to zero), or one_cycle.
-
-    One cycle rises from 1/25 of the learning rate along a cosine for the first 30 % of the steps,
-    then falls to 1/10,000 of where it began; source: Smith and Topin, "Super-Convergence", 2018,
-    with the shape of PyTorch's `OneCycleLR`.
-    """
-    if schedule not in ("constant", "cosine", "one_cycle"):
-        raise ValueError(f"schedule must be constant, cosine or one_cycle, not {schedule!r}")
-    if schedule == "constant":
-        return learning_rate
-    if schedule == "cosine":
-        return optax.cosine_decay_schedule(learning_rate, total_steps)
-    # Below four steps the rise would have none, and optax would divide by it.
-    return optax.cosine_onecycle_schedule(max(total_steps, 4), learning_rate)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "shape"))
@@ -138,7 +85,7 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
     return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "axis_name"))
 def train_step(
     state: State,
     images: jax.Array,
@@ -147,6 +94,7 @@ def train_step(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
     """Take one optimizer step on the mean loss of a batch.
 
@@ -158,6 +106,7 @@ def train_step(
         none to count, the state stays as it is.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
+      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`) over which the batch is spread.
 
     Returns:
       The next state, and the batch's metrics from before the step.
@@ -165,18 +114,23 @@ def train_step(
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+    def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
         metrics = measure(apply(params, images, model=model), labels, mask)
-        return metrics.loss / jnp.maximum(metrics.examples, 1), metrics
+        return metrics.loss, metrics
 
-    gradient, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
+    gradient, metrics = jax.grad(summed_loss, has_aux=True)(state.params)
+    if axis_name is not None:
+        gradient, metrics = add_up((gradient, metrics), axis_name)
+    gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     stepped = State(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
     state = jax.tree.map(functools.partial(jnp.where, metrics.examples > 0), stepped, state)
     return state, metrics
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames="state")
+@functools.partial(
+    jax.jit, static_argnames=("model", "optimizer", "mesh", "split"), donate_argnames="state"
+)
 def train_epoch(
     state: State,
     images: jax.Array,
@@ -185,6 +139,8 @@ def train_epoch(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    mesh: Mesh | None = None,
+    split: bool = False,
 ) -> tuple[State, Metrics]:
     """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
 
@@ -193,26 +149,44 @@ def train_epoch(
       images: (N, T, F) uint8 or float.
       labels: (N,) int32.
       order: (S, B) int32, the images of every step's batch; -1 fills up a batch or, as a whole
-        row, a step.
+        row, a step. On a mesh of D devices, B is a multiple of D.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
+      mesh: From `make_mesh`; one device computes if left out.
+      split: Each device of the mesh holds N / D images of its own, and its B / D columns of the
+        order count from its first; else every device holds all.
 
     Returns:
       The state after the steps, and the metrics of every step, each of shape (S,).
     """
 
-    def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
-        x, y, mask = _gather(images, labels, batch)
-        stepped: tuple[State, Metrics]
-        stepped = train_step(state, x, y, mask, model=model, optimizer=optimizer)
-        return stepped
+    def steps(
+        state: State, images: jax.Array, labels: jax.Array, order: jax.Array
+    ) -> tuple[State, Metrics]:
+        def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
+            x, y, mask = _gather(images, labels, batch)
+            stepped: tuple[State, Metrics]
+            stepped = train_step(
+                state, x, y, mask, model=model, optimizer=optimizer, axis_name=mesh and AXIS
+            )
+            return stepped
 
-    return jax.lax.scan(step, state, order)
+        return jax.lax.scan(step, state, order)
+
+    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, split=split)
+    return run(state, images, labels, order)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames=("model", "mesh", "split"))
 def evaluate(
-    params: Any, images: jax.Array, labels: jax.Array, order: jax.Array, *, model: nn.Module
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    mesh: Mesh | None = None,
+    split: bool = False,
 ) -> Metrics:
     """Metrics over all images that `order` names, each as often as it is named.
 
@@ -222,15 +196,22 @@ def evaluate(
       labels: (N,) int32.
       order: (S, B) int32, as `train_epoch` takes it.
       model: Flax module that maps images to log-probabilities.
+      mesh: As `train_epoch` takes it.
+      split: As `train_epoch` takes it.
     """
 
-    def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
-        x, y, mask = _gather(images, labels, batch)
-        metrics = measure(apply(params, x, model=model), y, mask)
-        return jax.tree.map(jnp.add, total, metrics), None
+    def total(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
+        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+            x, y, mask = _gather(images, labels, batch)
+            metrics = measure(apply(params, x, model=model), y, mask)
+            return jax.tree.map(jnp.add, total, metrics), None
 
-    zero = Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-    return jax.lax.scan(step, zero, order)[0]
+        zero = Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        metrics, _ = jax.lax.scan(step, zero, order)
+        return metrics if mesh is None else add_up(metrics, AXIS)
+
+    run: Callable[..., Metrics] = spread(total, mesh, split=split)
+    return run(params, images, labels, order)
 
 
 def _gather(

@@ -45,34 +45,45 @@ def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Prog
     Raises:
       InputError: A loss is not a finite number; it names the step.
     """
-    config, steps = plan.config, plan.steps
+    config = plan.config
     began = time.perf_counter()
     state, history, under_way, seconds, _ = progress
     if not history:
-        tested = _evaluate(plan, programs, state)
+        tested = _fetch_test(_evaluate(plan, programs, state))
         history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
         yield Progress(state, history)
-    for epoch in range(len(history), config.epochs + 1):
-        order = batches.epoch_order(plan.train_size, plan.batch_size, seed=config.seed, epoch=epoch)
-        step = int(state.step)
-        rest = order[step - (epoch - 1) * steps :]
-        began = time.perf_counter()
-        for images, labels, part in plan.train(rest, programs.train_steps):
-            state, metrics = programs.train(state, images, labels, part)
-            under_way, losses = _add(under_way, metrics)
-            _check(losses, step, config)
-            step += len(losses)
-            if step < epoch * steps:
-                seconds += time.perf_counter() - began
-                yield Progress(state, history, under_way, seconds, losses)
-                began = time.perf_counter()
-        tested = _evaluate(plan, programs, state)
-        _check(np.array(tested[:1]), step - 1, config)
+    step, began = int(state.step), time.perf_counter()
+    parts = _parts(plan, programs, first=len(history), step=step)
+    part = next(parts, None)
+    while part is not None:
+        (epoch, closes), *arrays = part
+        state, metrics = programs.train(state, *arrays)
+        tests = _evaluate(plan, programs, state) if closes else []
+        part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
+        under_way, losses = _add(under_way, metrics)
+        _check(losses, step, config)
+        step += len(losses)
         seconds += time.perf_counter() - began
-        loss, correct, seen = under_way
-        history += (Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds),)
-        under_way, seconds = Totals(), 0.0
-        yield Progress(state, history, losses=losses)
+        if closes:
+            tested = _fetch_test(tests)
+            _check(np.array(tested[:1]), step - 1, config)
+            loss, correct, seen = under_way
+            history += (Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds),)
+            under_way, seconds = Totals(), 0.0
+        yield Progress(state, history, under_way, seconds, losses)
+        began = time.perf_counter()
+
+
+def _parts(plan: Plan, programs: Programs, *, first: int, step: int) -> Iterator[tuple[Any, ...]]:
+    """What is left to train: for each part its epoch, whether it closes it, and the part."""
+    for epoch in range(first, plan.config.epochs + 1):
+        order = batches.epoch_order(
+            plan.train_size, plan.batch_size, seed=plan.config.seed, epoch=epoch
+        )
+        rest = order[max(step - (epoch - 1) * plan.steps, 0) :]
+        number = -(-len(rest) // programs.train_steps)
+        for count, part in enumerate(plan.train(rest, programs.train_steps), 1):
+            yield (epoch, count == number), *part
 
 
 def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
@@ -88,10 +99,14 @@ def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
     return totals, loss[real] / examples[real]
 
 
-def _evaluate(plan: Plan, programs: Programs, state: State) -> tuple[float, int, int]:
-    """Mean loss over the test split, how many are right, and of how many."""
+def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
+    """Test a state; nothing is waited for."""
     order = batches.in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
-    parts = [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
+    return [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
+
+
+def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:
+    """Mean loss over the test split, how many are right, and of how many."""
     sums = zip(*jax.device_get(parts), strict=True)
     loss, correct, examples = (sum(number.item() for number in column) for column in sums)
     return loss / examples, correct, examples

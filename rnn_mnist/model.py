@@ -12,8 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 Carry = tuple[jax.Array, jax.Array]
+
+# TPUs and GPUs would round float32 products to fewer bits by default.
+_PRECISION = jax.lax.Precision.HIGHEST
 
 
 def uniform(fan: int) -> nn.initializers.Initializer:
@@ -56,6 +60,8 @@ class LSTMCell(nn.RNNCellBase):
 
     input_size: int
     hidden_size: int
+    dtype: DTypeLike = "float32"
+    """Type in which the product is computed; parameters and the rest of the step are float32."""
 
     def setup(self) -> None:
         """Declare the parameters."""
@@ -67,17 +73,15 @@ class LSTMCell(nn.RNNCellBase):
 
     def __call__(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
         """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h."""
-        return self.recur(carry, self.project(inputs))
-
-    def project(self, inputs: jax.Array) -> jax.Array:
-        """The inputs' part of the gates, (..., F) -> (..., 4H): the same product for any step."""
-        gates = _matmul(inputs, self.weight_ih)
-        return gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
-
-    def recur(self, carry: Carry, projected: jax.Array) -> tuple[Carry, jax.Array]:
-        """The rest of the step: carry (c, h) of (..., H), projected inputs (..., 4H)."""
         c, h = carry
-        gates = projected + _matmul(h, self.weight_hh)  # (..., 4H)
+        # One product of inputs and hidden state side by side measures faster than two, even where
+        # the inputs' is taken out of the loop for all steps at once.
+        weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
+        inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
+        gates = jnp.matmul(
+            inputs.astype(self.dtype), weights.astype(self.dtype), precision=_PRECISION
+        ).astype(jnp.float32)  # (..., 4H)
+        gates = gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
         h = nn.sigmoid(o) * nn.tanh(c)
@@ -107,6 +111,8 @@ class RowLSTM(nn.Module):
     num_layers: int = 1
     bidirectional: bool = False
     num_classes: int = 10
+    dtype: DTypeLike = "float32"
+    """Type in which the LSTM's products are computed, as in `LSTMCell`."""
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -128,7 +134,8 @@ class RowLSTM(nn.Module):
         for layer in range(self.num_layers):
             readings = []
             for suffix in ("", "_reverse") if self.bidirectional else ("",):
-                cell = LSTMCell(inputs.shape[-1], self.hidden_size, name=f"lstm_l{layer}{suffix}")
+                name = f"lstm_l{layer}{suffix}"
+                cell = LSTMCell(inputs.shape[-1], self.hidden_size, self.dtype, name=name)
                 readings.append(_read(cell, inputs, reverse=bool(suffix)))
             inputs = jnp.concatenate([hidden for hidden, _ in readings], axis=-1)  # (T, B, H or 2H)
         last = jnp.concatenate([h for _, h in readings], axis=-1)  # (B, H or 2H)
@@ -137,25 +144,20 @@ class RowLSTM(nn.Module):
             self.num_classes,
             kernel_init=init,
             bias_init=init,
-            precision=jax.lax.Precision.HIGHEST,
+            precision=_PRECISION,
             name="hidden2digits",
         )(last)  # (B, C)
         return nn.log_softmax(logits)
 
 
 def _read(cell: LSTMCell, inputs: jax.Array, *, reverse: bool) -> tuple[jax.Array, jax.Array]:
-    """Run a cell over inputs (T, B, F) -> hidden states (T, B, H) and the last one (B, H).
-
-    The inputs' part of all steps is one product; only the recurrent one is left to the scan.
-    """
+    """Run a cell over inputs (T, B, F) -> hidden states (T, B, H) and the last one (B, H)."""
     scan = nn.scan(
-        LSTMCell.recur, variable_broadcast="params", split_rngs={"params": False}, reverse=reverse
+        LSTMCell.__call__,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        reverse=reverse,
     )
     carry = cell.initialize_carry(None, inputs.shape[1:])
-    (_, last), hidden = scan(cell, carry, cell.project(inputs))
+    (_, last), hidden = scan(cell, carry, inputs)
     return hidden, last
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # TPUs and GPUs would round float32 products to fewer bits by default.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -7,14 +7,16 @@ import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh, Sharding
 
-from rnn_mnist import batches, catalogue, data, learn, prepared
+from rnn_mnist import batches, catalogue, data, learn, optimizers, prepared
 from rnn_mnist.config import Config, InputError
+from rnn_mnist.devices import Shardings, make_shardings, put
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.model import RowLSTM
 
@@ -29,6 +31,10 @@ class Plan(NamedTuple):
     config: Config
     model: RowLSTM
     optimizer: optax.GradientTransformation
+    mesh: Mesh
+    """The devices that compute."""
+    place: Shardings
+    """Where on the devices everything lies."""
     classes: tuple[str, ...]
     train_size: int
     test_size: int
@@ -63,13 +69,13 @@ class Programs(NamedTuple):
     """Steps in each call of `test`."""
 
 
-def make_plan(config: Config, *, files: Path | None = None) -> Plan:
-    """Load a config's data and build what trains on them.
+def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
+    """Load a config's data onto a mesh and build what trains on them.
 
     Raises:
       InputError: The data cannot be had.
     """
-    splits = {}
+    splits, place = {}, make_shardings(mesh, split=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
             "data.placement: streamed needs grain; install the extra stream "
@@ -80,8 +86,8 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
                 split = data.select(archive, getattr(config.data, field))
-            images, labels = jax.device_put((split.images, split.labels))
-            splits[field] = len(labels), functools.partial(batches.resident, images, labels)
+            images, labels = (put(array, place.images) for array in (split.images, split.labels))
+            splits[field] = len(labels), functools.partial(batches.resident, images, labels, place)
         classes, version, source = archive.classes, archive.version, archive.source
     else:
         builder = prepared.prepare(
@@ -90,25 +96,38 @@ def make_plan(config: Config, *, files: Path | None = None) -> Plan:
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
                 records = prepared.Source(builder, getattr(config.data, field))
-            splits[field] = len(records), functools.partial(batches.streamed, records)
+            splits[field] = len(records), functools.partial(batches.streamed, records, place)
         classes, version = catalogue.class_names(builder), catalogue.full_version(builder)
         source = f"streamed from {builder.data_dir}"
     (train_size, train), (test_size, test) = splits["train"], splits["test"]
     steps = config.epochs * -(-train_size // min(config.batch_size, train_size))
     model, optimizer = make_model(config, len(classes)), make_optimizer(config, steps)
     return Plan(
-        config, model, optimizer, classes, train_size, test_size, version, source, train, test
+        config,
+        model,
+        optimizer,
+        mesh,
+        place,
+        classes,
+        train_size,
+        test_size,
+        version,
+        source,
+        train,
+        test,
     )
 
 
 def make_model(config: Config, num_classes: int) -> RowLSTM:
     """The network that a config asks for."""
-    return RowLSTM(config.hidden_size, config.num_layers, config.bidirectional, num_classes)
+    return RowLSTM(
+        config.hidden_size, config.num_layers, config.bidirectional, num_classes, config.precision
+    )
 
 
 def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
     """The optimizer that a config asks for, over a run of so many steps."""
-    return learn.make_optimizer(
+    return optimizers.make_optimizer(
         config.optimizer,
         config.learning_rate,
         schedule=config.schedule,
@@ -127,39 +146,53 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
       most: Steps in a call of `train` at the most; the result of a run does not depend on it.
     """
     streamed = _streams(plan.config)
+    place, devices = plan.place, plan.mesh.size
 
     def split(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
         """Images, labels and order of a call."""
+        batch_size += -batch_size % devices
         size = steps * batch_size if streamed else size
-        shapes = (((size, 28, 28), np.uint8), ((size,), np.int32), ((steps, batch_size), np.int32))
-        return [jax.ShapeDtypeStruct(*shape_dtype) for shape_dtype in shapes]  # type: ignore[no-untyped-call]
+        return [
+            abstract((size, 28, 28), np.uint8, place.images),
+            abstract((size,), np.int32, place.images),
+            abstract((steps, batch_size), np.int32, place.order),
+        ]
 
-    # What is streamed comes in parts that leave room on the device, whoever asks for more.
+    # What is streamed comes in parts that leave room on the devices, whoever asks for more.
     most = min(most, STREAMED_STEPS) if streamed else most
     train_steps = batches.steps_per_part(plan.steps, most)
     test_steps = batches.steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    state = abstract_state(plan.model, plan.optimizer)
+    state = abstract_state(plan.model, plan.optimizer, place.state)
     train = learn.train_epoch.lower(
         state,
         *split(plan.train_size, train_steps, plan.batch_size),
         model=plan.model,
         optimizer=plan.optimizer,
+        mesh=plan.mesh,
+        split=streamed,
     )
     test = learn.evaluate.lower(
-        state.params, *split(plan.test_size, test_steps, EVALUATION_BATCH), model=plan.model
+        state.params,
+        *split(plan.test_size, test_steps, EVALUATION_BATCH),
+        model=plan.model,
+        mesh=plan.mesh,
+        split=streamed,
     )
     return Programs(train.compile(), test.compile(), train_steps, test_steps)
 
 
-def abstract_state(model: RowLSTM, optimizer: optax.GradientTransformation) -> State:
+def abstract_state(
+    model: RowLSTM, optimizer: optax.GradientTransformation, place: Sharding
+) -> State:
     """Shapes, dtypes and place of a run's state, without computing one."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: learn.init(model, optimizer, key=jax.random.key(0)))
-    placed: State = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),  # type: ignore[no-untyped-call]
-        shapes,
-    )
+    placed: State = jax.tree.map(lambda x: abstract(x.shape, x.dtype, place), shapes)
     return placed
+
+
+def abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeDtypeStruct:
+    """An array's shape, dtype and place."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 
 def _streams(config: Config) -> bool:

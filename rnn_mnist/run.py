@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from rnn_mnist import checkpoint, learn, run_folder
 from rnn_mnist.config import Config, InputError, read_config
 from rnn_mnist.console import REPORT_EVERY, Console
+from rnn_mnist.devices import find_devices, make_mesh
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.loop import Progress, advance
@@ -48,6 +50,7 @@ def fit(
     *,
     folder: Path | str | None = None,
     data_files: Path | str | None = None,
+    devices: int | None = None,
     verbose: bool = False,
 ) -> Result:
     """Train a network as the config says.
@@ -57,11 +60,12 @@ def fit(
       folder: Run folder to write, and to go on from where it holds an unfinished run of the same
         config; nothing is written where it is left out.
       data_files: Folder with the data set's original files, in place of a download.
+      devices: How many of JAX's devices share the batches; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
 
     Returns:
-      The final state and the history. The same config gives the same state, bit for bit, on the
-      same kind of device, stopped and continued or not.
+      The final state and the history. The same config gives the same state, bit for bit, on as
+      many devices of the same kind, stopped and continued or not.
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
@@ -79,18 +83,24 @@ def fit(
         Console(quiet=not verbose, began=time.perf_counter()),
         folder=None if folder is None else Path(folder),
         data_files=None if data_files is None else Path(data_files),
+        devices=devices,
     )
 
 
 def train_run(
-    config: Config, console: Console, *, folder: Path | None, data_files: Path | None
+    config: Config,
+    console: Console,
+    *,
+    folder: Path | None,
+    data_files: Path | None,
+    devices: int | None,
 ) -> Result:
     """Do what `fit` says, on a given console."""
     with contextlib.ExitStack() as stack:
-        _check_devices()
+        mesh = make_mesh(find_devices(devices))
         if folder is not None:
             run_folder.check(folder, config)
-        plan = make_plan(config, files=data_files)
+        plan = make_plan(config, mesh, files=data_files)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         manager, progress = None, None
         damaged: list[int] = []
@@ -100,7 +110,8 @@ def train_run(
             progress, damaged = _restore(plan, manager)
         if progress is None:
             key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
-            progress = Progress(learn.init(plan.model, plan.optimizer, key=key))
+            state = learn.init(plan.model, plan.optimizer, key=key)
+            progress = Progress(jax.device_put(state, plan.place.state))
         console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
@@ -129,18 +140,6 @@ def train_run(
     return Result(progress.state, progress.history, config, plan.classes)
 
 
-def _check_devices() -> None:
-    """Find out whether JAX has a device to compute on."""
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        raise InputError(
-            f"JAX finds no device to compute on{reason}; unset JAX_PLATFORMS, or install the extra "
-            "cuda or tpu"
-        ) from None
-
-
 def load_run(folder: Path | str) -> Result:
     """Load what a run has learned so far, from its folder, in which it may still be training.
 
@@ -155,7 +154,9 @@ def load_run(folder: Path | str) -> Result:
 
     def like(record: checkpoint.Record) -> State:
         return abstract_state(
-            make_model(config, len(record["classes"])), make_optimizer(config, total_steps=1)
+            make_model(config, len(record["classes"])),
+            make_optimizer(config, total_steps=1),
+            SingleDeviceSharding(jax.local_devices()[0]),
         )
 
     restored = None
@@ -180,7 +181,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
                 f"{manager.directory}: the run began with {record['data']}, which is now "
                 f"{plan.version}; name another folder with --run"
             )
-        return abstract_state(plan.model, plan.optimizer)
+        return abstract_state(plan.model, plan.optimizer, plan.place.state)
 
     restored = checkpoint.restore(manager, like)
     if restored is None:
@@ -210,7 +211,10 @@ def _facts(
     size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
+    devices = list(plan.mesh.devices.flat)
+    number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
     facts = {
+        "jax": f"{jax.__version__} on {number}: {devices[0].device_kind}",
         "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
         f"{plan.test_size:,} to test on",
         "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters",

@@ -15,9 +15,9 @@ from rnn_mnist import command
 from rnn_mnist.config import Config
 
 
-def _folder(default: str) -> Any:
-    """How the help shows an option that names a folder."""
-    return tyro.conf.arg(metavar="FOLDER", help_behavior_hint=default)
+def _arg(metavar: str, default: str) -> Any:
+    """How the help shows an option that may be left out."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Options:
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    run: Annotated[Path | None, _folder("(default: runs/NAME)")] = None
+    run: Annotated[Path | None, _arg("FOLDER", "(default: runs/NAME)")] = None
     """Where the run is kept. NAME is the config file's, or reference."""
-    data_files: Annotated[Path | None, _folder("(default: none)")] = None
+    data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
+    devices: Annotated[int | None, _arg("N", "(default: all)")] = None
+    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, a core each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist import run
         from rnn_mnist.console import Console
+        from rnn_mnist.devices import default_cpu_count, split_cpu
 
+        split_cpu(options.devices or default_cpu_count(options.config.batch_size))
         run.train_run(
             options.config,
             Console(quiet=False, began=began),
             folder=options.run or Path("runs") / name,
             data_files=options.data_files,
+            devices=options.devices,
         )
 
     return command.guarded(body)

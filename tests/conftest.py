@@ -1,6 +1,6 @@
 """What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,25 @@ import pytest
 from rnn_mnist import Config, Data, fit
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # As a library's user has them, even where a test runs the command in this process.
 
 GOLDEN = Path(__file__).parent / "golden.npz"
 # The four original files, where the checkout has them beside it.
 ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is compiled for the tests that follow, in this process and in those it starts."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield
 
 
 @pytest.fixture(autouse=True)

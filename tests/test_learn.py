@@ -20,7 +20,7 @@ from rnn_mnist import (
     train_epoch,
     train_step,
 )
-from rnn_mnist.learn import make_schedule
+from rnn_mnist.optimizers import make_schedule
 
 MODEL = RowLSTM(hidden_size=8)
 

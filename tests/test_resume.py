@@ -15,7 +15,6 @@ from conftest import SMALL, assert_identical, without_seconds
 from PIL import Image
 
 from rnn_mnist import (
-    Config,
     InputError,
     checkpoint,
     fit,
@@ -207,11 +206,16 @@ def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, n
     )
     assert out.stderr == ""
     assert f"going on at step {said[1]} of 300" in out.stdout
-    config = read_config(tmp_path / "runs" / "reference" / "config.toml")
-    whole = fit(config)
-    resumed = load_run(tmp_path / "runs" / "reference")
+    resumed, whole = load_run(tmp_path / "runs" / "reference"), run_whole(tmp_path, *FLAGS.split())
     assert_identical(resumed.state, whole.state)
     assert without_seconds(resumed.history) == without_seconds(whole.history)
+
+
+def run_whole(folder, *flags):
+    """The same command, never stopped."""
+    command = [*COMMAND, *flags, "--run", "whole"]
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    return load_run(folder / "whole")
 
 
 def assert_files_whole(folder):
@@ -256,6 +260,6 @@ def test_the_reference_run_killed_ten_times_ends_as_if_never_killed(tmp_path):
     assert_files_whole(folder)
     assert not list(folder.rglob("*.partial"))
     assert {path.name for path in folder.iterdir()} == set(run.run_folder.FILES)
-    killed, whole = load_run(folder), fit(Config())
+    killed, whole = load_run(folder), run_whole(tmp_path)
     assert_identical(killed.state, whole.state)
     assert without_seconds(killed.history) == without_seconds(whole.history)

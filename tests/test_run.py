@@ -26,6 +26,7 @@ from rnn_mnist import (
     read_config,
     run,
 )
+from rnn_mnist.devices import find_devices, make_mesh
 from rnn_mnist.history import confidence_interval
 
 
@@ -156,10 +157,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
 
 
 def test_an_epoch_moves_nothing_between_host_and_device_unasked():
-    prepared = plan.make_plan(SMALL)
+    prepared = plan.make_plan(SMALL, make_mesh(find_devices()))
     programs = plan.compile_programs(prepared, most=20)
     model, optimizer = prepared.model, prepared.optimizer
-    state = jax.device_put(init(model, optimizer, key=jax.random.key(0)))
+    state = init(model, optimizer, key=jax.random.key(0))
+    state = jax.device_put(state, prepared.place.state)
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             jax.jit(lambda x: x + 1)(np.zeros(3))  # The guard is awake.

@@ -1,0 +1,136 @@
+"""The devices that share the batches of a run: what lies where on them, and sums over them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from rnn_mnist.config import InputError
+
+AXIS = "batch"
+
+
+class Shardings(NamedTuple):
+    """Where on a mesh lies what `learn.train_epoch` and `learn.evaluate` take."""
+
+    state: NamedSharding
+    """The state and what is measured: whole on every device."""
+    images: NamedSharding
+    """Images and labels: whole on every device, or each device's own."""
+    order: NamedSharding
+    """The order: each device's own columns."""
+
+
+def split_cpu(count: int) -> None:
+    """Let JAX see the CPU as so many devices, unless the user has told it a number.
+
+    Too late once JAX has touched its first device: then nothing changes.
+    """
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not asked and jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]
+        with contextlib.suppress(RuntimeError):  # It has touched one, as in a notebook.
+            jax.config.update("jax_num_cpu_devices", count)
+
+
+def default_cpu_count(batch_size: int) -> int:
+    """As how many devices the CPU trains fastest: one for each core this process may use.
+
+    With fewer than 8 images each, more devices cost more than they bring.
+    """
+    return max(1, min(_cores(), batch_size // 8))
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # A container's share, where there is one.
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def find_devices(count: int | None = None) -> list[jax.Device]:
+    """The devices to compute on: all, or the first `count`.
+
+    Raises:
+      InputError: JAX finds none, or not so many.
+    """
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise InputError(
+            f"JAX finds no device to compute on{reason}; unset JAX_PLATFORMS, or install the extra "
+            "cuda or tpu"
+        ) from None
+    if count is not None and not 1 <= count <= len(devices):
+        found = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+        raise InputError(f"devices: JAX finds {found}, not {count}; choose from 1 to that")
+    return devices[:count]
+
+
+def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of one axis, along which batches are shared out."""
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def make_shardings(mesh: Mesh, *, split: bool = False) -> Shardings:
+    """What lies where on a mesh; `split` as `learn.train_epoch` takes it."""
+    whole = PartitionSpec()
+    specs = whole, PartitionSpec(AXIS) if split else whole, PartitionSpec(None, AXIS)
+    return Shardings(*(NamedSharding(mesh, spec) for spec in specs))
+
+
+def put(array: NDArray[Any], sharding: NamedSharding) -> jax.Array:
+    """Put an array that every process has onto the devices of this process."""
+    # At such an address the devices of a CPU share the array; anywhere else each copies it.
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    aligned = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    with jax.transfer_guard_host_to_device("allow"):  # This is no transfer by mistake.
+        return jax.make_array_from_callback(array.shape, sharding, aligned.__getitem__)
+
+
+def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
+    """Put an array of which every process has its devices' part onto them; `size` is the whole's.
+
+    The first axis is the one that is shared out.
+    """
+    with jax.transfer_guard_host_to_device("allow"):
+        shape = (size, *array.shape[1:])
+        whole: jax.Array = jax.make_array_from_process_local_data(sharding, array, shape)
+    return whole
+
+
+def spread(body: Callable[..., Any], mesh: Mesh | None, *, split: bool) -> Callable[..., Any]:
+    """Let every device of a mesh run `body(state, images, labels, order)` on its share.
+
+    What the body returns must be the same on every device, such as what `add_up` gives.
+    """
+    if mesh is None:
+        return body
+    state, images, order = (sharding.spec for sharding in make_shardings(mesh, split=split))
+    specs = (state, images, images, order)
+    # Unchecked, because the check also makes JAX add up the gradient of each parameter by itself.
+    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=state, check_vma=False)
+
+
+def add_up(tree: Any, axis_name: str) -> Any:
+    """Sums over a mapped axis, as one exchange of one vector: each costs more than its bytes.
+
+    Whole numbers stay exact up to 2^24, as in float32.
+    """
+    vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    sums = unravel(jax.lax.psum(vector, axis_name))
+    return jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)

@@ -1,0 +1,125 @@
+"""One, two, three and eight devices against one: the CPU split up, in a process of its own."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from rnn_mnist import InputError, RowLSTM, batches, evaluate, init, load, train_epoch
+from rnn_mnist.devices import (
+    default_cpu_count,
+    find_devices,
+    make_mesh,
+    make_shardings,
+    put,
+    put_own,
+    split_cpu,
+)
+from rnn_mnist.optimizers import make_optimizer
+
+COUNTS = (1, 2, 3, 8)
+MODEL, OPTIMIZER = RowLSTM(20), make_optimizer("sgd", 0.1)
+# 100 images a batch do not divide by 3 or 8, nor do the 50 of the last one.
+SIZE, BATCH = 10050, 100
+
+
+def start():
+    return init(MODEL, OPTIMIZER, key=jax.random.key(0))
+
+
+def epochs():
+    """State, metrics and a test for each count, with images on every device and split."""
+    train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
+    order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
+    tests = batches.in_rows(range(1234), 1000)
+    for count in COUNTS:
+        mesh = make_mesh(find_devices(count))
+        for split in (False, True) if count == 3 else (False,):
+            place = make_shardings(mesh, split=split)
+            state = jax.device_put(start(), place.state)
+            settings = {"model": MODEL, "mesh": mesh, "split": split}
+            if not split:
+                images, labels = (put(a, place.images) for a in (train.images, train.labels))
+                (part,) = batches.resident(images, labels, place, order, len(order))
+            else:
+                records = list(zip(train.images, train.labels, strict=True))
+                (part,) = batches.streamed(records, place, order, len(order))
+            state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **settings)
+            if not split:
+                images, labels = (put(a, place.images) for a in (test.images, test.labels))
+                (part,) = batches.resident(images, labels, place, tests, 2)
+            else:
+                records = list(zip(test.images, test.labels, strict=True))
+                (part,) = batches.streamed(records, place, tests, 2)
+            tested = evaluate(state.params, *part, **settings)
+            yield (count, split), jax.device_get((state, metrics, tested))
+
+
+def child():
+    """What the tests compare, on standard output."""
+    with pytest.raises(InputError, match="devices: JAX finds 8 cpu devices, not 9; choose from 1"):
+        find_devices(9)
+    split_cpu(4)  # Too late, and so without effect.
+    assert len(find_devices()) == 8
+    mesh = make_mesh(find_devices())
+    place = make_shardings(mesh, split=True)
+    images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
+    whole, own = put(images, place.state), put_own(images, place.images, 8)
+    np.testing.assert_array_equal(whole, images)
+    np.testing.assert_array_equal(own, images)
+    places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
+    assert len(places) == 1  # The devices of a CPU share one copy of the data.
+    pickle.dump(dict(epochs()), sys.stdout.buffer)
+
+
+@pytest.fixture(scope="module")
+def results():
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    out = subprocess.run(
+        [sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    return pickle.loads(out.stdout)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The same without a mesh, on the one device of this process."""
+    train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
+    order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
+    state, metrics = train_epoch(
+        start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER
+    )
+    tests = batches.in_rows(range(1234), 1000)
+    return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_any_number_of_devices_gives_what_one_gives(results, alone, count):
+    (state, metrics, tested), (state1, metrics1, tested1) = results[count, False], alone
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(state1), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert int(state.step) == 101
+    np.testing.assert_allclose(metrics.loss, metrics1.loss, rtol=1e-5)
+    np.testing.assert_array_equal(metrics.correct, metrics1.correct)
+    assert metrics.examples.tolist() == [100] * 100 + [50]
+    assert (int(tested.correct), int(tested.examples)) == (int(tested1.correct), 1234)
+    np.testing.assert_allclose(tested.loss, tested1.loss, rtol=1e-5)
+
+
+def test_split_images_give_the_same_bits(results):
+    jax.tree.map(np.testing.assert_array_equal, results[3, False], results[3, True])
+
+
+def test_the_default_is_a_core_each_with_8_images_at_least(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    cores = default_cpu_count(10**6)
+    assert 1 <= cores <= 64  # Fewer where a container has less.
+    assert [default_cpu_count(size) for size in (1, 8, 16)] == [1, 1, min(2, cores)]
+
+
+if __name__ == "__main__":
+    child()
