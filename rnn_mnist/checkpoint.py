@@ -37,23 +37,32 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
       folder: Made if absent; what a killed process left half done there is removed.
       read_only: Change nothing: another process may be training there.
     """
+    if not read_only:
+        folder.mkdir(exist_ok=True)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEPT,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=not read_only,
-        create=not read_only,
+        create=False,
         read_only=read_only,
+        # Where several processes train together, the one that opens it is alone with it.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        if jax.process_count() > 1
+        else ocp.options.MultiprocessingOptions(),
     )
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         yield manager
 
 
 def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
-    """Save a state under its step, with its record.
+    """Save a state, which may lie on several devices, under its step, with its record.
 
     Raises:
       InputError: It could not be written; the checkpoints before are kept.
     """
+    state = jax.device_get(state)
     step = int(state.step)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
     # Asked beforehand, since orbax's threads complain in many lines when a disk is full.

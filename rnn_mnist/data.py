@@ -7,18 +7,16 @@ gives is decoded once and kept in a cache of arrays; mnist:3.0.1 comes decoded w
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from rnn_mnist import catalogue, originals, prepared
 from rnn_mnist.archive import SHIPPED, Archive, read_archive, write_archive
 from rnn_mnist.config import InputError
-from rnn_mnist.files import remove_partials
+from rnn_mnist.files import cache_folder, remove_partials
 
 
 class Split(NamedTuple):
@@ -110,9 +108,3 @@ def select(archive: Archive, split: str) -> Split:
 def prepared_folder() -> Path:
     """Where TFDS prepares what it must."""
     return cache_folder() / "tfds"
-
-
-def cache_folder() -> Path:
-    """The user's cache of this program: RNN_MNIST_CACHE, or the platform's own place for caches."""
-    folder = os.environ.get("RNN_MNIST_CACHE")
-    return Path(folder) if folder else Path(platformdirs.user_cache_dir("rnn_mnist", False))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
 import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +62,27 @@ def _cores() -> int:
     return cores
 
 
+def keep_compiled(folder: Path) -> None:
+    """Let JAX keep compiled programs in a folder, unless the user has told it where.
+
+    Every version of jaxlib and kind of CPU has a folder of its own there: programs of another may
+    crash.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    version = importlib.metadata.version("jaxlib")
+    system = [version, platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError):  # Linux tells what the CPU can do.
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        kinds = ("model name", "flags", "Features")
+        system += sorted({line for line in lines if line.startswith(kinds)})
+    name = hashlib.sha256("\n".join(system).encode()).hexdigest()[:16]
+    jax.config.update("jax_compilation_cache_dir", str(folder / f"{version}-{name}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: all, or the first `count`.
+    """The devices to compute on: all, or the first `count` of every process.
 
     Raises:
       InputError: JAX finds none, or not so many.
@@ -73,10 +95,16 @@ def find_devices(count: int | None = None) -> list[jax.Device]:
             f"JAX finds no device to compute on{reason}; unset JAX_PLATFORMS, or install the extra "
             "cuda or tpu"
         ) from None
-    if count is not None and not 1 <= count <= len(devices):
-        found = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+    # Those of a process are neighbours, in every process in the same order.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        by_process.setdefault(device.process_index, []).append(device)
+    fewest = min(map(len, by_process.values()))
+    if count is not None and not 1 <= count <= fewest:
+        found = f"{fewest} {devices[0].platform} device{'s' * (fewest > 1)}"
         raise InputError(f"devices: JAX finds {found}, not {count}; choose from 1 to that")
-    return devices[:count]
+    return [device for own in by_process.values() for device in own[:count]]
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
@@ -100,6 +128,11 @@ def put(array: NDArray[Any], sharding: NamedSharding) -> jax.Array:
     aligned[...] = array
     with jax.transfer_guard_host_to_device("allow"):  # This is no transfer by mistake.
         return jax.make_array_from_callback(array.shape, sharding, aligned.__getitem__)
+
+
+def put_tree(tree: Any, sharding: NamedSharding) -> Any:
+    """Put a tree of arrays that every process has onto the devices of this process."""
+    return jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
 
 
 def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:

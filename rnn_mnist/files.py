@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whenever the process is stopped."""
+"""Where files that can be made again are kept; files that are whole or absent at any moment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
 
 _PARTIAL = ".partial"
 
@@ -40,3 +42,9 @@ def remove_partials(path: Path) -> None:
     """Remove what killed processes left of a file they were writing."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
         partial.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """The user's cache of this program: RNN_MNIST_CACHE, or the platform's own place for caches."""
+    folder = os.environ.get("RNN_MNIST_CACHE")
+    return Path(folder) if folder else Path(platformdirs.user_cache_dir("rnn_mnist", False))

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,17 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from rnn_mnist import checkpoint, learn, run_folder
-from rnn_mnist.config import Config, InputError, read_config
+from rnn_mnist import checkpoint, hosts, learn, run_folder
+from rnn_mnist.config import (
+    Config,
+    InputError,
+    differences,
+    from_dict,
+    read_config,
+    to_toml,
+)
 from rnn_mnist.console import REPORT_EVERY, Console
-from rnn_mnist.devices import find_devices, make_mesh
+from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.loop import Progress, advance
@@ -95,49 +103,67 @@ def train_run(
     data_files: Path | None,
     devices: int | None,
 ) -> Result:
-    """Do what `fit` says, on a given console."""
+    """Do what `fit` says, on a given console.
+
+    Where several processes train together, all call this; the first alone reads and writes the
+    folder and uses its console.
+    """
     with contextlib.ExitStack() as stack:
         mesh = make_mesh(find_devices(devices))
-        if folder is not None:
-            run_folder.check(folder, config)
-        plan = make_plan(config, mesh, files=data_files)
+        writes = folder is not None and hosts.is_first()
+        with hosts.together():
+            _check_alike(config)
+            if folder is not None and writes:
+                run_folder.check(folder, config)
+            plan = make_plan(config, mesh, files=data_files)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
-        manager, progress = None, None
-        damaged: list[int] = []
-        if folder is not None:
-            stack.enter_context(run_folder.claimed(folder, config))
-            manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-            progress, damaged = _restore(plan, manager)
-        if progress is None:
-            key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
-            state = learn.init(plan.model, plan.optimizer, key=key)
-            progress = Progress(jax.device_put(state, plan.place.state))
+        manager, damaged = None, list[int]()
+        with hosts.together():
+            progress = None
+            if folder is not None and writes:
+                stack.enter_context(run_folder.claimed(folder, config))
+                manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
+                progress, damaged = _restore(plan, manager)
+        progress = _share(plan, progress or _new(plan))
         console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             with console.compiling():
-                most = plan.steps if console.quiet else REPORT_EVERY
+                most = hosts.from_first(plan.steps if console.quiet else REPORT_EVERY)
                 programs = compile_programs(plan, most=most)
             stack.enter_context(console.live(done=progress.step))
-            if stop.is_set():
+            if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
             for step in advance(plan, programs, progress):
-                progress, stopping = step, stop.is_set()
+                progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
-                closed = not progress.under_way.examples
-                if manager is not None and folder is not None and (closed or stopping):
-                    checkpoint.save(manager, progress.state, _record(plan, progress))
-                    run_folder.write_metrics(folder, progress.history)
+                if stopping or not progress.under_way.examples:
+                    with hosts.together():
+                        if manager is not None and folder is not None:
+                            checkpoint.save(manager, progress.state, _record(plan, progress))
+                            run_folder.write_metrics(folder, progress.history)
                 if stopping and folder is not None and len(progress.history) <= config.epochs:
-                    run_folder.complete(folder, progress.history)
+                    if writes:
+                        run_folder.complete(folder, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
                     )
-        if folder is not None:
+        if folder is not None and writes:
             run_folder.complete(folder, progress.history)
     console.finish(progress.history, _endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
+
+
+def _check_alike(config: Config) -> None:
+    """Find out whether all processes were given the same settings."""
+    first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
+    other = [
+        f"{name} is {theirs!r} in the first process and {ours!r} in process {jax.process_index()}"
+        for name, ours, theirs in differences(config, first)
+    ]
+    if other:
+        raise InputError(f"--distributed: {', '.join(other)}; give every process the same settings")
 
 
 def load_run(folder: Path | str) -> Result:
@@ -156,7 +182,7 @@ def load_run(folder: Path | str) -> Result:
         return abstract_state(
             make_model(config, len(record["classes"])),
             make_optimizer(config, total_steps=1),
-            SingleDeviceSharding(jax.local_devices()[0]),
+            _here(),
         )
 
     restored = None
@@ -181,15 +207,32 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
                 f"{manager.directory}: the run began with {record['data']}, which is now "
                 f"{plan.version}; name another folder with --run"
             )
-        return abstract_state(plan.model, plan.optimizer, plan.place.state)
+        return abstract_state(plan.model, plan.optimizer, _here())
 
     restored = checkpoint.restore(manager, like)
     if restored is None:
         return None, []
     state, record, damaged = restored
     checkpoint.mend(manager, int(state.step), damaged)
-    history = tuple(Epoch(*line) for line in record["history"])
-    return Progress(state, history, Totals(*record["under_way"]), record["seconds"]), damaged
+    return _progress(state, record), damaged
+
+
+def _new(plan: Plan) -> Progress:
+    """Where a run begins."""
+    key = jax.random.fold_in(jax.random.key(plan.config.seed), _INIT)
+    return Progress(learn.init(plan.model, plan.optimizer, key=key))
+
+
+def _share(plan: Plan, progress: Progress) -> Progress:
+    """The first process's progress in every process, on the devices that compute."""
+    record = hosts.from_first(_record(plan, progress))
+    state = hosts.arrays_from_first(progress.state)
+    return _progress(put_tree(state, plan.place.state), record)
+
+
+def _here() -> SingleDeviceSharding:
+    """A device of this process."""
+    return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
@@ -203,6 +246,12 @@ def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
     }
 
 
+def _progress(state: State, record: checkpoint.Record) -> Progress:
+    """What a record says, with its state."""
+    history = tuple(Epoch(*line) for line in record["history"])
+    return Progress(state, history, Totals(*record["under_way"]), record["seconds"])
+
+
 def _facts(
     plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
 ) -> dict[str, str]:
@@ -213,6 +262,8 @@ def _facts(
     both = "both ways, " if config.bidirectional else ""
     devices = list(plan.mesh.devices.flat)
     number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
+    if jax.process_count() > 1:
+        number += f" of {jax.process_count()} processes"
     facts = {
         "jax": f"{jax.__version__} on {number}: {devices[0].device_kind}",
         "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -12,7 +13,8 @@ from typing import Annotated, Any
 import tyro
 
 from rnn_mnist import command
-from rnn_mnist.config import Config
+from rnn_mnist.config import Config, InputError
+from rnn_mnist.files import cache_folder
 
 
 def _arg(metavar: str, default: str) -> Any:
@@ -34,7 +36,28 @@ class Options:
     data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
     devices: Annotated[int | None, _arg("N", "(default: all)")] = None
-    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, a core each."""
+    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, a core each. With
+    several processes, how many of each."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
+    distributed: bool = False
+    """Be one of several processes that train together: those of SLURM, of a TPU pod, or as the
+    next three say. The first alone prints and writes."""
+    coordinator: Annotated[str | None, _arg("HOST:PORT", "(default: from the environment)")] = None
+    """Where the processes meet: the host of process 0, and a port that is free there."""
+    processes: Annotated[int | None, _arg("N", "(default: from the environment)")] = None
+    """How many processes there are."""
+    process_id: Annotated[int | None, _arg("I", "(default: from the environment)")] = None
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would have no effect."""
+        for name in ("coordinator", "processes", "process_id"):
+            if getattr(self, name) is not None and not self.distributed:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag}: only for several processes; add --distributed")
+        if self.devices is not None and self.devices < 1:
+            raise InputError(f"--devices: must be at least 1, not {self.devices}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,18 +68,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options, name = command.parse(Options, given, module="rnn_mnist.train")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import run
+        from rnn_mnist import devices, hosts, run
         from rnn_mnist.console import Console
-        from rnn_mnist.devices import default_cpu_count, split_cpu
 
-        split_cpu(options.devices or default_cpu_count(options.config.batch_size))
-        run.train_run(
-            options.config,
-            Console(quiet=False, began=began),
-            folder=options.run or Path("runs") / name,
-            data_files=options.data_files,
-            devices=options.devices,
-        )
+        if options.compile_cache:
+            devices.keep_compiled(cache_folder() / "compiled")
+        devices.split_cpu(options.devices or devices.default_cpu_count(options.config.batch_size))
+        with contextlib.ExitStack() as stack:
+            if options.distributed:
+                stack.enter_context(
+                    hosts.joined(options.coordinator, options.processes, options.process_id)
+                )
+            run.train_run(
+                options.config,
+                Console(quiet=options.distributed and not hosts.is_first(), began=began),
+                folder=options.run or Path("runs") / name,
+                data_files=options.data_files,
+                devices=options.devices,
+            )
 
     return command.guarded(body)
 

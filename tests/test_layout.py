@@ -21,6 +21,7 @@ ORDER = [
         "prepared",
         "data",
         "devices",
+        "hosts",
         "batches",
         "history",
         "model",

@@ -1,0 +1,103 @@
+"""Several processes that train one run together: two real ones on this machine."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import assert_identical, without_seconds
+
+from rnn_mnist import load_run
+
+COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
+# 90 images a batch are shared out evenly; the 30 of the last one are not.
+FLAGS = ["--epochs", "2", "--batch-size", "90", "--data.train", "train[:9030]"]
+
+
+def start(folder, *flags, each=((), ())):
+    """Start process 0 and process 1."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meet = ["--coordinator", f"localhost:{free.getsockname()[1]}", "--processes", "2"]
+    common = [*COMMAND, "--distributed", *meet, "--devices", "1", *FLAGS, *flags]
+    return [
+        subprocess.Popen(
+            [*common, "--process-id", str(number), *own],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number, own in enumerate(each)
+    ]  # fmt: skip
+
+
+def finish(processes):
+    """Exit code, standard output and standard error of each."""
+    ends = [process.communicate(timeout=120) for process in processes]
+    return [(process.returncode, *end) for process, end in zip(processes, ends, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of one process with two devices."""
+    folder = tmp_path_factory.mktemp("one")
+    command = [*COMMAND, "--devices", "2", *FLAGS, "--run", "whole"]
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    return load_run(folder / "whole")
+
+
+def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole):
+    (code, out, err), other = finish(start(tmp_path))
+    assert (code, err) == (0, "")
+    assert other == (0, "", "")
+    assert re.match(r"jax +\S+ on 2 devices of 2 processes: cpu\n", out)
+    assert out.count("test accuracy") == 4
+    together = load_run(tmp_path / "runs" / "reference")
+    assert_identical(together.state, whole.state)
+    assert without_seconds(together.history) == without_seconds(whole.history)
+
+
+def test_what_one_process_cannot_do_stops_all(tmp_path):
+    (code, out, err), other = finish(start(tmp_path, each=((), ("--seed", "1"))))
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: --distributed: seed is 0 in the first process and 1 in process 1; give every "
+        "process the same settings\n"
+    )
+    assert other == (2, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_one_stops_both_and_they_go_on_together(tmp_path, whole, signalled):
+    processes = start(tmp_path)
+    for line in processes[0].stdout:
+        if "epoch 1/2  batch 100/101" in line:
+            processes[signalled].send_signal(signal.SIGTERM)
+            break
+    (code, _, err), other = finish(processes)
+    assert code == 130
+    assert re.fullmatch(r"stopped and saved at step \d+ of 202; run the same again .*\n", err)
+    assert other == (130, "", "")
+    (code, out, err), other = finish(start(tmp_path))
+    assert (code, err) == (0, "")
+    assert "going on at step" in out
+    assert other == (0, "", "")
+    together = load_run(tmp_path / "runs" / "reference")
+    assert_identical(together.state, whole.state)
+    assert without_seconds(together.history) == without_seconds(whole.history)
+
+
+def test_processes_that_cannot_meet_say_how_they_could(tmp_path):
+    alone = {name: os.environ[name] for name in os.environ if not name.startswith("SLURM")}
+    out = subprocess.run(
+        [*COMMAND, "--distributed"], cwd=tmp_path, capture_output=True, text=True, env=alone
+    )
+    assert (out.returncode, out.stdout) == (2, "")
+    assert out.stderr.startswith("error: --distributed: the environment does not say how")
+    assert out.stderr.endswith(
+        "; give each --coordinator HOST:PORT, --processes N and --process-id I\n"
+    )
+    assert out.stderr.count("\n") == 1
