@@ -49,6 +49,9 @@ def command(tmp_path, monkeypatch, capfd):
         (["--data.name", "mnits"], "data.name: TFDS has no data set 'mnits'; did you mean mnist?"),
         (["--data.train", "tran"], "data.train: split 'tran': not one of train (60,000 images)"),
         (["--data.test", "test[:0]"], "data.test: split 'test[:0]': selects no image"),
+        (["--devices", "0"], "--devices: must be at least 1, not 0"),
+        (["--devices", "9"], "devices: JAX finds 1 cpu device, not 9; choose from 1 to that"),
+        (["--processes", "2"], "--processes: only for several processes; add --distributed"),
         (["--data-files", "nowhere"], "--data-files: nowhere is not a folder"),
     ],
 )
@@ -121,6 +124,50 @@ def test_plain_output_shows_what_the_notebook_shows(command):
     code, out, err = command(*SMALL, "--hidden-size", "64")
     assert (code, out) == (2, "")
     assert "holds a run of another config: hidden_size is 20 there and 64 here" in err
+
+
+COUNT_HITS = """
+import sys, jax
+from rnn_mnist import train
+hits = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: hits.append(event) if event.endswith("compilation_cache/cache_hits") else 0
+)
+code = train.main(sys.argv[1:])
+print("hits", len(hits))
+sys.exit(code)
+"""
+
+
+def test_programs_are_compiled_once_and_kept_for_the_next_start(tmp_path):
+    environment = {**os.environ, "RNN_MNIST_CACHE": str(tmp_path / "cache")}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        del environment[name]
+
+    def start(name, *flags):
+        command = [sys.executable, "-c", COUNT_HITS, *SMALL, "--run", name, *flags]
+        out = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert out.stderr == ""
+        found = sorted((tmp_path / "cache").rglob("*-cache"))
+        return int(re.search(r"hits (\d+)", out.stdout)[1]), found
+
+    hits, found = start("without", "--no-compile-cache")
+    assert (hits, found) == (0, [])
+    hits, found = start("first")
+    assert hits == 0
+    assert {path.name.split("-")[0] for path in found} == {
+        "jit_init", "jit_train_epoch", "jit_evaluate",
+    }  # fmt: skip
+    assert start("second") == (3, found)
+    for path in found:
+        path.write_bytes(path.read_bytes()[:1000])  # As a kill may leave it.
+    assert start("third")[0] == 0
+    ends = [
+        (tmp_path / name / "metrics.csv").read_text() for name in ("without", "second", "third")
+    ]
+    assert len({re.sub(r"\d+\.\d+,(?=[\d.]+\n)", "", end) for end in ends}) == 1
 
 
 def test_help_explains_every_knob_with_its_default(command):

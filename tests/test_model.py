@@ -103,6 +103,35 @@ def test_cell_in_flax_rnn_gives_the_same():
     np.testing.assert_allclose(reverse, wanted, atol=1e-6)
 
 
+def test_bfloat16_is_in_the_products_alone():
+    cell = LSTMCell(16, 24, dtype="bfloat16")
+    rng = np.random.default_rng(0)
+    c, h, x = rng.normal(size=(40, 24)), rng.uniform(-1, 1, (40, 24)), rng.uniform(0, 1, (40, 16))
+    carry = np.float32(c), np.float32(h)
+    params = cell.init(jax.random.key(0), carry, np.float32(x))["params"]
+    (ours_c, ours_h), _ = cell.apply({"params": params}, carry, np.float32(x))
+
+    def rounded(array):
+        return np.asarray(array, np.float32).astype(jnp.bfloat16).astype(np.float64)
+
+    exact = jax.tree.map(np.float64, params)
+    gates = rounded(x) @ rounded(params["weight_ih"]) + rounded(h) @ rounded(params["weight_hh"])
+    gates = rounded(gates) + exact["bias_ih"] + exact["bias_hh"]
+    i, f, g, o = np.split(gates, 4, axis=-1)
+    c = sigmoid(f) * np.float32(c) + sigmoid(i) * np.tanh(g)
+    for ours, theirs in ((ours_c, c), (ours_h, sigmoid(o) * np.tanh(c))):
+        assert ours.dtype == jnp.float32
+        # A sum next to the middle of two bfloat16 numbers may go to the other one.
+        assert (np.abs(ours - theirs) > 1e-6).mean() < 0.02
+    (exact_c, _), _ = LSTMCell(16, 24).apply({"params": params}, carry, np.float32(x))
+    assert 1e-4 < np.abs(ours_c - exact_c).max() < 2e-2
+
+    model, images = RowLSTM(5, dtype="bfloat16"), np.ones((2, 3, 4), np.float32)
+    params = model.init(jax.random.key(0), images)["params"]
+    gradient = jax.grad(lambda params: model.apply({"params": params}, images)[:, 0].sum())(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient))} == {jnp.dtype("float32")}
+
+
 def test_both_biases_get_the_whole_gradient():
     cell = LSTMCell(3, 4)
     params = jax.tree.map(np.float32, random_params(nn.RNN(cell), 1, 2, 3)["cell"])

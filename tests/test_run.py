@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import logging
+import re
 from pathlib import Path
 
 import jax
@@ -167,6 +169,24 @@ def test_an_epoch_moves_nothing_between_host_and_device_unasked():
             jax.jit(lambda x: x + 1)(np.zeros(3))  # The guard is awake.
         progress = list(loop.advance(prepared, programs, loop.Progress(state)))
     assert len(progress[-1].history) == 4
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_ten_epochs_compile_each_function_once(verbose, caplog):
+    size = 6 + verbose  # As no other test has it, for what was compiled stays.
+    config = dataclasses.replace(SMALL, epochs=10, hidden_size=size)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        result = fit(config, verbose=verbose)
+    assert len(result.history) == 11
+    compiled = re.findall(r"Compiling (?:jit\()?(\w+)", caplog.text)
+    assert {"init", "train_epoch", "evaluate"} <= set(compiled)
+    assert len(compiled) == len(set(compiled)), sorted(compiled)
+
+
+def test_bfloat16_trains(undisturbed):
+    result = fit(dataclasses.replace(SMALL, precision="bfloat16"))
+    assert result.history[-1].test_accuracy > 0.3
+    assert result.history[-1].test_loss != undisturbed[0].history[-1].test_loss
 
 
 def test_confidence_interval_is_wilsons():
