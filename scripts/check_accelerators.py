@@ -1,0 +1,105 @@
+"""Compile the training and test programs for TPUs and lower them for CUDA, with neither at hand.
+
+In an environment of its own, since libtpu slows down every start elsewhere:
+
+  python -m venv tpu && tpu/bin/pip install '.[tpu]' && tpu/bin/python scripts/check_accelerators.py
+"""
+
+import argparse
+import os
+import re
+import time
+from collections.abc import Sequence
+
+# Read when JAX and libtpu start: only compile, look for no TPU, ask no server, write no log.
+os.environ.update(
+    JAX_PLATFORMS="cpu",
+    TPU_SKIP_MDS_QUERY="1",
+    TPU_ACCELERATOR_TYPE="v5litepod-4",
+    TPU_WORKER_HOSTNAMES="localhost",
+    TPU_LOG_DIR="disabled",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+)
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from rnn_mnist import Config, learn
+from rnn_mnist.devices import AXIS, make_mesh, make_shardings
+from rnn_mnist.plan import abstract, abstract_state, make_model, make_optimizer
+
+TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x4")
+CONFIGS = (
+    Config(),
+    Config(hidden_size=128, precision="bfloat16"),
+    Config(num_layers=2, bidirectional=True, optimizer="adamw", gradient_clip=1.0),
+)
+
+
+def trace(config: Config, mesh: Mesh | AbstractMesh, *, split: bool):
+    """Training and evaluation of 100 steps on a mesh, traced."""
+    place = make_shardings(mesh, split=split)
+    model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
+    state = abstract_state(model, optimizer, place.state)
+    order = 100, -(-config.batch_size // mesh.size) * mesh.size
+    size = order[0] * order[1] if split else 60000
+    data = (
+        abstract((size, 28, 28), np.uint8, place.images),
+        abstract((size,), np.int32, place.images),
+        abstract(order, np.int32, place.order),
+    )
+    settings = {"model": model, "mesh": mesh, "split": split}
+    yield "train", learn.train_epoch.trace(state, *data, optimizer=optimizer, **settings)
+    yield "test", learn.evaluate.trace(state.params, *data, **settings)
+
+
+def check_tpu(topology: str, config: Config, count: int | None, *, split: bool) -> None:
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
+    for name, traced in trace(config, make_mesh(devices), split=split):
+        began = time.perf_counter()
+        text = traced.lower().compile().as_text()
+        # A CPU's program would have none of a TPU's tiles in its layouts.
+        assert re.search(r":T\(\d+,128\)", text), "this is no TPU's program"
+        reduces = len(re.findall(r" all-reduce(?:-start)?\(", text))
+        assert reduces == (len(devices) > 1), f"{reduces} all-reduces a step"
+        print(
+            f"{topology:<10}{len(devices)} x {devices[0].device_kind:<12}{name:<6}"
+            f"{describe(config, split)}: compiled in {time.perf_counter() - began:.1f} s",
+            flush=True,
+        )
+
+
+def check_cuda(count: int, config: Config, *, split: bool) -> None:
+    mesh = AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
+    for name, traced in trace(config, mesh, split=split):
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert f"num_partitions = {count} " in text
+        calls = set(re.findall(r"custom_call @([\w.$]+)", text))
+        assert not calls, f"calls {calls}, which only some platforms have"
+        assert text.count("stablehlo.all_reduce") == 1, "more than one exchange a step"
+        print(f"{'cuda':<10}{count} x GPU         {name:<6}{describe(config, split)}: lowered")
+
+
+def describe(config: Config, split: bool) -> str:
+    kind = f"{config.num_layers} x {config.hidden_size} {config.precision} {config.optimizer}"
+    return kind + (" streamed" if split else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="such as v5e:2x2")
+    for topology in parser.parse_args(arguments).topologies:
+        check_tpu(topology, CONFIGS[0], 1, split=False)
+        for config in CONFIGS:
+            check_tpu(topology, config, None, split=False)
+        check_tpu(topology, CONFIGS[0], None, split=True)
+    for count in (1, 8):
+        for config in CONFIGS:
+            check_cuda(count, config, split=False)
+        check_cuda(count, CONFIGS[0], split=True)
+
+
+if __name__ == "__main__":
+    main()
