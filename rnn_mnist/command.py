@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
 
@@ -146,6 +146,13 @@ def guarded(body: Callable[[], None]) -> int:
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with a command's exit code."""
+    # Else Python looks through all of JAX for garbage once more, for half a second, only to end.
+    gc.freeze()
+    sys.exit(code)
 
 
 _NO_MEMORY = "error: not enough memory; choose a smaller hidden_size, num_layers or batch_size"

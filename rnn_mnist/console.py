@@ -5,17 +5,73 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import jax
 import numpy as np
 import rich.console
 import rich.progress
 import rich.text
 from numpy.typing import NDArray
 
+from rnn_mnist import run_folder
+from rnn_mnist.config import Config
 from rnn_mnist.history import Epoch, confidence_interval
+from rnn_mnist.loop import Progress
+from rnn_mnist.plan import Plan
 
 REPORT_EVERY = 100
 """Batches between two lines about the loss, as in the notebook."""
+
+
+def facts(
+    plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
+) -> dict[str, str]:
+    """What a run is and where it stands, for the console."""
+    config, done = plan.config, progress.step
+    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
+    layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
+    both = "both ways, " if config.bidirectional else ""
+    products = "" if config.precision == "float32" else f", products in {config.precision}"
+    devices = list(plan.mesh.devices.flat)
+    number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
+    if jax.process_count() > 1:
+        number += f" of {jax.process_count()} processes"
+    said = {
+        "jax": f"{jax.__version__} on {number}: {devices[0].device_kind}",
+        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
+        f"{plan.test_size:,} to test on",
+        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters"
+        + products,
+    }
+    if folder is not None:
+        where = (
+            f"going on at step {done:,} of {config.epochs * plan.steps:,}"
+            if progress.history
+            else "new"
+        )
+        finished = len(progress.history) > config.epochs
+        said["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
+    if damaged:
+        said["note"] = f"damaged and deleted: {name_steps(damaged)}; the one before is used"
+    return said
+
+
+def name_steps(damaged: list[int]) -> str:
+    """Damaged checkpoints in words."""
+    return f"the checkpoint of step {', '.join(f'{step:,}' for step in damaged)}"
+
+
+def endings(config: Config, folder: Path | None) -> dict[str, str]:
+    """Where the files are and what to try next, for the console."""
+    if folder is None:
+        return {}
+    size = 2 * config.hidden_size
+    return {
+        "files": f"{folder}: {', '.join(run_folder.FILES)}",
+        "next": f"python -m rnn_mnist.train {folder}/config.toml --hidden-size {size} "
+        f"--run {folder}-hidden-{size}",
+    }
 
 
 class _Speed(rich.progress.ProgressColumn):

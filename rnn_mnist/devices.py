@@ -50,10 +50,11 @@ def default_cpu_count(batch_size: int) -> int:
 
     With fewer than 8 images each, more devices cost more than they bring.
     """
-    return max(1, min(_cores(), batch_size // 8))
+    return max(1, min(cores(), batch_size // 8))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # A container's share, where there is one.
@@ -78,7 +79,7 @@ def keep_compiled(folder: Path) -> None:
         system += sorted({line for line in lines if line.startswith(kinds)})
     name = hashlib.sha256("\n".join(system).encode()).hexdigest()[:16]
     jax.config.update("jax_compilation_cache_dir", str(folder / f"{version}-{name}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def find_devices(count: int | None = None) -> list[jax.Device]:

@@ -24,7 +24,7 @@ from rnn_mnist.config import (
     read_config,
     to_toml,
 )
-from rnn_mnist.console import REPORT_EVERY, Console
+from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
 from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
@@ -125,7 +125,7 @@ def train_run(
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
                 progress, damaged = _restore(plan, manager)
         progress = _share(plan, progress or _new(plan))
-        console.start(_facts(plan, progress, folder, damaged), plan.steps, config.epochs)
+        console.start(facts(plan, progress, folder, damaged), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             with console.compiling():
@@ -151,7 +151,7 @@ def train_run(
                     )
         if folder is not None and writes:
             run_folder.complete(folder, progress.history)
-    console.finish(progress.history, _endings(config, folder), timed=unfinished)
+    console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
 
 
@@ -193,7 +193,9 @@ def load_run(folder: Path | str) -> Result:
         raise InputError(f"{folder}: nothing has been trained there yet")
     state, record, damaged = restored
     if damaged:
-        warnings.warn(f"{folder}: damaged: {_steps(damaged)}; the one before is used", stacklevel=2)
+        warnings.warn(
+            f"{folder}: damaged: {name_steps(damaged)}; the one before is used", stacklevel=2
+        )
     history = tuple(Epoch(*line) for line in record["history"])
     return Result(state, history, config, tuple(record["classes"]))
 
@@ -250,53 +252,6 @@ def _progress(state: State, record: checkpoint.Record) -> Progress:
     """What a record says, with its state."""
     history = tuple(Epoch(*line) for line in record["history"])
     return Progress(state, history, Totals(*record["under_way"]), record["seconds"])
-
-
-def _facts(
-    plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
-) -> dict[str, str]:
-    """What a run is and where it stands, for the console."""
-    config, done = plan.config, progress.step
-    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
-    layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
-    both = "both ways, " if config.bidirectional else ""
-    devices = list(plan.mesh.devices.flat)
-    number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
-    if jax.process_count() > 1:
-        number += f" of {jax.process_count()} processes"
-    facts = {
-        "jax": f"{jax.__version__} on {number}: {devices[0].device_kind}",
-        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
-        f"{plan.test_size:,} to test on",
-        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters",
-    }
-    if folder is not None:
-        where = (
-            f"going on at step {done:,} of {config.epochs * plan.steps:,}"
-            if progress.history
-            else "new"
-        )
-        finished = len(progress.history) > config.epochs
-        facts["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
-    if damaged:
-        facts["note"] = f"damaged and deleted: {_steps(damaged)}; the one before is used"
-    return facts
-
-
-def _steps(damaged: list[int]) -> str:
-    return f"the checkpoint of step {', '.join(f'{step:,}' for step in damaged)}"
-
-
-def _endings(config: Config, folder: Path | None) -> dict[str, str]:
-    """Where the files are and what to try next, for the console."""
-    if folder is None:
-        return {}
-    size = 2 * config.hidden_size
-    return {
-        "files": f"{folder}: {', '.join(run_folder.FILES)}",
-        "next": f"python -m rnn_mnist.train {folder}/config.toml --hidden-size {size} "
-        f"--run {folder}-hidden-{size}",
-    }
 
 
 @contextlib.contextmanager

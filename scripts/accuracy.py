@@ -1,4 +1,4 @@
-"""Train the reference run for seeds 0 to 4 and print the README's table.
+"""Train the reference run for seeds 0 to 4, on the command's devices; print the README's table.
 
 python scripts/accuracy.py
 """
@@ -10,11 +10,14 @@ import statistics
 import jax
 
 from rnn_mnist import Config, fit
+from rnn_mnist.devices import default_cpu_count, split_cpu
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}\n")
+    split_cpu(default_cpu_count(Config().batch_size))
+    devices = jax.devices()
+    print(f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}\n")
     print("| seed | before training | after 1 epoch | after 10 epochs | test images |")
     print("|---|---|---|---|---|")
     final = []

@@ -32,6 +32,27 @@ def start(folder, *flags, each=((), ())):
     ]  # fmt: skip
 
 
+def start_under_slurm(folder):
+    """The same as SLURM starts them: all alike, told apart by the environment."""
+    job = next(number for number in range(4096) if is_free(65535 - 4095 + number))
+    common = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    return [
+        subprocess.Popen(
+            [*COMMAND, "--distributed", "--devices", "1", *FLAGS],
+            env={**os.environ, **{key: str(value) for key, value in settings.items()}},
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for settings in (
+            common | {"SLURM_PROCID": number, "SLURM_LOCALID": number} for number in range(2)
+        )
+    ]  # fmt: skip
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) != 0
+
+
 def finish(processes):
     """Exit code, standard output and standard error of each."""
     ends = [process.communicate(timeout=120) for process in processes]
@@ -47,8 +68,9 @@ def whole(tmp_path_factory):
     return load_run(folder / "whole")
 
 
-def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole):
-    (code, out, err), other = finish(start(tmp_path))
+@pytest.mark.parametrize("begin", [start, pytest.param(start_under_slurm, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
+    (code, out, err), other = finish(begin(tmp_path))
     assert (code, err) == (0, "")
     assert other == (0, "", "")
     assert re.match(r"jax +\S+ on 2 devices of 2 processes: cpu\n", out)

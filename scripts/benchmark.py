@@ -1,0 +1,327 @@
+"""Measure this program against PyTorch on this machine, side by side, and print tables.
+
+python scripts/benchmark.py [--quick] [--rounds N] [--json]
+
+Needs PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15 minutes.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import io
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnn_mnist import batches, load
+from rnn_mnist.devices import cores
+
+HERE = Path(__file__).parent
+TRAIN, TEST = 60000, 10000
+SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
+
+
+def operations(hidden_size: int) -> tuple[int, int]:
+    """Floating-point operations in the products for an epoch of training, and for a test."""
+    gates = 28 * 2 * 4 * hidden_size  # By 28 rows, a multiplication and an addition, four gates.
+    forward = gates * (28 + hidden_size) + 2 * 10 * hidden_size
+    # Backwards: the weights' gradient takes as many again, the hidden state's what is recurrent.
+    backward = forward + gates * hidden_size + 2 * 10 * hidden_size
+    return TRAIN * (forward + backward), TEST * forward
+
+
+def peak() -> float:
+    """Floating-point operations a second in NumPy's float32 product of large matrices."""
+    a = np.random.default_rng(0).random((3000, 3000), np.float32)
+    best = min(timed(lambda: a @ a) for _ in range(8))
+    return 2 * 3000**3 / best
+
+
+def timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+# ------------------------------------------------------------------ what is measured
+
+
+def ours(
+    hidden_size: int, batch_size: int, devices: int | None = None, parts: int = 1
+) -> dict[str, Callable[[], Any]]:
+    """An epoch, or one of its parts, and a test as the command does them, metrics fetched."""
+    import jax
+
+    from rnn_mnist import Config, init, plan
+    from rnn_mnist.devices import (
+        default_cpu_count,
+        find_devices,
+        make_mesh,
+        put_tree,
+        split_cpu,
+    )
+
+    split_cpu(devices or default_cpu_count(batch_size))
+    config = Config(hidden_size=hidden_size, batch_size=batch_size)
+    prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
+    programs = plan.compile_programs(prepared, most=prepared.steps // parts)
+    state = init(prepared.model, prepared.optimizer, key=jax.random.key(0))
+    now = {"state": put_tree(state, prepared.place.state), "epoch": 0}
+
+    def epoch() -> None:
+        now["epoch"] += 1
+        order = batches.epoch_order(TRAIN, batch_size, seed=0, epoch=now["epoch"])
+        order = order if parts == 1 else order[: programs.train_steps]
+        for part in prepared.train(order, programs.train_steps):
+            now["state"], metrics = programs.train(now["state"], *part)
+            jax.device_get(metrics)
+
+    def test() -> None:
+        order = batches.in_rows(np.arange(TEST), plan.EVALUATION_BATCH)
+        tested = prepared.test(order, programs.test_steps)
+        jax.device_get([programs.test(now["state"].params, *part) for part in tested])
+
+    return {"epoch": epoch, "test": test}
+
+
+def pytorchs(hidden_size: int, batch_size: int, threads: int) -> dict[str, Callable[[], Any]]:
+    """The fastest plain PyTorch: its own LSTM, tensors loaded and scaled beforehand.
+
+    The test goes through the images in batches of whatever size was fastest at first.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    images, labels = {}, {}
+    for split in ("train", "test"):
+        data = load("mnist", split)
+        images[split] = torch.tensor(data.images).float() / 255
+        labels[split] = torch.tensor(data.labels).long()
+    lstm = torch.nn.LSTM(28, hidden_size, batch_first=True)
+    linear = torch.nn.Linear(hidden_size, 10)
+    optimizer = torch.optim.SGD([*lstm.parameters(), *linear.parameters()], lr=0.1)
+
+    def log_probs(x: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(linear(lstm(x)[1][0][0]), 1)
+
+    def epoch() -> None:
+        for index in torch.randperm(TRAIN).split(batch_size):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.nll_loss(
+                log_probs(images["train"][index]), labels["train"][index]
+            )
+            loss.backward()
+            optimizer.step()
+
+    def test(rows: int) -> None:
+        with torch.inference_mode():
+            for x, y in zip(images["test"].split(rows), labels["test"].split(rows), strict=True):
+                result = log_probs(x)
+                torch.nn.functional.nll_loss(result, y, reduction="sum").item()
+                (result.argmax(1) == y).sum().item()
+
+    tests = {size: functools.partial(test, size) for size in (100, 500, 1000, 10000)}
+    for call in tests.values():
+        call()
+    return {"epoch": epoch, "test": tests[min(tests, key=lambda size: timed(tests[size]))]}
+
+
+# ------------------------------------------------------------------ how it is measured
+
+
+def serve(connection: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Be the process of one program: time what is asked for, until told to end."""
+    calls = make(*arguments)
+    for call in calls.values():
+        call()
+    connection.send("ready")
+    while (asked := connection.recv()) is not None:
+        connection.send(timed(calls[asked]))
+
+
+class Program:
+    """A program in a process of its own, so that no other's threads are in its way."""
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.connection.recv()
+
+    def time(self, asked: str) -> float:
+        self.connection.send(asked)
+        return self.connection.recv()
+
+    def end(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def compare(rounds: int, hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
+    """Seconds of epochs and tests, ours and PyTorch's in turn."""
+    most = peak()
+    for hidden_size in hidden_sizes:
+        for batch_size in batch_sizes:
+            programs = {"rnn_mnist": Program(ours, hidden_size, batch_size)}
+            for threads in sorted({cores(), 1}, reverse=True):
+                name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
+                programs[name] = Program(pytorchs, hidden_size, batch_size, threads)
+            for what in ["epoch"] + ["test"] * (batch_size == batch_sizes[-1]):
+                times: dict[str, list[float]] = {name: [] for name in programs}
+                for _ in range(rounds if what == "epoch" else 5 * rounds):
+                    for name, program in programs.items():
+                        times[name].append(program.time(what))
+                title = f"{what}, hidden {hidden_size}"
+                title += f", batch {batch_size}" if what == "epoch" else ""
+                yield row(title, times) | {"limit": operations(hidden_size)[what == "test"] / most}
+            for program in programs.values():
+                program.end()
+
+
+def row(what: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians and spread of seconds, and how many times as long as the first the others take."""
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    mine, *others = medians
+    return {
+        "what": what,
+        "median": medians,
+        "spread": {name: [min(seconds), max(seconds)] for name, seconds in times.items()},
+        "ratio": {name: medians[name] / medians[mine] for name in others},
+    }
+
+
+def run_process(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Wall seconds and peak memory (MB) of a whole process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return time.perf_counter() - began, usage.ru_maxrss / unit
+
+
+def whole_runs(rounds: int, epochs: int) -> Iterator[dict]:
+    """The reference run, from the first start and again, against the notebook's program."""
+    first, repeat, notebook, memory = [], [], [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {"RNN_MNIST_CACHE": f"{folder}/cache"}
+            environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
+            for times in (first, repeat):
+                run = ["-m", "rnn_mnist.train", "--epochs", str(epochs)]
+                run += ["--run", f"{folder}/{len(times)}{times is first}"]
+                wall, megabytes = run_process(run, environment)
+                times.append(wall)
+                memory.append(megabytes)
+        baseline = [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs)]
+        notebook.append(run_process(baseline, {})[0])
+    for what, seconds in (("first", first), ("repeat", repeat)):
+        times = {"rnn_mnist": seconds, "the notebook's program": notebook}
+        yield row(f"{epochs} epochs, {what} start", times) | {"peak_memory_mb": max(memory)}
+
+
+def scaling(hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
+    """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
+    counts = sorted({1, 2, cores()})
+    grid = [(hidden, 100) for hidden in hidden_sizes]
+    grid += [(20, batch) for batch in batch_sizes if batch != 100]
+    for hidden_size, batch_size in grid:
+        steps = -(-TRAIN // batch_size)
+        share = batches.steps_per_part(steps, steps // 20) / steps
+        seconds = {}
+        for devices in counts:
+            program = Program(ours, hidden_size, batch_size, devices, 20)
+            seconds[devices] = min(program.time("epoch") for _ in range(3)) / share
+            program.end()
+        yield {"hidden_size": hidden_size, "batch_size": batch_size, "seconds": seconds}
+
+
+# ------------------------------------------------------------------ what is printed
+
+
+def print_compared(rows: Iterator[dict]) -> Iterator[dict]:
+    """Print rows as they come: seconds with their spread, and ratios to the first program."""
+    for number, r in enumerate(rows):
+        if number == 0:
+            heads = ["median seconds (spread)", *r["median"], *(f"{n}: ratio" for n in r["ratio"])]
+            heads += ["limit"] * ("limit" in r)
+            print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        cells = [r["what"]]
+        for name, median in r["median"].items():
+            low, high = r["spread"][name]
+            cells.append(f"{median:.3g} ({low:.3g} to {high:.3g})")
+        cells += [f"{ratio:.2f}" for ratio in r["ratio"].values()]
+        cells += [f"{r['limit']:.3g}"] if "limit" in r else []
+        print(f"| {' | '.join(cells)} |", flush=True)
+        yield r
+    print()
+
+
+def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
+    for number, r in enumerate(rows):
+        if number == 0:
+            heads = [f"{n} device{'s' * (n > 1)}" for n in r["seconds"]]
+            print(f"| hidden | batch | {' | '.join(heads)} |\n|---|---|{'---|' * len(heads)}")
+        times = " | ".join(f"{seconds:.3g} s" for seconds in r["seconds"].values())
+        print(f"| {r['hidden_size']} | {r['batch_size']} | {times} |", flush=True)
+        yield r
+
+
+def machine() -> dict[str, Any]:
+    kind = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, IndexError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        kind = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+        wide = "AVX-512" if "avx512f" in " ".join(lines) else "no AVX-512"
+        kind = f"{kind} ({wide})"
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")}
+    versions["python"] = platform.python_version()
+    return {"cpu": kind, "cores": cores(), "gflops": peak() / 1e9, **versions}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a look only: few turns and sizes")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    given = parser.parse_args()
+    rounds = 1 if given.quick else given.rounds
+    sizes = ([20], [100]) if given.quick else ([20, 128], [100, 1000])
+    scales = ([20], [100]) if given.quick else SCALES
+    with contextlib.redirect_stdout(io.StringIO() if given.json else sys.stdout):
+        here = machine()
+        print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
+        print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
+        found = {
+            "machine": here,
+            "compared": list(print_compared(compare(rounds, *sizes))),
+            "runs": list(print_compared(whole_runs(*((1, 1) if given.quick else (3, 10))))),
+        }
+        print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")
+        found["scaling"] = list(print_scaling(scaling(*scales)))
+    if given.json:
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
