@@ -22,6 +22,8 @@ from rnn_mnist.config import InputError
 
 AXIS = "batch"
 
+_settings: Any = jax.config  # Whose fields only some versions of JAX declare.
+
 
 class Shardings(NamedTuple):
     """Where on a mesh lies what `learn.train_epoch` and `learn.evaluate` take."""
@@ -40,7 +42,7 @@ def split_cpu(count: int) -> None:
     Too late once JAX has touched its first device: then nothing changes.
     """
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not asked and jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]
+    if not asked and _settings.jax_num_cpu_devices < 0:
         with contextlib.suppress(RuntimeError):  # It has touched one, as in a notebook.
             jax.config.update("jax_num_cpu_devices", count)
 
@@ -69,7 +71,7 @@ def keep_compiled(folder: Path) -> None:
     Every version of jaxlib and kind of CPU has a folder of its own there: programs of another may
     crash.
     """
-    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+    if _settings.jax_compilation_cache_dir is not None:
         return
     version = importlib.metadata.version("jaxlib")
     system = [version, platform.machine(), platform.processor()]
