@@ -65,7 +65,7 @@ def streamed(source: Sequence[Any], place: Shardings, order: Order, steps: int) 
 
     Args:
       source: Random access to TFDS's records, such as a `prepared.Source`.
-      place: Where parts go, with `split`: every device gets its own images, and every process
+      place: Where parts go, with `sharded`: every device gets its own images, and every process
         reads those of its devices.
       order: (S, B), over the records.
       steps: Rows in a part.

@@ -24,9 +24,7 @@ REPORT_EVERY = 100
 """Batches between two lines about the loss, as in the notebook."""
 
 
-def facts(
-    plan: Plan, progress: Progress, folder: Path | None, damaged: list[int]
-) -> dict[str, str]:
+def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str]) -> dict[str, str]:
     """What a run is and where it stands, for the console."""
     config, done = plan.config, progress.step
     size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
@@ -52,8 +50,8 @@ def facts(
         )
         finished = len(progress.history) > config.epochs
         said["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
-    if damaged:
-        said["note"] = f"damaged and deleted: {name_steps(damaged)}; the one before is used"
+    if notes:
+        said["note"] = "; ".join(notes)
     return said
 
 

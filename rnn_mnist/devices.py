@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import os
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,9 +45,10 @@ def split_cpu(count: int) -> None:
 
 
 def default_cpu_count(batch_size: int) -> int:
-    """As how many devices the CPU trains fastest: one for each core this process may use.
+    """As how many devices the CPU trains a small network fastest: one for each core.
 
-    With fewer than 8 images each, more devices cost more than they bring.
+    With fewer than 8 images each, more devices cost more than they bring. Above a hidden size of
+    about 256 it makes no difference: there one device uses all cores by itself.
     """
     return max(1, min(cores(), batch_size // 8))
 
@@ -65,27 +63,10 @@ def cores() -> int:
     return cores
 
 
-def keep_compiled(folder: Path) -> None:
-    """Let JAX keep compiled programs in a folder, unless the user has told it where.
-
-    Every version of jaxlib and kind of CPU has a folder of its own there: programs of another may
-    crash.
-    """
-    if _settings.jax_compilation_cache_dir is not None:
-        return
-    version = importlib.metadata.version("jaxlib")
-    system = [version, platform.machine(), platform.processor()]
-    with contextlib.suppress(OSError):  # Linux tells what the CPU can do.
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        kinds = ("model name", "flags", "Features")
-        system += sorted({line for line in lines if line.startswith(kinds)})
-    name = hashlib.sha256("\n".join(system).encode()).hexdigest()[:16]
-    jax.config.update("jax_compilation_cache_dir", str(folder / f"{version}-{name}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: all, or the first `count` of every process.
+    """The devices to compute on: `count` of every process, or as many as each has.
+
+    Those of a process are neighbours.
 
     Raises:
       InputError: JAX finds none, or not so many.
@@ -98,16 +79,14 @@ def find_devices(count: int | None = None) -> list[jax.Device]:
             f"JAX finds no device to compute on{reason}; unset JAX_PLATFORMS, or install the extra "
             "cuda or tpu"
         ) from None
-    # Those of a process are neighbours, in every process in the same order.
-    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     by_process: dict[int, list[jax.Device]] = {}
-    for device in devices:
+    for device in sorted(devices, key=lambda device: (device.process_index, device.id)):
         by_process.setdefault(device.process_index, []).append(device)
     fewest = min(map(len, by_process.values()))
     if count is not None and not 1 <= count <= fewest:
         found = f"{fewest} {devices[0].platform} device{'s' * (fewest > 1)}"
-        raise InputError(f"devices: JAX finds {found}, not {count}; choose from 1 to that")
-    return [device for own in by_process.values() for device in own[:count]]
+        raise InputError(f"devices: must be from 1 to {fewest}, not {count}: JAX finds {found}")
+    return [device for own in by_process.values() for device in own[: count or fewest]]
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
@@ -115,10 +94,10 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def make_shardings(mesh: Mesh, *, split: bool = False) -> Shardings:
-    """What lies where on a mesh; `split` as `learn.train_epoch` takes it."""
+def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
+    """What lies where on a mesh; `sharded` as `learn.train_epoch` takes it."""
     whole = PartitionSpec()
-    specs = whole, PartitionSpec(AXIS) if split else whole, PartitionSpec(None, AXIS)
+    specs = whole, PartitionSpec(AXIS) if sharded else whole, PartitionSpec(None, AXIS)
     return Shardings(*(NamedSharding(mesh, spec) for spec in specs))
 
 
@@ -149,14 +128,14 @@ def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Arra
     return whole
 
 
-def spread(body: Callable[..., Any], mesh: Mesh | None, *, split: bool) -> Callable[..., Any]:
+def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Any]:
     """Let every device of a mesh run `body(state, images, labels, order)` on its share.
 
     What the body returns must be the same on every device, such as what `add_up` gives.
     """
     if mesh is None:
         return body
-    state, images, order = (sharding.spec for sharding in make_shardings(mesh, split=split))
+    state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)
     # Unchecked, because the check also makes JAX add up the gradient of each parameter by itself.
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=state, check_vma=False)

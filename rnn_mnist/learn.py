@@ -129,7 +129,7 @@ def train_step(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "mesh", "split"), donate_argnames="state"
+    jax.jit, static_argnames=("model", "optimizer", "mesh", "sharded"), donate_argnames="state"
 )
 def train_epoch(
     state: State,
@@ -140,7 +140,7 @@ def train_epoch(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     mesh: Mesh | None = None,
-    split: bool = False,
+    sharded: bool = False,
 ) -> tuple[State, Metrics]:
     """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
 
@@ -153,7 +153,7 @@ def train_epoch(
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
       mesh: From `make_mesh`; one device computes if left out.
-      split: Each device of the mesh holds N / D images of its own, and its B / D columns of the
+      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
         order count from its first; else every device holds all.
 
     Returns:
@@ -173,11 +173,11 @@ def train_epoch(
 
         return jax.lax.scan(step, state, order)
 
-    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, split=split)
+    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
     return run(state, images, labels, order)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mesh", "split"))
+@functools.partial(jax.jit, static_argnames=("model", "mesh", "sharded"))
 def evaluate(
     params: Any,
     images: jax.Array,
@@ -186,7 +186,7 @@ def evaluate(
     *,
     model: nn.Module,
     mesh: Mesh | None = None,
-    split: bool = False,
+    sharded: bool = False,
 ) -> Metrics:
     """Metrics over all images that `order` names, each as often as it is named.
 
@@ -197,7 +197,7 @@ def evaluate(
       order: (S, B) int32, as `train_epoch` takes it.
       model: Flax module that maps images to log-probabilities.
       mesh: As `train_epoch` takes it.
-      split: As `train_epoch` takes it.
+      sharded: As `train_epoch` takes it.
     """
 
     def total(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
@@ -210,7 +210,7 @@ def evaluate(
         metrics, _ = jax.lax.scan(step, zero, order)
         return metrics if mesh is None else add_up(metrics, AXIS)
 
-    run: Callable[..., Metrics] = spread(total, mesh, split=split)
+    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
     return run(params, images, labels, order)
 
 

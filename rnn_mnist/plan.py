@@ -75,7 +75,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     Raises:
       InputError: The data cannot be had.
     """
-    splits, place = {}, make_shardings(mesh, split=_streams(config))
+    splits, place = {}, make_shardings(mesh, sharded=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
             "data.placement: streamed needs grain; install the extra stream "
@@ -148,7 +148,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     streamed = _streams(plan.config)
     place, devices = plan.place, plan.mesh.size
 
-    def split(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
+    def shapes(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
         """Images, labels and order of a call."""
         batch_size += -batch_size % devices
         size = steps * batch_size if streamed else size
@@ -165,18 +165,18 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     state = abstract_state(plan.model, plan.optimizer, place.state)
     train = learn.train_epoch.lower(
         state,
-        *split(plan.train_size, train_steps, plan.batch_size),
+        *shapes(plan.train_size, train_steps, plan.batch_size),
         model=plan.model,
         optimizer=plan.optimizer,
         mesh=plan.mesh,
-        split=streamed,
+        sharded=streamed,
     )
     test = learn.evaluate.lower(
         state.params,
-        *split(plan.test_size, test_steps, EVALUATION_BATCH),
+        *shapes(plan.test_size, test_steps, EVALUATION_BATCH),
         model=plan.model,
         mesh=plan.mesh,
-        split=streamed,
+        sharded=streamed,
     )
     return Programs(train.compile(), test.compile(), train_steps, test_steps)
 

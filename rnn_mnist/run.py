@@ -109,23 +109,25 @@ def train_run(
     folder and uses its console.
     """
     with contextlib.ExitStack() as stack:
-        mesh = make_mesh(find_devices(devices))
-        writes = folder is not None and hosts.is_first()
         with hosts.together():
-            _check_alike(config)
+            mesh = make_mesh(find_devices(devices))
+        writes = folder is not None and hosts.is_first()
+        first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
+        with hosts.together():
+            _check_alike(config, first)
             if folder is not None and writes:
                 run_folder.check(folder, config)
             plan = make_plan(config, mesh, files=data_files)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
-        manager, damaged = None, list[int]()
+        manager, notes = None, list[str]()
         with hosts.together():
             progress = None
             if folder is not None and writes:
                 stack.enter_context(run_folder.claimed(folder, config))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-                progress, damaged = _restore(plan, manager)
+                progress, notes = _restore(plan, manager)
         progress = _share(plan, progress or _new(plan))
-        console.start(facts(plan, progress, folder, damaged), plan.steps, config.epochs)
+        console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             with console.compiling():
@@ -143,21 +145,22 @@ def train_run(
                             checkpoint.save(manager, progress.state, _record(plan, progress))
                             run_folder.write_metrics(folder, progress.history)
                 if stopping and folder is not None and len(progress.history) <= config.epochs:
-                    if writes:
-                        run_folder.complete(folder, progress.history)
+                    with hosts.together():
+                        if writes:
+                            run_folder.complete(folder, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
                     )
-        if folder is not None and writes:
-            run_folder.complete(folder, progress.history)
+        with hosts.together():
+            if folder is not None and writes:
+                run_folder.complete(folder, progress.history)
     console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
 
 
-def _check_alike(config: Config) -> None:
-    """Find out whether all processes were given the same settings."""
-    first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
+def _check_alike(config: Config, first: Config) -> None:
+    """Find out whether this process was given the same settings as the first."""
     other = [
         f"{name} is {theirs!r} in the first process and {ours!r} in process {jax.process_index()}"
         for name, ours, theirs in differences(config, first)
@@ -200,8 +203,8 @@ def load_run(folder: Path | str) -> Result:
     return Result(state, history, config, tuple(record["classes"]))
 
 
-def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
-    """Where the run in a folder stands, if it has begun; and the steps of damaged checkpoints."""
+def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
+    """Where the run in a folder stands, if it has begun; and what there is to note about it."""
 
     def like(record: checkpoint.Record) -> State:
         if record["data"] != plan.version:
@@ -216,7 +219,15 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[int]]:
         return None, []
     state, record, damaged = restored
     checkpoint.mend(manager, int(state.step), damaged)
-    return _progress(state, record), damaged
+    notes, before, now = [], record.get("devices", plan.mesh.size), plan.mesh.size
+    if damaged:
+        notes.append(f"damaged and deleted: {name_steps(damaged)}; the one before is used")
+    if before != now:
+        notes.append(
+            f"saved on {before} device{'s' * (before > 1)}, where sums are rounded otherwise than "
+            f"on {now}"
+        )
+    return _progress(state, record), notes
 
 
 def _new(plan: Plan) -> Progress:
@@ -245,6 +256,7 @@ def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
         "history": [list(epoch) for epoch in progress.history],
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
+        "devices": plan.mesh.size,
     }
 
 

@@ -14,7 +14,6 @@ import tyro
 
 from rnn_mnist import command
 from rnn_mnist.config import Config, InputError
-from rnn_mnist.files import cache_folder
 
 
 def _arg(metavar: str, default: str) -> Any:
@@ -36,8 +35,8 @@ class Options:
     data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
     devices: Annotated[int | None, _arg("N", "(default: all)")] = None
-    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, a core each. With
-    several processes, how many of each."""
+    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, where all is one for
+    each core. With several processes, how many of each."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
     distributed: bool = False
@@ -56,8 +55,15 @@ class Options:
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: only for several processes; add --distributed")
-        if self.devices is not None and self.devices < 1:
-            raise InputError(f"--devices: must be at least 1, not {self.devices}")
+        if self.devices is not None and not 1 <= self.devices <= 1024:
+            raise InputError(f"--devices: must be from 1 to 1024, not {self.devices}")
+        port = (self.coordinator or "HOST:1").rpartition(":")[2]
+        if self.coordinator is not None and (self.coordinator == port or not port.isdigit()):
+            raise InputError(f"--coordinator: must be HOST:PORT, not {self.coordinator!r}")
+        if self.process_id is not None and not 0 <= self.process_id < (self.processes or 2**31):
+            raise InputError(
+                f"--process-id: must be from 0 to below --processes, not {self.process_id}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rnn_mnist.console import Console
 
         if options.compile_cache:
-            devices.keep_compiled(cache_folder() / "compiled")
+            command.keep_compiled()
         devices.split_cpu(options.devices or devices.default_cpu_count(options.config.batch_size))
         with contextlib.ExitStack() as stack:
             if options.distributed:

@@ -291,7 +291,7 @@ def machine() -> dict[str, Any]:
     kind = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        kind = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+        kind = next((line.split(": ")[1] for line in lines if line.startswith("model name")), kind)
         wide = "AVX-512" if "avx512f" in " ".join(lines) else "no AVX-512"
         kind = f"{kind} ({wide})"
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")}

@@ -37,26 +37,26 @@ CONFIGS = (
 )
 
 
-def trace(config: Config, mesh: Mesh | AbstractMesh, *, split: bool):
+def trace(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
     """Training and evaluation of 100 steps on a mesh, traced."""
-    place = make_shardings(mesh, split=split)
+    place = make_shardings(mesh, sharded=sharded)
     model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
     state = abstract_state(model, optimizer, place.state)
     order = 100, -(-config.batch_size // mesh.size) * mesh.size
-    size = order[0] * order[1] if split else 60000
+    size = order[0] * order[1] if sharded else 60000
     data = (
         abstract((size, 28, 28), np.uint8, place.images),
         abstract((size,), np.int32, place.images),
         abstract(order, np.int32, place.order),
     )
-    settings = {"model": model, "mesh": mesh, "split": split}
+    settings = {"model": model, "mesh": mesh, "sharded": sharded}
     yield "train", learn.train_epoch.trace(state, *data, optimizer=optimizer, **settings)
     yield "test", learn.evaluate.trace(state.params, *data, **settings)
 
 
-def check_tpu(topology: str, config: Config, count: int | None, *, split: bool) -> None:
+def check_tpu(topology: str, config: Config, count: int | None, *, sharded: bool) -> None:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
-    for name, traced in trace(config, make_mesh(devices), split=split):
+    for name, traced in trace(config, make_mesh(devices), sharded=sharded):
         began = time.perf_counter()
         text = traced.lower().compile().as_text()
         # A CPU's program would have none of a TPU's tiles in its layouts.
@@ -65,39 +65,39 @@ def check_tpu(topology: str, config: Config, count: int | None, *, split: bool) 
         assert reduces == (len(devices) > 1), f"{reduces} all-reduces a step"
         print(
             f"{topology:<10}{len(devices)} x {devices[0].device_kind:<12}{name:<6}"
-            f"{describe(config, split)}: compiled in {time.perf_counter() - began:.1f} s",
+            f"{describe(config, sharded)}: compiled in {time.perf_counter() - began:.1f} s",
             flush=True,
         )
 
 
-def check_cuda(count: int, config: Config, *, split: bool) -> None:
+def check_cuda(count: int, config: Config, *, sharded: bool) -> None:
     mesh = AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
-    for name, traced in trace(config, mesh, split=split):
+    for name, traced in trace(config, mesh, sharded=sharded):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert f"num_partitions = {count} " in text
         calls = set(re.findall(r"custom_call @([\w.$]+)", text))
         assert not calls, f"calls {calls}, which only some platforms have"
         assert text.count("stablehlo.all_reduce") == 1, "more than one exchange a step"
-        print(f"{'cuda':<10}{count} x GPU         {name:<6}{describe(config, split)}: lowered")
+        print(f"{'cuda':<10}{count} x GPU         {name:<6}{describe(config, sharded)}: lowered")
 
 
-def describe(config: Config, split: bool) -> str:
+def describe(config: Config, sharded: bool) -> str:
     kind = f"{config.num_layers} x {config.hidden_size} {config.precision} {config.optimizer}"
-    return kind + (" streamed" if split else "")
+    return kind + (" streamed" if sharded else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="such as v5e:2x2")
     for topology in parser.parse_args(arguments).topologies:
-        check_tpu(topology, CONFIGS[0], 1, split=False)
+        check_tpu(topology, CONFIGS[0], 1, sharded=False)
         for config in CONFIGS:
-            check_tpu(topology, config, None, split=False)
-        check_tpu(topology, CONFIGS[0], None, split=True)
+            check_tpu(topology, config, None, sharded=False)
+        check_tpu(topology, CONFIGS[0], None, sharded=True)
     for count in (1, 8):
         for config in CONFIGS:
-            check_cuda(count, config, split=False)
-        check_cuda(count, CONFIGS[0], split=True)
+            check_cuda(count, config, sharded=False)
+        check_cuda(count, CONFIGS[0], sharded=True)
 
 
 if __name__ == "__main__":

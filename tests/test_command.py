@@ -49,9 +49,14 @@ def command(tmp_path, monkeypatch, capfd):
         (["--data.name", "mnits"], "data.name: TFDS has no data set 'mnits'; did you mean mnist?"),
         (["--data.train", "tran"], "data.train: split 'tran': not one of train (60,000 images)"),
         (["--data.test", "test[:0]"], "data.test: split 'test[:0]': selects no image"),
-        (["--devices", "0"], "--devices: must be at least 1, not 0"),
-        (["--devices", "9"], "devices: JAX finds 1 cpu device, not 9; choose from 1 to that"),
+        (["--devices", "0"], "--devices: must be from 1 to 1024, not 0"),
+        (["--devices", "9"], "devices: must be from 1 to 1, not 9: JAX finds 1 cpu device"),
         (["--processes", "2"], "--processes: only for several processes; add --distributed"),
+        (["--coordinator", "x", "--distributed"], "--coordinator: must be HOST:PORT, not 'x'"),
+        (
+            ["--distributed", "--processes", "2", "--process-id", "2"],
+            "--process-id: must be from 0 to below --processes, not 2",
+        ),
         (["--data-files", "nowhere"], "--data-files: nowhere is not a folder"),
     ],
 )

@@ -32,41 +32,41 @@ def start():
 
 
 def epochs():
-    """State, metrics and a test for each count, with images on every device and split."""
+    """State, metrics and a test for each count, with images on every device and sharded."""
     train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
     order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
     tests = batches.in_rows(range(1234), 1000)
     for count in COUNTS:
         mesh = make_mesh(find_devices(count))
-        for split in (False, True) if count == 3 else (False,):
-            place = make_shardings(mesh, split=split)
+        for sharded in (False, True) if count == 3 else (False,):
+            place = make_shardings(mesh, sharded=sharded)
             state = jax.device_put(start(), place.state)
-            settings = {"model": MODEL, "mesh": mesh, "split": split}
-            if not split:
+            settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
+            if not sharded:
                 images, labels = (put(a, place.images) for a in (train.images, train.labels))
                 (part,) = batches.resident(images, labels, place, order, len(order))
             else:
                 records = list(zip(train.images, train.labels, strict=True))
                 (part,) = batches.streamed(records, place, order, len(order))
             state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **settings)
-            if not split:
+            if not sharded:
                 images, labels = (put(a, place.images) for a in (test.images, test.labels))
                 (part,) = batches.resident(images, labels, place, tests, 2)
             else:
                 records = list(zip(test.images, test.labels, strict=True))
                 (part,) = batches.streamed(records, place, tests, 2)
             tested = evaluate(state.params, *part, **settings)
-            yield (count, split), jax.device_get((state, metrics, tested))
+            yield (count, sharded), jax.device_get((state, metrics, tested))
 
 
 def child():
     """What the tests compare, on standard output."""
-    with pytest.raises(InputError, match="devices: JAX finds 8 cpu devices, not 9; choose from 1"):
+    with pytest.raises(InputError, match="devices: must be from 1 to 8, not 9: JAX finds 8 cpu"):
         find_devices(9)
     split_cpu(4)  # Too late, and so without effect.
     assert len(find_devices()) == 8
     mesh = make_mesh(find_devices())
-    place = make_shardings(mesh, split=True)
+    place = make_shardings(mesh, sharded=True)
     images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
     whole, own = put(images, place.state), put_own(images, place.images, 8)
     np.testing.assert_array_equal(whole, images)
@@ -110,7 +110,7 @@ def test_any_number_of_devices_gives_what_one_gives(results, alone, count):
     np.testing.assert_allclose(tested.loss, tested1.loss, rtol=1e-5)
 
 
-def test_split_images_give_the_same_bits(results):
+def test_sharded_images_give_the_same_bits(results):
     jax.tree.map(np.testing.assert_array_equal, results[3, False], results[3, True])
 
 

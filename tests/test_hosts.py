@@ -1,5 +1,6 @@
 """Several processes that train one run together: two real ones on this machine."""
 
+import contextlib
 import os
 import re
 import signal
@@ -80,15 +81,48 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
     assert without_seconds(together.history) == without_seconds(whole.history)
 
 
-def test_what_one_process_cannot_do_stops_all(tmp_path):
-    (code, out, err), other = finish(start(tmp_path, each=((), ("--seed", "1"))))
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--seed", "1"),
+            "--distributed: seed is 0 in the first process and 1 in process 1; give every process "
+            "the same settings",
+        ),
+        (("--devices", "2"), "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device"),
+        (("--data-files", "nowhere"), "--data-files: nowhere is not a folder"),
+    ],
+)
+def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):
+    (code, out, err), other = finish(start(tmp_path, each=((), flags)))
     assert (code, out) == (2, "")
-    assert err == (
-        "error: --distributed: seed is 0 in the first process and 1 in process 1; give every "
-        "process the same settings\n"
-    )
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
     assert other == (2, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ["--coordinator", f"localhost:{port}", "--processes", "2", "--process-id", "0"]
+        out = subprocess.run(
+            [*COMMAND, "--distributed", *flags], cwd=tmp_path, capture_output=True, text=True
+        )
+    assert (out.returncode, out.stdout) == (2, "")
+    assert out.stderr.startswith(f"error: --coordinator: port {port} cannot be used here (")
+
+
+def test_a_signal_ends_the_wait_for_the_others(tmp_path):
+    first, second = start(tmp_path)
+    second.kill()
+    while True:  # Until it listens, and so waits in JAX.
+        with contextlib.suppress(OSError):
+            socket.create_connection(("localhost", int(first.args[5].split(":")[1]))).close()
+            break
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) in (-signal.SIGTERM, 130)
+    finish([first, second])
 
 
 @pytest.mark.slow

@@ -211,6 +211,18 @@ def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, n
     assert without_seconds(resumed.history) == without_seconds(whole.history)
 
 
+def test_going_on_with_other_devices_is_said(tmp_path, monkeypatch, undisturbed):
+    folder = tmp_path / "moved"
+    fit_until(folder, monkeypatch, parts=8)
+    command = [*COMMAND, folder / "config.toml", "--run", folder, "--devices", "3"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "note    saved on 1 device, where sums are rounded otherwise than on 3" in out.stdout
+    resumed, (whole, _) = load_run(folder), undisturbed
+    states = jax.tree.leaves(resumed.state), jax.tree.leaves(whole.state)
+    for ours, theirs in zip(*states, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
 def run_whole(folder, *flags):
     """The same command, never stopped."""
     command = [*COMMAND, *flags, "--run", "whole"]
