@@ -19,6 +19,7 @@ from rnn_mnist import (
     load,
     prepared,
 )
+from rnn_mnist.devices import find_devices, make_mesh, make_shardings
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,8 +74,9 @@ def test_streamed_parts_are_the_resident_ones(mnist):
     split = load("mnist", "test")
     records = prepared.Source(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
-    streamed = batches.streamed(records, order, 20)
-    resident = batches.resident(split.images, split.labels, order, 20)
+    place = make_shardings(make_mesh(find_devices()))
+    streamed = batches.streamed(records, place, order, 20)
+    resident = batches.resident(split.images, split.labels, place, order, 20)
     for (images, labels, here), (_, _, part) in zip(streamed, resident, strict=True):
         assert (here >= 0).tolist() == (part >= 0).tolist()
         np.testing.assert_array_equal(images[here[here >= 0]], split.images[part[part >= 0]])
