@@ -89,8 +89,16 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
             "--distributed: seed is 0 in the first process and 1 in process 1; give every process "
             "the same settings",
         ),
-        (("--devices", "2"), "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device"),
-        (("--data-files", "nowhere"), "--data-files: nowhere is not a folder"),
+        pytest.param(
+            ("--devices", "2"),
+            "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("--data-files", "nowhere"),
+            "--data-files: nowhere is not a folder",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):
@@ -113,6 +121,7 @@ def test_a_port_that_is_taken_is_an_error(tmp_path):
     assert out.stderr.startswith(f"error: --coordinator: port {port} cannot be used here (")
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait_for_the_others(tmp_path):
     first, second = start(tmp_path)
     second.kill()

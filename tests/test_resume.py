@@ -186,7 +186,9 @@ def start(folder, *flags):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, number):
     process = start(tmp_path, *FLAGS.split())
     for line in process.stdout:
@@ -211,6 +213,7 @@ def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, n
     assert without_seconds(resumed.history) == without_seconds(whole.history)
 
 
+@pytest.mark.slow
 def test_going_on_with_other_devices_is_said(tmp_path, monkeypatch, undisturbed):
     folder = tmp_path / "moved"
     fit_until(folder, monkeypatch, parts=8)
