@@ -47,7 +47,7 @@ def in_parts(order: Order, steps: int) -> Iterator[Order]:
 
 
 def in_columns(order: Order, devices: int) -> Order:
-    """Fill an order's columns up with -1, so that each device gets as many."""
+    """Fill an order (S, B) up with columns of -1, so that B is a multiple of the devices."""
     return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
 
 

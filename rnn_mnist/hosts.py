@@ -79,8 +79,12 @@ def joined(
         raise SystemExit(code) from None
     # In this one alone: an orderly end would wait for the others.
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        _end(f"another process ended ({reason}); start all again, to go on from what was saved", 1)
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        _end(
+            f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
+            "ended, start all again, to go on from what was saved",
+            1,
+        )
     except Exception:
         traceback.print_exc()
         os._exit(1)
@@ -190,9 +194,9 @@ def any_of(flag: bool) -> bool:
 
 def from_first(record: Any) -> Any:
     """The first process's record, which JSON can hold, in every process."""
-    return (
-        record if jax.process_count() == 1 else json.loads(_gather(json.dumps(record).encode())[0])
-    )
+    if _alone():
+        return record
+    return json.loads(_gather(json.dumps(record).encode())[0])
 
 
 def arrays_from_first(tree: Any) -> Any:

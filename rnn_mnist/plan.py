@@ -146,26 +146,15 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
       most: Steps in a call of `train` at the most; the result of a run does not depend on it.
     """
     streamed = _streams(plan.config)
-    place, devices = plan.place, plan.mesh.size
-
-    def shapes(size: int, steps: int, batch_size: int) -> list[jax.ShapeDtypeStruct]:
-        """Images, labels and order of a call."""
-        batch_size += -batch_size % devices
-        size = steps * batch_size if streamed else size
-        return [
-            abstract((size, 28, 28), np.uint8, place.images),
-            abstract((size,), np.int32, place.images),
-            abstract((steps, batch_size), np.int32, place.order),
-        ]
-
+    data_of = functools.partial(abstract_data, place=plan.place, sharded=streamed)
     # What is streamed comes in parts that leave room on the devices, whoever asks for more.
     most = min(most, STREAMED_STEPS) if streamed else most
     train_steps = batches.steps_per_part(plan.steps, most)
     test_steps = batches.steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    state = abstract_state(plan.model, plan.optimizer, place.state)
+    state = abstract_state(plan.model, plan.optimizer, plan.place.state)
     train = learn.train_epoch.lower(
         state,
-        *shapes(plan.train_size, train_steps, plan.batch_size),
+        *data_of(plan.train_size, train_steps, plan.batch_size),
         model=plan.model,
         optimizer=plan.optimizer,
         mesh=plan.mesh,
@@ -173,7 +162,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     )
     test = learn.evaluate.lower(
         state.params,
-        *shapes(plan.test_size, test_steps, EVALUATION_BATCH),
+        *data_of(plan.test_size, test_steps, EVALUATION_BATCH),
         model=plan.model,
         mesh=plan.mesh,
         sharded=streamed,
@@ -186,12 +175,32 @@ def abstract_state(
 ) -> State:
     """Shapes, dtypes and place of a run's state, without computing one."""
     shapes = jax.eval_shape(lambda: learn.init(model, optimizer, key=jax.random.key(0)))
-    placed: State = jax.tree.map(lambda x: abstract(x.shape, x.dtype, place), shapes)
+    placed: State = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, place), shapes)
     return placed
 
 
-def abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeDtypeStruct:
-    """An array's shape, dtype and place."""
+def abstract_data(
+    size: int, steps: int, batch_size: int, *, place: Shardings, sharded: bool
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Images (N, 28, 28), labels (N,) and order (S, B) of a call, without any.
+
+    Args:
+      size: Images in the data set.
+      steps: S.
+      batch_size: Images in a batch; B is the next multiple of the devices.
+      place: Where they lie.
+      sharded: As `learn.train_epoch` takes it; N is then S * B, else `size`.
+    """
+    batch_size += -batch_size % place.order.mesh.size
+    size = steps * batch_size if sharded else size
+    return (
+        _abstract((size, 28, 28), np.uint8, place.images),
+        _abstract((size,), np.int32, place.images),
+        _abstract((steps, batch_size), np.int32, place.order),
+    )
+
+
+def _abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
 

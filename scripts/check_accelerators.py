@@ -21,13 +21,12 @@ os.environ.update(
     ALLOW_MULTIPLE_LIBTPU_LOAD="1",
 )
 
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from rnn_mnist import Config, learn
 from rnn_mnist.devices import AXIS, make_mesh, make_shardings
-from rnn_mnist.plan import abstract, abstract_state, make_model, make_optimizer
+from rnn_mnist.plan import abstract_data, abstract_state, make_model, make_optimizer
 
 TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x4")
 CONFIGS = (
@@ -42,13 +41,7 @@ def trace(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
     place = make_shardings(mesh, sharded=sharded)
     model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
     state = abstract_state(model, optimizer, place.state)
-    order = 100, -(-config.batch_size // mesh.size) * mesh.size
-    size = order[0] * order[1] if sharded else 60000
-    data = (
-        abstract((size, 28, 28), np.uint8, place.images),
-        abstract((size,), np.int32, place.images),
-        abstract(order, np.int32, place.order),
-    )
+    data = abstract_data(60000, 100, config.batch_size, place=place, sharded=sharded)
     settings = {"model": model, "mesh": mesh, "sharded": sharded}
     yield "train", learn.train_epoch.trace(state, *data, optimizer=optimizer, **settings)
     yield "test", learn.evaluate.trace(state.params, *data, **settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from notebook_baseline import LSTMnist
 
 from rnn_mnist import batches, data
 
@@ -21,20 +22,6 @@ from rnn_mnist import batches, data
 # within 2e-6.
 SEED = 8
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden.npz"
-
-
-class LSTMnist(torch.nn.Module):
-    """The classroom notebook's network; returns logits, whose log-softmax is its output."""
-
-    def __init__(self, hidden_size: int = 20) -> None:
-        super().__init__()
-        self.lstm = torch.nn.LSTM(28, hidden_size, batch_first=True)
-        self.hidden2digits = torch.nn.Linear(hidden_size, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 28, 28) -> logits (B, 10)."""
-        _, (hidden, _) = self.lstm(images)
-        return self.hidden2digits(hidden[-1])
 
 
 def main() -> None:

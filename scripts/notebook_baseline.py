@@ -30,15 +30,18 @@ class Digits(Dataset):
         return tensor.contiguous().to(torch.float32).div(255), int(self.labels[index])
 
 
-class Classifier(torch.nn.Module):
-    def __init__(self):
+class LSTMnist(torch.nn.Module):
+    """The classroom notebook's network; returns logits, whose log-softmax is its output."""
+
+    def __init__(self, hidden_size: int = 20) -> None:
         super().__init__()
-        self.lstm = torch.nn.LSTM(28, 20, batch_first=True)
-        self.hidden2digits = torch.nn.Linear(20, 10)
+        self.lstm = torch.nn.LSTM(28, hidden_size, batch_first=True)
+        self.hidden2digits = torch.nn.Linear(hidden_size, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 28, 28) -> logits (B, 10)."""
         _, (hidden, _) = self.lstm(images)
-        return torch.log_softmax(self.hidden2digits(hidden[-1]), dim=1)
+        return self.hidden2digits(hidden[-1])
 
 
 def main() -> None:
@@ -48,14 +51,14 @@ def main() -> None:
     torch.manual_seed(0)
     train_loader = DataLoader(Digits("train"), batch_size=100, shuffle=True)
     test_loader = DataLoader(Digits("test"), batch_size=100)
-    model, loss_function = Classifier(), torch.nn.NLLLoss()
+    model, loss_function = LSTMnist(), torch.nn.NLLLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(1, epochs + 1):
         model.train()
         running = 0.0
         for batch, (images, labels) in enumerate(train_loader, 1):
             optimizer.zero_grad()
-            loss = loss_function(model(images.squeeze(1)), labels)
+            loss = loss_function(torch.log_softmax(model(images.squeeze(1)), dim=1), labels)
             loss.backward()
             optimizer.step()
             running += loss.item()
