@@ -72,6 +72,9 @@ class Config:
     """Largest norm of the whole gradient; 0 leaves it as it is."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the LSTM's products; parameters, sums and all else stay float32."""
+    kernel: Literal["auto", "native", "scan"] = "auto"
+    """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
+    the first where it can be had. Other devices always scan."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 

@@ -41,6 +41,7 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
         f"{plan.test_size:,} to test on",
         "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters"
         + products,
+        "kernel": plan.kernel,
     }
     if folder is not None:
         where = (

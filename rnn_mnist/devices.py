@@ -44,15 +44,6 @@ def split_cpu(count: int) -> None:
             jax.config.update("jax_num_cpu_devices", count)
 
 
-def default_cpu_count(batch_size: int) -> int:
-    """As how many devices the CPU trains a small network fastest: one for each core.
-
-    With fewer than 8 images each, more devices cost more than they bring. Above a hidden size of
-    about 256 it makes no difference: there one device uses all cores by itself.
-    """
-    return max(1, min(cores(), batch_size // 8))
-
-
 def cores() -> int:
     """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
@@ -101,6 +92,11 @@ def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
     return Shardings(*(NamedSharding(mesh, spec) for spec in specs))
 
 
+def axis_of(mesh: Mesh | None) -> str | None:
+    """The axis over which a mesh's devices share batches; none where there is only one."""
+    return AXIS if mesh is not None and mesh.size > 1 else None
+
+
 def put(array: NDArray[Any], sharding: NamedSharding) -> jax.Array:
     """Put an array that every process has onto the devices of this process."""
     # At such an address the devices of a CPU share the array; anywhere else each copies it.
@@ -133,7 +129,7 @@ def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Cal
 
     What the body returns must be the same on every device, such as what `add_up` gives.
     """
-    if mesh is None:
+    if mesh is None or axis_of(mesh) is None:
         return body
     state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)

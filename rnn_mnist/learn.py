@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from rnn_mnist.devices import AXIS, add_up, spread
+from rnn_mnist.devices import add_up, axis_of, spread
 
 
 class State(NamedTuple):
@@ -167,7 +167,7 @@ def train_epoch(
             x, y, mask = _gather(images, labels, batch)
             stepped: tuple[State, Metrics]
             stepped = train_step(
-                state, x, y, mask, model=model, optimizer=optimizer, axis_name=mesh and AXIS
+                state, x, y, mask, model=model, optimizer=optimizer, axis_name=axis_of(mesh)
             )
             return stepped
 
@@ -208,7 +208,8 @@ def evaluate(
 
         zero = Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
         metrics, _ = jax.lax.scan(step, zero, order)
-        return metrics if mesh is None else add_up(metrics, AXIS)
+        axis_name = axis_of(mesh)
+        return metrics if axis_name is None else add_up(metrics, axis_name)
 
     run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
     return run(params, images, labels, order)

@@ -6,14 +6,19 @@ C classes.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from rnn_mnist import kernels
+
+Kernel = Literal["auto", "native", "scan"]
 Carry = tuple[jax.Array, jax.Array]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
@@ -97,6 +102,102 @@ class LSTMCell(nn.RNNCellBase):
         """How many trailing axes of the inputs are features."""
         return 1
 
+    @property
+    def weights(self) -> dict[str, jax.Array]:
+        """The parameters, as `lstm` takes them."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return {name: getattr(self, name) for name in names}
+
+
+def lstm(
+    params: Mapping[str, jax.Array],
+    inputs: jax.Array,
+    carry: Carry,
+    *,
+    reverse: bool = False,
+    sequence: bool = True,
+    dtype: DTypeLike = "float32",
+    kernel: Kernel = "auto",
+) -> tuple[jax.Array, Carry]:
+    """Read whole sequences with the step that `LSTMCell` takes.
+
+    On a CPU the compiled kernel does it, several times faster, where it was built and `dtype` is
+    float32; anywhere else a scan over the cell does. They differ by rounding alone.
+
+    Args:
+      params: `LSTMCell`'s: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,).
+      inputs: (B, T, F).
+      carry: (c, h) before the first step, each (B, H).
+      reverse: Read from the last step to the first.
+      sequence: Give the hidden states of all steps.
+      dtype: As in `LSTMCell`.
+      kernel: As `choose_kernel` takes it.
+
+    Returns:
+      Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
+
+    Raises:
+      ValueError: The native kernel is asked for, and cannot be had.
+
+    Example:
+      >>> cell = LSTMCell(input_size=28, hidden_size=20)
+      >>> rows = jnp.ones((100, 28, 28))  # (B, T, F)
+      >>> carry = cell.initialize_carry(None, (100, 28))
+      >>> params = cell.init(jax.random.key(0), carry, rows[:, 0])["params"]
+      >>> hidden, (c, h) = lstm(params, rows, carry)
+      >>> hidden.shape, h.shape
+      ((100, 28, 20), (100, 20))
+    """
+
+    def scanned(params: Any, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
+        size = carry[1].shape[-1]
+        cell = LSTMCell(inputs.shape[-1], size, dtype, parent=None)
+        scan = nn.scan(
+            LSTMCell.__call__,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            reverse=reverse,
+        )
+        carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs.swapaxes(0, 1))
+        nothing = jnp.zeros((inputs.shape[0], 0, size), hidden.dtype)
+        return hidden.swapaxes(0, 1) if sequence else nothing, carry
+
+    # Of other types, or a mixture, the cell knows what to make.
+    one_type = {x.dtype for x in jax.tree.leaves((params, inputs, carry))} in _NATIVE_TYPES
+    if choose_kernel(kernel, dtype) == "scan" or not one_type:
+        return scanned(params, inputs, carry)
+    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
+    read: tuple[jax.Array, Carry]
+    read = jax.lax.platform_dependent(dict(params), inputs, carry, cpu=native, default=scanned)
+    return read
+
+
+_NATIVE_TYPES = ({jnp.dtype("float32")}, {jnp.dtype("float64")})
+
+
+def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]:
+    """What computes an LSTM on a CPU.
+
+    Args:
+      kernel: `native`, the compiled kernel; `scan`, XLA's scan over `LSTMCell`; or `auto`, the
+        first where it can be had.
+      dtype: Of the products: the kernel's are float32.
+
+    Raises:
+      ValueError: `native` cannot be had; one line says why.
+    """
+    if kernel == "scan" or (kernel == "auto" and jnp.dtype(dtype) != "float32"):
+        return "scan"
+    try:
+        if jnp.dtype(dtype) != "float32":
+            raise ImportError(f"it computes in float32, not in {jnp.dtype(dtype).name}")
+        kernels.load()
+    except ImportError as error:
+        if kernel == "native":
+            raise ValueError(f"the native kernel cannot be used: {error}") from None
+        return "scan"
+    return "native"
+
 
 class RowLSTM(nn.Module):
     """Images -> log-probabilities: `torch.nn.LSTM`, `torch.nn.Linear` and log-softmax.
@@ -113,6 +214,8 @@ class RowLSTM(nn.Module):
     num_classes: int = 10
     dtype: DTypeLike = "float32"
     """Type in which the LSTM's products are computed, as in `LSTMCell`."""
+    kernel: Kernel = "auto"
+    """What computes the LSTM on a CPU, as `choose_kernel` takes it."""
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -130,14 +233,23 @@ class RowLSTM(nn.Module):
         """
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
-        inputs = images.swapaxes(0, 1)  # (T, B, F)
+        inputs, batch = images, images.shape[0]
         for layer in range(self.num_layers):
             readings = []
             for suffix in ("", "_reverse") if self.bidirectional else ("",):
                 name = f"lstm_l{layer}{suffix}"
                 cell = LSTMCell(inputs.shape[-1], self.hidden_size, self.dtype, name=name)
-                readings.append(_read(cell, inputs, reverse=bool(suffix)))
-            inputs = jnp.concatenate([hidden for hidden, _ in readings], axis=-1)  # (T, B, H or 2H)
+                hidden, (_, h) = lstm(
+                    cell.weights,
+                    inputs,
+                    cell.initialize_carry(None, (batch, cell.input_size)),
+                    reverse=bool(suffix),
+                    sequence=layer < self.num_layers - 1,
+                    dtype=self.dtype,
+                    kernel=self.kernel,
+                )
+                readings.append((hidden, h))
+            inputs = jnp.concatenate([hidden for hidden, _ in readings], axis=-1)  # (B, T, H or 2H)
         last = jnp.concatenate([h for _, h in readings], axis=-1)  # (B, H or 2H)
         init = uniform(last.shape[-1])
         logits = nn.Dense(
@@ -148,16 +260,3 @@ class RowLSTM(nn.Module):
             name="hidden2digits",
         )(last)  # (B, C)
         return nn.log_softmax(logits)
-
-
-def _read(cell: LSTMCell, inputs: jax.Array, *, reverse: bool) -> tuple[jax.Array, jax.Array]:
-    """Run a cell over inputs (T, B, F) -> hidden states (T, B, H) and the last one (B, H)."""
-    scan = nn.scan(
-        LSTMCell.__call__,
-        variable_broadcast="params",
-        split_rngs={"params": False},
-        reverse=reverse,
-    )
-    carry = cell.initialize_carry(None, inputs.shape[1:])
-    (_, last), hidden = scan(cell, carry, inputs)
-    return hidden, last

@@ -14,11 +14,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
-from rnn_mnist import batches, catalogue, data, learn, optimizers, prepared
+from rnn_mnist import batches, catalogue, data, kernels, learn, optimizers, prepared
 from rnn_mnist.config import Config, InputError
-from rnn_mnist.devices import Shardings, make_shardings, put
+from rnn_mnist.devices import Shardings, cores, make_shardings, put
 from rnn_mnist.learn import Metrics, State
-from rnn_mnist.model import RowLSTM
+from rnn_mnist.model import RowLSTM, choose_kernel
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
@@ -30,6 +30,8 @@ class Plan(NamedTuple):
 
     config: Config
     model: RowLSTM
+    kernel: str
+    """What computes the LSTM, in words."""
     optimizer: optax.GradientTransformation
     mesh: Mesh
     """The devices that compute."""
@@ -69,12 +71,25 @@ class Programs(NamedTuple):
     """Steps in each call of `test`."""
 
 
+def default_cpu_count(config: Config) -> int:
+    """As how many devices the CPU trains a config's network fastest.
+
+    The native kernel has threads of its own. XLA's scan takes a device for each core; with fewer
+    than 8 images each, more of them cost more than they bring.
+    """
+    with contextlib.suppress(ValueError):
+        if choose_kernel(config.kernel, config.precision) == "native":
+            return 1
+    return max(1, min(cores(), config.batch_size // 8))
+
+
 def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     """Load a config's data onto a mesh and build what trains on them.
 
     Raises:
       InputError: The data cannot be had.
     """
+    kernel = _name_kernel(config, mesh)
     splits, place = {}, make_shardings(mesh, sharded=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
@@ -105,6 +120,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     return Plan(
         config,
         model,
+        kernel,
         optimizer,
         mesh,
         place,
@@ -121,7 +137,12 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
 def make_model(config: Config, num_classes: int) -> RowLSTM:
     """The network that a config asks for."""
     return RowLSTM(
-        config.hidden_size, config.num_layers, config.bidirectional, num_classes, config.precision
+        config.hidden_size,
+        config.num_layers,
+        config.bidirectional,
+        num_classes,
+        config.precision,
+        config.kernel,
     )
 
 
@@ -198,6 +219,25 @@ def abstract_data(
         _abstract((size,), np.int32, place.images),
         _abstract((steps, batch_size), np.int32, place.order),
     )
+
+
+def _name_kernel(config: Config, mesh: Mesh) -> str:
+    """What computes the LSTM on a mesh, in words."""
+    platform = mesh.devices.flat[0].platform
+    if platform != "cpu":
+        if config.kernel == "native":
+            raise InputError(f"kernel: native is for CPUs, not {platform}; choose auto or scan")
+        return "scan"
+    try:
+        if choose_kernel(config.kernel, config.precision) == "native":
+            return f"native, for {kernels.load()}"
+        if config.kernel == "auto":
+            choose_kernel("native", config.precision)
+    except ValueError as error:
+        if config.kernel == "native":
+            raise InputError(f"kernel: {error}; choose auto or scan") from None
+        return f"scan; {error}"
+    return "scan"
 
 
 def _abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeDtypeStruct:

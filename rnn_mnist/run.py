@@ -219,7 +219,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
         return None, []
     state, record, damaged = restored
     checkpoint.mend(manager, int(state.step), damaged)
-    notes, before, now = [], record.get("devices", plan.mesh.size), plan.mesh.size
+    notes, before, now = list[str](), record.get("devices", plan.mesh.size), plan.mesh.size
     if damaged:
         notes.append(f"damaged and deleted: {name_steps(damaged)}; the one before is used")
     if before != now:
@@ -227,6 +227,8 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
             f"saved on {before} device{'s' * (before > 1)}, where sums are rounded otherwise than "
             f"on {now}"
         )
+    if (kernel := record.get("kernel", plan.kernel)) != plan.kernel:
+        notes.append(f"saved with kernel {kernel}, whose sums are rounded otherwise")
     return _progress(state, record), notes
 
 
@@ -257,6 +259,7 @@ def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
         "devices": plan.mesh.size,
+        "kernel": plan.kernel,
     }
 
 

@@ -36,7 +36,7 @@ class Options:
     """Where the data set's original files lie, to read them instead of downloading."""
     devices: Annotated[int | None, _arg("N", "(default: all)")] = None
     """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, where all is one for
-    each core. With several processes, how many of each."""
+    each core, or just one for the native kernel. With several processes, how many of each."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
     distributed: bool = False
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options, name = command.parse(Options, given, module="rnn_mnist.train")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, run
+        from rnn_mnist import devices, hosts, plan, run
         from rnn_mnist.console import Console
 
         if options.compile_cache:
             command.keep_compiled()
-        devices.split_cpu(options.devices or devices.default_cpu_count(options.config.batch_size))
+        devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
         with contextlib.ExitStack() as stack:
             if options.distributed:
                 stack.enter_context(

@@ -10,12 +10,13 @@ import statistics
 import jax
 
 from rnn_mnist import Config, fit
-from rnn_mnist.devices import default_cpu_count, split_cpu
+from rnn_mnist.devices import split_cpu
+from rnn_mnist.plan import default_cpu_count
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    split_cpu(default_cpu_count(Config().batch_size))
+    split_cpu(default_cpu_count(Config()))
     devices = jax.devices()
     print(f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}\n")
     print("| seed | before training | after 1 epoch | after 10 epochs | test images |")

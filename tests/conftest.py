@@ -52,6 +52,32 @@ def from_torch(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     return params
 
 
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(
+    params: Mapping[str, Any], inputs: Any, carry: Any = None, *, reverse: bool = False
+) -> tuple[Any, tuple[Any, Any]]:
+    """A loop over rows (B, T, F) in float64, by PyTorch's definition.
+
+    Returns:
+      Hidden states (B, T, H), and the last carry (c, h).
+    """
+    batch, steps, _ = inputs.shape
+    size = len(params["weight_hh"])
+    c, h = np.zeros((2, batch, size)) if carry is None else carry
+    hidden = np.zeros((batch, steps, size))
+    for t in reversed(range(steps)) if reverse else range(steps):
+        gates = inputs[:, t] @ params["weight_ih"] + params["bias_ih"]
+        gates = gates + h @ params["weight_hh"] + params["bias_hh"]
+        i, f, g, o = np.split(gates, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        hidden[:, t] = h
+    return hidden, (c, h)
+
+
 SMALL = Config(
     epochs=3,
     batch_size=16,

@@ -95,36 +95,35 @@ def test_plain_output_shows_what_the_notebook_shows(command):
     assert lines[1] == (
         "data    mnist:3.0.1, shipped with rnn_mnist: 25,000 images to train on, 500 to test on"
     )
-    assert lines[2:4] == [
-        "model   LSTM with hidden size 20, 4,210 parameters",
-        "run     runs/reference, new",
-    ]
+    assert lines[2] == "model   LSTM with hidden size 20, 4,210 parameters"
+    assert re.fullmatch(r"kernel  (native, for \w+|scan; the native kernel cannot .*)", lines[3])
+    assert lines[4] == "run     runs/reference, new"
     assert re.fullmatch(
-        r"untrained  test accuracy +\d+\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[5]
+        r"untrained  test accuracy +\d+\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[6]
     )
-    assert re.fullmatch(r"epoch 1/1  batch 100/250  loss \d\.\d{4}", lines[6])
-    assert re.fullmatch(r"epoch 1/1  batch 200/250  loss \d\.\d{4}", lines[7])
+    assert re.fullmatch(r"epoch 1/1  batch 100/250  loss \d\.\d{4}", lines[7])
+    assert re.fullmatch(r"epoch 1/1  batch 200/250  loss \d\.\d{4}", lines[8])
     assert re.fullmatch(
-        r"epoch 1/1  test accuracy \d\d\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[8]
+        r"epoch 1/1  test accuracy \d\d\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[9]
     )
     assert re.match(
-        r"result  test accuracy .* % \(95 % confidence: .*\), \d+ of 500 images", lines[10]
+        r"result  test accuracy .* % \(95 % confidence: .*\), \d+ of 500 images", lines[11]
     )
     parts = re.fullmatch(
-        r"time    (\S+) s: start-up (\S+), compile (\S+), train and test (\S+)", lines[11]
+        r"time    (\S+) s: start-up (\S+), compile (\S+), train and test (\S+)", lines[12]
     )
     whole, *split = (float(number) for number in parts.groups())
     assert abs(whole - sum(split)) < 0.21
-    assert lines[12] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
-    assert lines[13].startswith(
+    assert lines[13] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
+    assert lines[14].startswith(
         "next    python -m rnn_mnist.train runs/reference/config.toml --hidden-size 40 "
     )
-    assert len(lines) == 14
+    assert len(lines) == 15
 
     code, out, err = command(*SMALL)
     assert (code, err) == (0, "")
     assert "run     runs/reference, finished already: nothing to do" in out
-    assert lines[10] in out
+    assert lines[11] in out
 
     code, out, err = command(*SMALL, "--hidden-size", "64")
     assert (code, out) == (2, "")

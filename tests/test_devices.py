@@ -1,5 +1,6 @@
 """One, two, three and eight devices against one: the CPU split up, in a process of its own."""
 
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -9,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from rnn_mnist import InputError, RowLSTM, batches, evaluate, init, load, train_epoch
+from rnn_mnist import Config, InputError, RowLSTM, batches, evaluate, init, load, train_epoch
 from rnn_mnist.devices import (
-    default_cpu_count,
     find_devices,
     make_mesh,
     make_shardings,
@@ -20,6 +20,7 @@ from rnn_mnist.devices import (
     split_cpu,
 )
 from rnn_mnist.optimizers import make_optimizer
+from rnn_mnist.plan import default_cpu_count
 
 COUNTS = (1, 2, 3, 8)
 MODEL, OPTIMIZER = RowLSTM(20), make_optimizer("sgd", 0.1)
@@ -116,9 +117,11 @@ def test_sharded_images_give_the_same_bits(results):
 
 def test_the_default_is_a_core_each_with_8_images_at_least(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
-    cores = default_cpu_count(10**6)
+    scan = Config(batch_size=10**6, kernel="scan")
+    cores = default_cpu_count(scan)
     assert 1 <= cores <= 64  # Fewer where a container has less.
-    assert [default_cpu_count(size) for size in (1, 8, 16)] == [1, 1, min(2, cores)]
+    counts = [default_cpu_count(dataclasses.replace(scan, batch_size=b)) for b in (1, 8, 16)]
+    assert counts == [1, 1, min(2, cores)]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ ORDER = [
         "hosts",
         "batches",
         "history",
+        "kernels",
         "model",
         "optimizers",
         "learn",
@@ -33,7 +34,9 @@ ORDER = [
 
 
 def trees():
-    return {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
+    files = [*PACKAGE.glob("*.py"), PACKAGE / "kernels" / "__init__.py"]
+    names = ["kernels" if path.parent != PACKAGE else path.stem for path in files]
+    return {name: ast.parse(path.read_text()) for name, path in zip(names, files, strict=True)}
 
 
 def imported(tree):

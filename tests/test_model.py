@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import from_torch
+from conftest import from_torch, numpy_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.model import uniform
@@ -18,34 +18,15 @@ def random_params(module, *shape, seed=0):
     return jax.tree.map(lambda x: rng.normal(0.02, 0.4, x.shape), shapes)
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def numpy_lstm(params, inputs, order):
-    """A loop over rows (B, T, F) in float64, by PyTorch's definition; hidden states (B, T, H)."""
-    batch, steps, _ = inputs.shape
-    size = len(params["weight_hh"])
-    h, c, hidden = np.zeros((batch, size)), np.zeros((batch, size)), np.zeros((batch, steps, size))
-    for t in order:
-        gates = inputs[:, t] @ params["weight_ih"] + params["bias_ih"]
-        gates = gates + h @ params["weight_hh"] + params["bias_hh"]
-        i, f, g, o = np.split(gates, 4, axis=-1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        hidden[:, t] = h
-    return hidden, h
-
-
 def numpy_row_lstm(params, images, num_layers, bidirectional):
     """The whole network in float64 -> log-probabilities (B, C)."""
-    inputs, steps = images, range(images.shape[1])
+    inputs = images
     for layer in range(num_layers):
-        read = [numpy_lstm(params[f"lstm_l{layer}"], inputs, steps)]
+        read = [numpy_lstm(params[f"lstm_l{layer}"], inputs)]
         if bidirectional:
-            read.append(numpy_lstm(params[f"lstm_l{layer}_reverse"], inputs, reversed(steps)))
+            read.append(numpy_lstm(params[f"lstm_l{layer}_reverse"], inputs, reverse=True))
         inputs = np.concatenate([hidden for hidden, _ in read], axis=-1)
-    last = np.concatenate([h for _, h in read], axis=-1)
+    last = np.concatenate([h for _, (_, h) in read], axis=-1)
     logits = last @ params["hidden2digits"]["kernel"] + params["hidden2digits"]["bias"]
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
@@ -94,12 +75,12 @@ def test_cell_in_flax_rnn_gives_the_same():
     params = jax.tree.map(np.float32, random_params(nn.RNN(cell), 1, 5, 9)["cell"])
     inputs = np.random.default_rng(1).normal(size=(4, 5, 9)).astype(np.float32)
     hidden = nn.RNN(cell).apply({"params": {"cell": params}}, inputs)
-    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, range(5))
+    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs)
     np.testing.assert_allclose(hidden, wanted, atol=1e-6)
     reverse = nn.RNN(cell, reverse=True, keep_order=True).apply(
         {"params": {"cell": params}}, inputs
     )
-    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, reversed(range(5)))
+    wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, reverse=True)
     np.testing.assert_allclose(reverse, wanted, atol=1e-6)
 
 

@@ -1,0 +1,134 @@
+"""The LSTM of `lstm.cc` for CPUs, as a JAX function with a gradient.
+
+Shapes are written with B rows in a batch, T steps of F features and H hidden units.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+Carry = tuple[jax.Array, jax.Array]
+
+_FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
+_LIBRARIES = ".so", ".dylib", ".dll"
+_VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
+
+
+@functools.cache
+def load() -> str:
+    """Load the compiled kernel and make it known to JAX.
+
+    Returns:
+      The instruction set that it uses: avx512, avx2 or baseline. The environment's
+      RNN_MNIST_LSTM_LEVEL names a lower one than the processor's best.
+
+    Raises:
+      ImportError: It was not built, or this JAX does not take it; one line says which.
+    """
+    # Installed for editing, a package lies in two folders.
+    files = [file for folder in __path__ for file in Path(folder).glob("*rnn_mnist_lstm.*")]
+    files = [file for file in files if file.suffix in _LIBRARIES]
+    if not files:
+        raise ImportError("it was not built: the installation found no C++ compiler")
+    try:
+        library = ctypes.CDLL(str(files[0]))
+        for target in (_FORWARD, _BACKWARD):
+            handler = jax.ffi.pycapsule(getattr(library, target))
+            jax.ffi.register_ffi_target(target, handler, platform="cpu")
+        library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
+        return str(library.rnn_mnist_lstm_level().decode())
+    except Exception as error:  # Whatever it is, there is another way.
+        raise ImportError(f"it cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def lstm(
+    params: Mapping[str, jax.Array],
+    inputs: jax.Array,
+    carry: Carry,
+    *,
+    reverse: bool = False,
+    sequence: bool = True,
+) -> tuple[jax.Array, Carry]:
+    """Read whole sequences, by the definition of `LSTMCell`, on a CPU; call `load` first.
+
+    All arrays are float32, or all float64. Results are the same bits for any number of threads.
+    Under `jax.vmap`, the models share out the cores. Inputs that are zero add nothing, whatever
+    they are multiplied with in the gradient; infinite weights are heeded.
+
+    Args:
+      params: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,).
+      inputs: (B, T, F).
+      carry: The cells' and hidden states (c, h) before the first step, each (B, H).
+      reverse: Read from the last step to the first.
+      sequence: Give the hidden states of all steps.
+
+    Returns:
+      Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
+    """
+    weights = tuple(params[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    c, h = carry
+    hidden, h, c = _lstm(weights, inputs, h, c, reverse, sequence)
+    return hidden, (c, h)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _lstm(weights: Any, inputs: Any, h: Any, c: Any, reverse: bool, sequence: bool) -> Any:
+    return tuple(_forward(weights, inputs, h, c, reverse, sequence, save=False)[:3])
+
+
+def _lstm_fwd(weights: Any, inputs: Any, h: Any, c: Any, reverse: bool, sequence: bool) -> Any:
+    # An image's gradient, which nobody asks for in training, is a product that can be left out;
+    # the residuals' structure remembers it.
+    wanted = () if inputs.perturbed else None
+    weights = tuple(weight.value for weight in weights)
+    inputs, h, c = inputs.value, h.value, c.value
+    *results, saved = _forward(weights, inputs, h, c, reverse, sequence, save=True)
+    return tuple(results), (weights, inputs, h, c, saved, wanted)
+
+
+def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
+    weights, inputs, h, c, saved, wanted = residuals
+    gradients = [
+        jnp.zeros(gradient.shape, gradient.dtype) if type(gradient) is SymbolicZero else gradient
+        for gradient in gradients
+    ]
+    weight_ih, weight_hh, bias_ih, _ = weights
+    batch, steps, features = inputs.shape
+    shapes = [weight_ih.shape, weight_hh.shape, bias_ih.shape]
+    shapes += [(batch, 0 if wanted is None else steps, features), h.shape, c.shape]
+    arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
+    *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
+    of_inputs = jnp.zeros_like(inputs) if wanted is None else of_inputs
+    return (*of_weights, of_bias, of_bias), of_inputs, of_h, of_c
+
+
+_lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)
+
+
+def _forward(
+    weights: Any, inputs: Any, h: Any, c: Any, reverse: bool, sequence: bool, *, save: bool
+) -> Sequence[jax.Array]:
+    """Hidden states, last h and c, and what the backward pass needs; empty what is not wanted."""
+    batch, steps, _ = inputs.shape
+    units = -(-h.shape[-1] // 4) * 4 + _VECTOR
+    shapes = [(batch, steps if sequence else 0, h.shape[-1]), h.shape, c.shape]
+    shapes += [(batch, steps if save else 0, 6 * units)]
+    return _call(_FORWARD, (*weights, inputs, h, c), shapes, reverse)
+
+
+def _call(
+    target: str, arrays: Sequence[jax.Array], shapes: Sequence[Sequence[int]], reverse: bool
+) -> Sequence[jax.Array]:
+    """Call a target of the kernel; a vmapped axis comes first in every array."""
+    results = [jax.ShapeDtypeStruct(shape, arrays[0].dtype) for shape in shapes]
+    call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
+    called: Sequence[jax.Array] = call(*arrays, reverse=reverse)
+    return called

@@ -1,0 +1,420 @@
+"""The native kernel against a float64 loop, finite differences and the scan, at every size."""
+
+import functools
+import importlib
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import numpy_lstm
+from hypothesis import assume, given, settings
+from jax.sharding import Mesh, PartitionSpec
+
+from rnn_mnist import Config, InputError, RowLSTM, kernels, plan
+from rnn_mnist.devices import find_devices, make_mesh
+from rnn_mnist.model import choose_kernel, lstm
+
+try:
+    kernels.load()
+except ImportError as error:
+    pytest.skip(f"the native kernel is not here: {error}", allow_module_level=True)
+
+SOURCE = Path(__file__).parents[1] / "rnn_mnist" / "kernels"
+
+
+def make_case(batch, steps, features, hidden, *, seed=0, dtype=np.float32, lead=()):
+    """Asymmetric parameters, inputs of which half are zero, and a carry."""
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "weight_ih": (features, 4 * hidden),
+        "weight_hh": (hidden, 4 * hidden),
+        "bias_ih": (4 * hidden,),
+        "bias_hh": (4 * hidden,),
+    }
+    params = {
+        name: rng.normal(0.02, 0.8 / (features + hidden) ** 0.5, (*lead, *shape)).astype(dtype)
+        for name, shape in shapes.items()
+    }
+    inputs = rng.normal(size=(*lead, batch, steps, features))
+    inputs = (inputs * (rng.random(inputs.shape) < 0.5)).astype(dtype)
+    # Columns that are zero for all rows, and rows that are zero, as digits have.
+    inputs[..., : features // 3] = 0
+    c, h = rng.normal(0, 0.5, (2, *lead, batch, hidden)).astype(dtype)
+    return params, inputs, (c, h)
+
+
+def exact(tree):
+    return jax.tree.map(np.float64, tree)
+
+
+@functools.partial(jax.jit, static_argnames=("reverse", "sequence"))
+def pulled_back(params, inputs, carry, gradients, *, reverse=False, sequence=True):
+    """Results of the kernel, and gradients of their product with `gradients`."""
+    run = functools.partial(lstm, reverse=reverse, sequence=sequence, kernel="native")
+    results, pull = jax.vjp(run, params, inputs, carry)
+    return results, pull(gradients)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.tuples(*[st.one_of(st.integers(1, 40), st.integers(1, 300))] * 4),
+    reverse=st.booleans(),
+    sequence=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_size_equals_a_float64_loop(sizes, reverse, sequence, seed):
+    batch, steps, features, hidden = sizes
+    assume(batch * steps * hidden * (features + hidden) < 2e8)
+    case = make_case(*sizes, seed=seed)
+    rng = np.random.default_rng(seed)
+    hidden_states, (c, h) = numpy_lstm(*exact(case), reverse=reverse)
+    wanted = (hidden_states if sequence else hidden_states[:, :0]), (c, h)
+    gradients = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), wanted)
+    ours, slopes = pulled_back(*case, gradients, reverse=reverse, sequence=sequence)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=5e-6, atol=5e-5), ours, wanted)
+    # The slope of the loop along a random direction, in each argument by itself.
+    for argument in range(3):
+        direction = jax.tree.map(lambda x: rng.normal(size=x.shape), case[argument])
+        slope = dot(slopes[argument], direction)
+        differences = []
+        for step in (1e-7, -1e-7):
+            moved = list(exact(case))
+            moved[argument] = jax.tree.map(lambda x, d: x + step * d, moved[argument], direction)  # noqa: B023
+            hidden_states, carry = numpy_lstm(*moved, reverse=reverse)
+            states = hidden_states if sequence else hidden_states[:, :0]
+            differences.append(dot((states, carry), gradients))
+        size = dot(slopes[argument], slopes[argument]) ** 0.5 * dot(direction, direction) ** 0.5
+        wanted_slope = (differences[0] - differences[1]) / 2e-7
+        np.testing.assert_allclose(slope, wanted_slope, rtol=1e-4, atol=1e-6 * size + 1e-5)
+
+
+def dot(a, b):
+    """Of two trees, in float64."""
+    leaves = zip(jax.tree.leaves(exact(a)), jax.tree.leaves(exact(b)), strict=True)
+    return sum(float(np.vdot(x, y)) for x, y in leaves)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [(100, 28, 28, 20), (7, 5, 3, 33), (1, 1, 1, 1), (23, 4, 60, 130), (11, 3, 2, 4)]
+)
+def test_every_gradient_equals_the_scans(sizes, reverse):
+    case = make_case(*sizes)
+    (results, grads), (wanted, wanted_grads) = (
+        jax.jit(
+            jax.value_and_grad(
+                lambda *case: sum((x**2).sum() for x in jax.tree.leaves(run(*case))),  # noqa: B023
+                argnums=(0, 1, 2),
+            )
+        )(*case)
+        for run in (
+            functools.partial(lstm, kernel=kernel, reverse=reverse) for kernel in ("native", "scan")
+        )
+    )
+    np.testing.assert_allclose(results, wanted, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted_grads), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_float64_is_exact():
+    with jax.enable_x64(True):
+        case = make_case(9, 7, 5, 6, dtype=np.float64)
+        hidden, carry = numpy_lstm(*case)
+        ones = jax.tree.map(np.ones_like, (hidden, carry))
+        ours, slopes = pulled_back(*case, ones)
+    np.testing.assert_allclose(ours[0], hidden, atol=1e-14)
+
+    def total(case):
+        hidden, (c, h) = numpy_lstm(*case)
+        return hidden.sum() + c.sum() + h.sum()
+
+    leaves, tree = jax.tree.flatten(case)
+    rng = np.random.default_rng(0)
+    for number, slope in enumerate(jax.tree.leaves(slopes)):
+        for index in map(tuple, rng.integers(0, slope.shape, (20, slope.ndim))):
+            values = []
+            for step in (1e-6, -1e-6):
+                moved = [leaf.copy() for leaf in leaves]
+                moved[number][index] += step
+                values.append(total(jax.tree.unflatten(tree, moved)))
+            difference = (values[0] - values[1]) / 2e-6
+            np.testing.assert_allclose(slope[index], difference, rtol=1e-7, atol=1e-8)
+
+
+def gate(x, which):
+    """The kernel's own sigmoid or tanh of x (B,), through a layer of one unit and one step."""
+    weight, bias = np.zeros((1, 4), np.float32), np.zeros(4, np.float32)
+    if which == "sigmoid":  # c = sigmoid(x) * 1 + 0
+        weight[0, 1], bias[0], c = 1, -100, 1.0
+    else:  # c = 0 + 1 * tanh(x)
+        weight[0, 2], bias[0], c = 1, 100, 0.0
+    params = {"weight_ih": weight, "weight_hh": 0 * weight, "bias_ih": bias, "bias_hh": 0 * bias}
+    carry = np.full((len(x), 1), c, np.float32), np.zeros((len(x), 1), np.float32)
+    return np.asarray(lstm(params, x[:, None, None], carry, kernel="native")[1][0])[:, 0]
+
+
+@pytest.mark.parametrize(("which", "most"), [("sigmoid", 3.0), ("tanh", 3.0)])
+def test_activations_are_accurate(which, most):
+    rng = np.random.default_rng(0)
+    near = np.concatenate([rng.uniform(-20, 20, 300_000), rng.normal(0, 1, 300_000)])
+    tiny = 10.0 ** rng.uniform(-30, 0, 100_000) * rng.choice([-1, 1], 100_000)
+    x = np.concatenate([near, tiny, [0.0]]).astype(np.float32)
+    wanted = {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "tanh": np.tanh}[which](np.float64(x))
+    ulps = np.abs(gate(x, which) - wanted) / np.spacing(np.abs(wanted).astype(np.float32))
+    print(which, "within", ulps.max(), "ulp")
+    assert ulps.max() <= most
+    far = np.float32([-1e38, -1000, -88, 88, 1000, 1e38])
+    ends = {"sigmoid": [0] * 3 + [1] * 3, "tanh": [-1] * 3 + [1] * 3}[which]
+    np.testing.assert_allclose(gate(far, which), ends, atol=1e-30)
+    assert np.isnan(gate(np.float32([np.nan]), which))
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e4, 1e20, 1e38])
+def test_extreme_values_give_what_the_scan_gives(scale):
+    params, inputs, carry = make_case(13, 4, 17, 9)
+    inputs = inputs * np.float32(scale)
+    for weights in (params, jax.tree.map(lambda x: x * np.float32(30), params)):
+        ours, wanted = (
+            lstm(weights, inputs, carry, kernel=kernel) for kernel in ("native", "scan")
+        )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), ours, wanted)
+
+
+def test_nan_and_infinity_stay_in_their_rows():
+    params, inputs, carry = make_case(13, 4, 17, 9)
+    sound, _ = lstm(params, inputs, carry, kernel="native")
+    inputs[3, 2, 5], inputs[7, 1, 16], inputs[8, 0, 6] = np.nan, np.inf, -np.inf
+    ours, wanted = (lstm(params, inputs, carry, kernel=kernel) for kernel in ("native", "scan"))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), ours, wanted)
+    assert np.isnan(ours[0][3, 2:]).all()
+    rest = np.delete(np.arange(13), [3, 7, 8])
+    np.testing.assert_array_equal(ours[0][rest], sound[rest])
+    ones = jax.tree.map(jnp.ones_like, ours)
+    _, (slopes, _, _) = pulled_back(params, inputs, carry, ones)
+    assert np.isnan(slopes["bias_ih"]).all()
+    assert np.isnan(slopes["weight_hh"]).all()
+    # An infinite weight counts even where all inputs are zero, as it does in a product.
+    params["weight_ih"][0, 3] = np.inf
+    blank = np.zeros_like(inputs)
+    assert np.isnan(lstm(params, blank, carry, kernel="native")[0][:, :, 3]).all()
+
+
+def test_nothing_gives_nothing():
+    for sizes in ((0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5)):
+        case = make_case(*sizes)
+        ours, wanted = (lstm(*case, kernel=kernel) for kernel in ("native", "scan"))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), ours, wanted)
+        slopes = pulled_back(*case, jax.tree.map(jnp.ones_like, ours))[1]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+def slopes_of(params, inputs, carry):
+    """What is asked of a single model: results and gradients."""
+    results = lstm(params, inputs, carry, kernel="native")
+    ones = jax.tree.map(jnp.ones_like, results)
+    return pulled_back(params, inputs, carry, ones)
+
+
+@pytest.mark.parametrize("sizes", [(5, 3, 6, 7), (33, 4, 28, 20)])
+def test_vmap_equals_a_loop_over_models(sizes):
+    params, inputs, carry = make_case(*sizes, lead=(3, 2))
+    single = jax.tree.map(
+        lambda *leaves: np.stack(leaves).reshape(3, 2, *leaves[0].shape),
+        *[
+            slopes_of(*jax.tree.map(lambda x: x[i, j], (params, inputs, carry)))  # noqa: B023
+            for i in range(3)
+            for j in range(2)
+        ],
+    )
+    nested = jax.jit(jax.vmap(jax.vmap(slopes_of)))(params, inputs, carry)
+    jax.tree.map(np.testing.assert_array_equal, nested, single)
+    # The same images for all models, and the same model for all images.
+    shared = jax.tree.map(lambda x: x[0, 0], (inputs, carry))
+    mapped = jax.vmap(jax.vmap(slopes_of, (0, None, None)), (0, None, None))(params, *shared)
+    alone = slopes_of(jax.tree.map(lambda x: x[2, 1], params), *shared)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2, 1], y), mapped, alone)
+    one = jax.tree.map(lambda x: x[1, 0], params)
+    mapped = jax.vmap(jax.vmap(slopes_of, (None, 0, 0)), (None, 0, 0))(one, inputs, carry)
+    alone = slopes_of(one, *jax.tree.map(lambda x: x[0, 1], (inputs, carry)))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0, 1], y), mapped, alone)
+
+
+def test_in_a_scan_with_donated_buffers():
+    params, inputs, carry = make_case(6, 4, 5, 5)
+
+    def trained(kernel):
+        def step(params, _):
+            slope = jax.grad(lambda p: lstm(p, inputs, carry, kernel=kernel)[0].sum())(params)
+            return jax.tree.map(lambda p, s: p - 0.01 * s, params, slope), None
+
+        run = jax.jit(lambda params: jax.lax.scan(step, params, None, 20)[0], donate_argnums=0)
+        return run(jax.tree.map(jnp.array, params))
+
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+    jax.tree.map(close, trained("native"), trained("scan"))
+
+
+def test_export_refuses_the_kernel_and_takes_the_scan():
+    pytest.importorskip("flatbuffers")
+    images = jax.ShapeDtypeStruct((4, 28, 28), np.float32)
+    for kernel in ("native", "scan"):
+        model = RowLSTM(6, kernel=kernel)
+        params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28)))
+        call = jax.jit(functools.partial(model.apply, params))
+        if kernel == "native":
+            with pytest.raises(ValueError, match="rnn_mnist_lstm_forward"):
+                jax.export.export(call)(images).serialize()
+        else:
+            exported = jax.export.export(call, platforms=["cpu", "cuda", "tpu"])(images)
+            again = jax.export.deserialize(exported.serialize())
+            zeros = jnp.zeros((4, 28, 28))
+            np.testing.assert_allclose(again.call(zeros), call(zeros), atol=1e-6)
+
+
+def test_without_the_kernel_the_scan_runs_and_says_so(monkeypatch):
+    def missing():
+        raise ImportError("it was not built: no compiler")
+
+    monkeypatch.setattr(kernels, "load", missing)
+    case, mesh = make_case(3, 2, 4, 5), make_mesh(find_devices(1))
+    assert lstm(*case)[0].shape == (3, 2, 5)
+    made = plan.make_plan(Config(), mesh)
+    wanted = "the native kernel cannot be used: it was not built: no compiler"
+    assert made.kernel == f"scan; {wanted}"
+    with pytest.raises(ValueError, match=wanted):
+        lstm(*case, kernel="native")
+    with pytest.raises(InputError, match=f"kernel: {wanted}; choose auto or scan"):
+        plan.make_plan(Config(kernel="native"), mesh)
+
+
+def test_what_runs_is_chosen_and_named():
+    mesh = make_mesh(find_devices(1))
+    assert plan.make_plan(Config(), mesh).kernel == f"native, for {kernels.load()}"
+    assert plan.make_plan(Config(kernel="scan"), mesh).kernel == "scan"
+    assert choose_kernel("auto", "bfloat16") == "scan"
+    with pytest.raises(InputError, match="computes in float32, not in bfloat16"):
+        plan.make_plan(Config(kernel="native", precision="bfloat16"), mesh)
+    assert plan.default_cpu_count(Config(batch_size=10**6)) == 1
+
+
+# ------------------------------------------------------- in processes of their own
+
+
+def child() -> None:
+    """Print results of the kernel on as many devices and cores as the environment says."""
+    cores, devices = int(os.environ["CORES"]), int(os.environ["DEVICES"])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    jax.config.update("jax_num_cpu_devices", devices)
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    whole, split = PartitionSpec(), PartitionSpec("batch")
+    params, inputs, carry = make_case(64, 6, 28, 20, lead=(3, 2))
+    nested = jax.vmap(jax.vmap(slopes_of, (0, None, None)), (0, None, None))
+    shared = jax.tree.map(lambda x: x[0, 0], (inputs, carry))
+    spread = jax.jit(
+        jax.shard_map(
+            lambda *case: jax.tree.map(lambda x: x[None], nested(*case)),
+            mesh=mesh,
+            in_specs=(whole, split, split),
+            out_specs=split,
+            check_vma=False,
+        )
+    )
+    for _ in range(20):
+        results = spread(params, *shared)
+    assert plan.make_plan(Config(), make_mesh(jax.devices())).kernel.startswith("native")
+    sys.stdout.buffer.write(pickle.dumps(jax.device_get(results)))
+
+
+def run_child(cores, devices):
+    environment = {**os.environ, "CORES": str(cores), "DEVICES": str(devices)}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, timeout=120, check=True
+    )
+    return pickle.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
+def test_threads_change_no_bit_and_devices_do_not_wait_for_one_another():
+    most = len(os.sched_getaffinity(0))
+    results = {(cores, n): run_child(cores, n) for cores in {1, most} for n in (1, 2, 8)}
+    for (cores, n), result in results.items():
+        jax.tree.map(np.testing.assert_array_equal, result, results[1, n])
+        # Each device's gradients come first; added up, they are one device's.
+        sums = jax.tree.map(lambda x: x.sum(0), result[1][0])
+        close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-3)
+        jax.tree.map(close, sums, jax.tree.map(lambda x: x[0], results[1, 1][1][0]))
+        assert cores == 1 or n in (1, 2, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["avx2", "baseline"])
+def test_every_instruction_set(level):
+    if kernels.load() == "baseline" or kernels.load() == level:
+        pytest.skip("this is the processor's own")
+    check = f"from rnn_mnist import kernels; assert kernels.load() == {level!r}"
+    environment = {**os.environ, "RNN_MNIST_LSTM_LEVEL": level}
+    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
+    run_tests(environment)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sanitizers are preloaded as Linux does it")
+def test_sanitizers_find_nothing(tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++ here")
+    (jaxlib,) = importlib.import_module("jaxlib").__path__
+
+    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fno-sanitize-recover=all"]
+    flags += ["-fsanitize=address,undefined", "-Wno-psabi", f"-I{jaxlib}/include"]
+    levels = {"baseline": ["16", "2", "-DLSTM_HANDLERS"]}
+    if sysconfig.get_platform().endswith("x86_64"):
+        wide = [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
+        levels["avx2"] = ["32", "2", "-mavx2", "-mfma"]
+        levels["avx512"] = ["64", "5", "-mavx2", "-mfma", *wide]
+    for level, (size, columns, *more) in levels.items():
+        define = [f"-DLSTM_LEVEL={level}", f"-DLSTM_BYTES={size}", f"-DLSTM_COLUMNS={columns}"]
+        command = [compiler, *flags, *define, *more, "-c", str(SOURCE / "lstm.cc")]
+        subprocess.run([*command, "-o", str(tmp_path / f"{level}.o")], check=True)
+    objects = [str(tmp_path / f"{level}.o") for level in levels]
+    library = tmp_path / "librnn_mnist_lstm.so"
+    command = [compiler, "-shared", "-fsanitize=address,undefined", *objects, "-o", str(library)]
+    subprocess.run(command, check=True)
+    asan = subprocess.check_output([compiler, "-print-file-name=libasan.so"], text=True).strip()
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": asan,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "KERNEL_FOLDER": str(tmp_path),
+    }
+    for level in levels:
+        run_tests({**environment, "RNN_MNIST_LSTM_LEVEL": level})
+
+
+def run_tests(environment):
+    """These tests, but for what takes long, in a process of its own."""
+    code = (
+        "import os, pytest, sys\n"
+        "from rnn_mnist import kernels\n"
+        "kernels.__path__[:0] = filter(None, [os.environ.get('KERNEL_FOLDER')])\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+
+
+if __name__ == "__main__":
+    child()
