@@ -59,22 +59,20 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def ours(
-    hidden_size: int, batch_size: int, devices: int | None = None, parts: int = 1
+    hidden_size: int,
+    batch_size: int,
+    kernel: str = "auto",
+    devices: int | None = None,
+    parts: int = 1,
 ) -> dict[str, Callable[[], Any]]:
     """An epoch, or one of its parts, and a test as the command does them, metrics fetched."""
     import jax
 
     from rnn_mnist import Config, init, plan
-    from rnn_mnist.devices import (
-        default_cpu_count,
-        find_devices,
-        make_mesh,
-        put_tree,
-        split_cpu,
-    )
+    from rnn_mnist.devices import find_devices, make_mesh, put_tree, split_cpu
 
-    split_cpu(devices or default_cpu_count(batch_size))
-    config = Config(hidden_size=hidden_size, batch_size=batch_size)
+    config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel)
+    split_cpu(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
     state = init(prepared.model, prepared.optimizer, key=jax.random.key(0))
@@ -178,6 +176,7 @@ def compare(rounds: int, hidden_sizes: list[int], batch_sizes: list[int]) -> Ite
     for hidden_size in hidden_sizes:
         for batch_size in batch_sizes:
             programs = {"rnn_mnist": Program(ours, hidden_size, batch_size)}
+            programs["its scan"] = Program(ours, hidden_size, batch_size, "scan")
             for threads in sorted({cores(), 1}, reverse=True):
                 name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
                 programs[name] = Program(pytorchs, hidden_size, batch_size, threads)
@@ -250,7 +249,7 @@ def scaling(hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
         share = batches.steps_per_part(steps, steps // 20) / steps
         seconds = {}
         for devices in counts:
-            program = Program(ours, hidden_size, batch_size, devices, 20)
+            program = Program(ours, hidden_size, batch_size, "auto", devices, 20)
             seconds[devices] = min(program.time("epoch") for _ in range(3)) / share
             program.end()
         yield {"hidden_size": hidden_size, "batch_size": batch_size, "seconds": seconds}

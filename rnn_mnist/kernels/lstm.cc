@@ -162,7 +162,11 @@ INLINE V expm1(V x) {
     typedef std::int32_t Bits __attribute__((vector_size(sizeof(V))));
     x = clamp(x, V{} - 87, V{} + 88);
     const V shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+#ifdef __FP_FAST_FMAF
     const V r = x - n * 0.693147182f;
+#else  // Without a fused product, ln(2) is taken off in two parts, of which the first is exact.
+    const V r = x - n * 0.693359375f + n * 2.12194440e-4f;
+#endif
     V p = r * 0.00138825155f + 0.00836654752f;
     p = p * r + 0.0416672006f;
     p = p * r + 0.166665435f;
@@ -294,22 +298,39 @@ INLINE void constant(Index value, F f) {
   f(Constant<kMost>());
 }
 
-// Call f with empty sums of one block.
-template <typename T, typename F>
+// Call f with empty sums of one block, and how many lanes count in its last vector. kWhole: all
+// columns fill vectors.
+template <typename T, bool kWhole, typename F>
 INLINE void with_sums(Index rows, const Columns<T>& columns, Index block, F f) {
   const bool last = block + 1 == columns.blocks;
   const Index vectors = columns.begin(block + 1) - columns.begin(block);
   constant<1, kGroup>(rows, [&](auto m) INLINED {
-    if (last && columns.tail) {
-      constant<0, LSTM_COLUMNS - 1>(vectors - 1, [&](auto n) INLINED {
-        f(Sums<T, m.value, n.value, true>(), columns.rest);
-      });
-    } else {
-      constant<1, LSTM_COLUMNS>(vectors, [&](auto n) INLINED {
-        f(Sums<T, m.value, n.value, false>(), last ? columns.rest : kLanes<T>);
-      });
+    if constexpr (!kWhole) {
+      if (last && columns.tail) {
+        constant<0, LSTM_COLUMNS - 1>(vectors - 1, [&](auto n) INLINED {
+          f(Sums<T, m.value, n.value, true>(), kLanes<T>);
+        });
+        return;
+      }
     }
+    constant<1, LSTM_COLUMNS>(vectors, [&](auto n) INLINED {
+      f(Sums<T, m.value, n.value, false>(), kWhole || !last ? kLanes<T> : columns.rest);
+    });
   });
+}
+
+// The product of a group's gradients of gates and packed weights; the columns are those of `out`.
+template <typename T>
+void multiply(Index rows, const T* d_gates, Index width, const T* packed, const Columns<T>& columns,
+              T* out, Index stride) {
+  for (Index block = 0; block < columns.blocks; block++) {
+    const Index at = columns.begin(block) * kLanes<T>;
+    with_sums<T, false>(rows, columns, block, [&](auto sums, Index rest) INLINED {
+      sums.start(nullptr);
+      sums.template add<false>(d_gates, width, nullptr, width, packed + width * at);
+      sums.finish(out + at, stride, rest);
+    });
+  }
 }
 
 // The features that are not zero in all of a group's rows -> how many. `any` is working memory.
@@ -386,24 +407,31 @@ void pack_forward(const Layer<T>& layer) {
 // Weights transposed, as the backward products read them: rows are interleaved columns.
 template <typename T>
 void pack_backward(const Layer<T>& layer) {
-  constexpr Index W = kLanes<T>;
-  const Index hidden = layer.hidden;
-  const auto pack = [&](const T* weights, Index rows, Index width, T* packed) {
-    const Columns<T> columns(width);
+  const Index hidden = layer.hidden, width = layer.columns();
+  const auto pack = [&](const T* weights, Index rows, Index padded, T* packed) {
+    const Columns<T> columns(padded);
     for (Index block = 0; block < columns.blocks; block++) {
-      const Index from = columns.begin(block) * W;
-      const Index to = block + 1 < columns.blocks ? columns.begin(block + 1) * W : columns.size();
-      for (Index column = 0; column < layer.columns(); column++) {
-        const Place<T> place(column);
-        const Index at = place.gate * hidden + place.unit;
-        for (Index k = from; k < to; k++) {
-          *packed++ = k < rows && place.unit < hidden ? weights[k * 4 * hidden + at] : T(0);
+      const Index from = columns.begin(block) * kLanes<T>;
+      const bool last = block + 1 == columns.blocks;
+      const Index size = (last ? columns.size() : columns.begin(block + 1) * kLanes<T>) - from;
+      // A few at a time: rows of weights are often a power of two apart, and so in each other's way
+      // in the cache.
+      for (Index part = 0; part < size; part += 4) {
+        for (Index column = 0; column < width; column++) {
+          const Place<T> place(column);
+          const T* source = weights + place.gate * hidden + place.unit;
+          T* to = packed + column * size + part;
+          for (Index k = 0; k < 4; k++) {
+            const Index row = from + part + k;
+            to[k] = row < rows && place.unit < hidden ? source[row * 4 * hidden] : T(0);
+          }
         }
       }
+      packed += size * width;
     }
   };
   if (layer.packed_ih) pack(layer.weight_ih, layer.features, layer.features, layer.packed_ih);
-  pack(layer.weight_hh, layer.hidden, layer.padded(), layer.packed_hh);
+  pack(layer.weight_hh, hidden, layer.padded(), layer.packed_hh);
 }
 
 // Rows of (H) <-> rows of padded units.
@@ -448,7 +476,7 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
       const Index listed = list_features(layer, x, group, list, any, layer.reverse ? -features : features);
       for (Index block = 0; block < columns.blocks; block++) {
         const Index at = columns.begin(block) * W;
-        with_sums<T>(group, columns, block, [&](auto sums, Index rest) INLINED {
+        with_sums<T, true>(group, columns, block, [&](auto sums, Index rest) INLINED {
           sums.start(layer.packed_bias + at);
           sums.template add<true>(x, steps * features, list, listed, layer.packed_ih + features * at);
           sums.template add<false>(h + row * padded, padded, nullptr, hidden, layer.packed_hh + hidden * at);
@@ -566,30 +594,17 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
       if (step) store(h + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
     }
     if (step == 0) widen(layer, layer.h0 + from * hidden, rows, h);
-    const Index share = kGroup;
-    for (Index row = 0; row < rows; row += share) {
-      const Index some = rows - row < share ? rows - row : share;
-      const T* x = layer.inputs + ((from + row) * steps + t) * features;
-      const Index listed = list_features(layer, x, some, list, any, layer.reverse ? features : -features);
-      const T* d = d_gates + row * width;
-      add_outer(some, x, steps * features, list, listed, d, width, d_weight_ih, d_bias);
-      add_outer(some, h + row * padded, padded, all, hidden, d, width, d_weight_hh, static_cast<T*>(nullptr));
-    }
     for (Index row = 0; row < rows; row += kGroup) {
       const Index group = rows - row < kGroup ? rows - row : kGroup;
-      const auto times = [&](const Columns<T>& cut, const T* packed, T* out, Index stride) INLINED {
-        for (Index block = 0; block < cut.blocks; block++) {
-          const Index at = cut.begin(block) * W;
-          with_sums<T>(group, cut, block, [&](auto sums, Index rest) INLINED {
-            sums.start(nullptr);
-            sums.template add<false>(d_gates + row * width, width, nullptr, width, packed + width * at);
-            sums.finish(out + at, stride, rest);
-          });
-        }
-      };
-      times(columns, layer.packed_hh, d_h + row * padded, padded);
+      const T* x = layer.inputs + ((from + row) * steps + t) * features;
+      const Index listed = list_features(layer, x, group, list, any, layer.reverse ? features : -features);
+      const T* d = d_gates + row * width;
+      add_outer(group, x, steps * features, list, listed, d, width, d_weight_ih, d_bias);
+      add_outer(group, h + row * padded, padded, all, hidden, d, width, d_weight_hh, static_cast<T*>(nullptr));
+      multiply(group, d, width, layer.packed_hh, columns, d_h + row * padded, padded);
       if (layer.d_inputs) {
-        times(input_columns, layer.packed_ih, layer.d_inputs + ((from + row) * steps + t) * features, steps * features);
+        T* d_x = layer.d_inputs + ((from + row) * steps + t) * features;
+        multiply(group, d, width, layer.packed_ih, input_columns, d_x, steps * features);
       }
     }
   }
