@@ -1,6 +1,6 @@
 """Measure this program against PyTorch on this machine, side by side, and print tables.
 
-python scripts/benchmark.py [--quick] [--rounds N] [--json]
+python scripts/benchmark.py [--quick] [--rounds N] [--no-avx512] [--json]
 
 Needs PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15 minutes.
 """
@@ -30,6 +30,15 @@ from rnn_mnist.devices import cores
 
 HERE = Path(__file__).parent
 TRAIN, TEST = 60000, 10000
+# For our kernel, XLA, PyTorch, and PyTorch's and NumPy's libraries.
+NO_AVX512 = {
+    "RNN_MNIST_LSTM_LEVEL": "avx2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
 SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
 
 
@@ -92,6 +101,41 @@ def ours(
         jax.device_get([programs.test(now["state"].params, *part) for part in tested])
 
     return {"epoch": epoch, "test": test}
+
+
+def models(hidden_size: int, batch_size: int, count: int) -> dict[str, Callable[[], Any]]:
+    """A twentieth of an epoch of so many models at once, under `vmap` where it is more than one."""
+    import jax
+
+    from rnn_mnist import RowLSTM, init, make_optimizer, train_epoch
+
+    data, model, optimizer = (
+        load("mnist", "train"),
+        RowLSTM(hidden_size),
+        make_optimizer("sgd", 0.1),
+    )
+    images, labels = jax.device_put((data.images, data.labels))
+    order = batches.epoch_order(TRAIN, batch_size, seed=0, epoch=1)
+    order = jax.device_put(order[: len(order) // 20])
+    settings = {"model": model, "optimizer": optimizer}
+
+    def train(state: Any, images: Any, labels: Any, order: Any) -> Any:
+        return train_epoch(state, images, labels, order, **settings)
+
+    start = functools.partial(init, model, optimizer)
+    if count > 1:
+        keys = jax.random.split(jax.random.key(0), count)
+        state = jax.vmap(lambda key: start(key=key))(keys)
+        train = jax.jit(jax.vmap(train, (0, None, None, None)))
+    else:
+        state = start(key=jax.random.key(0))
+    now = {"state": state}
+
+    def epoch() -> None:
+        now["state"], metrics = train(now["state"], images, labels, order)
+        jax.device_get(metrics)
+
+    return {"epoch": epoch}
 
 
 def pytorchs(hidden_size: int, batch_size: int, threads: int) -> dict[str, Callable[[], Any]]:
@@ -239,6 +283,22 @@ def whole_runs(rounds: int, epochs: int) -> Iterator[dict]:
         yield row(f"{epochs} epochs, {what} start", times) | {"peak_memory_mb": max(memory)}
 
 
+def several(rounds: int, hidden_sizes: list[int]) -> Iterator[dict]:
+    """One model, and eight of its shape under `vmap`."""
+    for hidden_size in hidden_sizes:
+        programs = {
+            name: Program(models, hidden_size, 100, count)
+            for name, count in (("one model", 1), ("eight under vmap", 8))
+        }
+        times: dict[str, list[float]] = {name: [] for name in programs}
+        for _ in range(5 * rounds):
+            for name, program in programs.items():
+                times[name].append(program.time("epoch"))
+        for program in programs.values():
+            program.end()
+        yield row(f"a twentieth of an epoch, hidden {hidden_size}, batch 100", times)
+
+
 def scaling(hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
     """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
     counts = sorted({1, 2, cores()})
@@ -291,7 +351,8 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kind = next((line.split(": ")[1] for line in lines if line.startswith("model name")), kind)
-        wide = "AVX-512" if "avx512f" in " ".join(lines) else "no AVX-512"
+        has = "avx512f" in " ".join(lines) and "RNN_MNIST_LSTM_LEVEL" not in os.environ
+        wide = "AVX-512" if has else "no AVX-512 used"
         kind = f"{kind} ({wide})"
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")}
     versions["python"] = platform.python_version()
@@ -302,8 +363,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default 5)")
     parser.add_argument("--quick", action="store_true", help="a look only: few turns and sizes")
+    parser.add_argument("--no-avx512", action="store_true", help="as on a processor without it")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     given = parser.parse_args()
+    if given.no_avx512 and not os.environ.items() >= NO_AVX512.items():  # Before NumPy is loaded.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **NO_AVX512})
     rounds = 1 if given.quick else given.rounds
     sizes = ([20], [100]) if given.quick else ([20, 128], [100, 1000])
     scales = ([20], [100]) if given.quick else SCALES
@@ -314,6 +378,7 @@ def main() -> None:
         found = {
             "machine": here,
             "compared": list(print_compared(compare(rounds, *sizes))),
+            "several": list(print_compared(several(rounds, sizes[0]))),
             "runs": list(print_compared(whole_runs(*((1, 1) if given.quick else (3, 10))))),
         }
         print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")

@@ -6,15 +6,16 @@
 //     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
 //     h = sigmoid(o) * tanh(c)
 //
-// The batch is cut into tiles of a few rows, each of which goes through all steps by itself, so that
-// what it works on stays near the core. In every step:
+// The batch is cut into tiles of a few rows, each of which goes through all steps by itself, so
+// that what it works on stays near the core. In every step:
 //
 //   1. Products have the gates of one row in the lanes of vectors: a vector of weights is loaded
 //      once for five rows. Columns are interleaved, so that every vector of W lanes holds all four
 //      gates of W / 4 units. Features that are zero in all five rows, as at the margin of digits,
 //      are left out.
 //   2. Cells have units in the lanes, those of one row after those of the row before: four vectors
-//      of gates, transposed, are i, f, g and o of W units. Only the tile's last vector is filled up.
+//      of gates, transposed, are i, f, g and o of W units. Only the tile's last vector is filled
+//      up.
 //
 // The backward pass goes the other way, and adds up the tile's own gradients of the weights in each
 // step, as outer products that stay in the first cache for small networks. How the batch is cut
@@ -77,7 +78,7 @@ struct Forward : Layer<T> {
 
 template <typename T>
 struct Backward : Layer<T> {
-  const T *saved, *d_hidden_states, *d_h, *d_c;                       // The second may be null.
+  const T *saved, *d_hidden_states, *d_h, *d_c;                    // The second may be null.
   T *d_weight_ih, *d_weight_hh, *d_bias, *d_inputs, *d_h0, *d_c0;  // d_inputs may be null.
   T* partial;  // Of each tile: d_weight_ih, d_weight_hh and d_bias with columns interleaved.
 
@@ -150,13 +151,15 @@ INLINE V clamp(V x, V least, V most) {
   return x > most ? most : x;
 }
 
-// exp(x) - 1, such that sigmoid and tanh are within 3 ulp. The exponent is split off by adding a number so large that the sum's
-// last bits are the integer; the rest goes through a polynomial (minimax on |r| <= ln(2) / 2).
-// Beyond the bounds, sigmoid and tanh have long reached 0 and 1; NaN stays what it is.
+// exp(x) - 1, such that sigmoid and tanh are within 3 ulp. The exponent is split off by adding a
+// number so large that the sum's last bits are the integer; the rest goes through a polynomial
+// (minimax on |r| <= ln(2) / 2). Beyond the bounds, sigmoid and tanh have long reached 0 and 1; NaN
+// stays what it is.
 template <typename T, typename V>
 INLINE V expm1(V x) {
   if constexpr (sizeof(T) == 8) {  // For tests: exact rather than fast.
-    for (int lane = 0; lane < kLanes<T>; lane++) x[lane] = std::expm1(x[lane] > 700 ? 700 : x[lane]);
+    for (int lane = 0; lane < kLanes<T>; lane++)
+      x[lane] = std::expm1(x[lane] > 700 ? 700 : x[lane]);
     return x;
   } else {
     typedef std::int32_t Bits __attribute__((vector_size(sizeof(V))));
@@ -307,9 +310,8 @@ INLINE void with_sums(Index rows, const Columns<T>& columns, Index block, F f) {
   constant<1, kGroup>(rows, [&](auto m) INLINED {
     if constexpr (!kWhole) {
       if (last && columns.tail) {
-        constant<0, LSTM_COLUMNS - 1>(vectors - 1, [&](auto n) INLINED {
-          f(Sums<T, m.value, n.value, true>(), kLanes<T>);
-        });
+        constant<0, LSTM_COLUMNS - 1>(
+            vectors - 1, [&](auto n) INLINED { f(Sums<T, m.value, n.value, true>(), kLanes<T>); });
         return;
       }
     }
@@ -333,9 +335,11 @@ void multiply(Index rows, const T* d_gates, Index width, const T* packed, const 
   }
 }
 
-// The features that are not zero in all of a group's rows -> how many. `any` is working memory.
+// The features that are not zero in all of a group's rows -> how many. `any` is working memory; the
+// next step's features, so far `ahead`, are fetched, which the processor does not do by itself.
 template <typename T>
-INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, std::int32_t* list, T* any, Index ahead) {
+INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, std::int32_t* list,
+                           T* any, Index ahead) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   using V = Vector<Bits, kLanes<T>>;
   constexpr Index W = kLanes<T>;
@@ -413,7 +417,7 @@ void pack_backward(const Layer<T>& layer) {
     for (Index block = 0; block < columns.blocks; block++) {
       const Index from = columns.begin(block) * kLanes<T>;
       const bool last = block + 1 == columns.blocks;
-      const Index size = (last ? columns.size() : columns.begin(block + 1) * kLanes<T>) - from;
+      const Index size = (last ? columns.size() : columns.begin(block + 1) * kLanes<T>)-from;
       // A few at a time: rows of weights are often a power of two apart, and so in each other's way
       // in the cache.
       for (Index part = 0; part < size; part += 4) {
@@ -451,6 +455,7 @@ void narrow(const Layer<T>& layer, const T* from, Index rows, T* to, Index strid
   }
 }
 
+// All steps of a tile.
 template <typename T>
 void forward(const Forward<T>& layer, Index tile, T* scratch) {
   using V = Whole<T>;
@@ -458,7 +463,8 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
   const Index from = tile * layer.tile_rows();
-  const Index rows = layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
+  const Index rows =
+      layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
   const Index vectors = divide_up(rows * padded, W), units = vectors * W;
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
@@ -473,13 +479,16 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
     for (Index row = 0; row < rows; row += kGroup) {
       const Index group = rows - row < kGroup ? rows - row : kGroup;
       const T* x = layer.inputs + ((from + row) * steps + t) * features;
-      const Index listed = list_features(layer, x, group, list, any, layer.reverse ? -features : features);
+      const Index listed =
+          list_features(layer, x, group, list, any, layer.reverse ? -features : features);
       for (Index block = 0; block < columns.blocks; block++) {
         const Index at = columns.begin(block) * W;
         with_sums<T, true>(group, columns, block, [&](auto sums, Index rest) INLINED {
           sums.start(layer.packed_bias + at);
-          sums.template add<true>(x, steps * features, list, listed, layer.packed_ih + features * at);
-          sums.template add<false>(h + row * padded, padded, nullptr, hidden, layer.packed_hh + hidden * at);
+          sums.template add<true>(x, steps * features, list, listed,
+                                  layer.packed_ih + features * at);
+          sums.template add<false>(h + row * padded, padded, nullptr, hidden,
+                                   layer.packed_hh + hidden * at);
           sums.finish(gates + row * width + at, width, rest);
         });
       }
@@ -506,43 +515,51 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
   narrow(layer, c, rows, layer.c + from * hidden, hidden);
 }
 
+// One block of `add_outer`: d stays in registers, while rows of out pass by.
+template <typename T, int M, int N>
+void add_outer_block(const T* a, Index stride, const std::int32_t* list, Index n, const T* d,
+                     Index width, T* out, T* total) {
+  using V = Whole<T>;
+  constexpr Index W = kLanes<T>;
+  V delta[M][N];
+  for (int m = 0; m < M; m++) {
+    for (int v = 0; v < N; v++) delta[m][v] = load<V>(d + m * width + v * W);
+  }
+  for (int v = 0; total && v < N; v++) {
+    V sum = load<V>(total + v * W);
+    for (int m = 0; m < M; m++) sum += delta[m][v];
+    store(total + v * W, sum);
+  }
+  for (Index i = 0; i < n; i++) {
+    const Index k = list[i];
+    V sum[N];
+    for (int v = 0; v < N; v++) sum[v] = load<V>(out + k * width + v * W);
+    for (int m = 0; m < M; m++) {
+      for (int v = 0; v < N; v++) sum[v] += a[m * stride + k] * delta[m][v];
+    }
+    for (int v = 0; v < N; v++) store(out + k * width + v * W, sum[v]);
+  }
+}
+
 // Add a.T @ d, of a group's rows, to the listed rows of out, and the sum of d's rows to total, if
 // there is one. d, out and total have the gates' columns.
 template <typename T>
 void add_outer(Index rows, const T* a, Index stride, const std::int32_t* list, Index n, const T* d,
                Index width, T* out, T* total) {
-  using V = Whole<T>;
-  constexpr Index W = kLanes<T>;
   const Columns<T> columns(width);
   for (Index block = 0; block < columns.blocks; block++) {
-    const Index at = columns.begin(block) * W;
-    constant<1, kGroup>(rows, [&](auto m_) INLINED {
-      constant<1, LSTM_COLUMNS>(columns.begin(block + 1) - columns.begin(block), [&](auto n_) INLINED {
-        constexpr int M = m_.value, N = n_.value;
-        V delta[M][N];
-        for (int m = 0; m < M; m++) {
-          for (int v = 0; v < N; v++) delta[m][v] = load<V>(d + m * width + at + v * W);
-        }
-        for (int v = 0; total && v < N; v++) {
-          V sum = load<V>(total + at + v * W);
-          for (int m = 0; m < M; m++) sum += delta[m][v];
-          store(total + at + v * W, sum);
-        }
-        for (Index i = 0; i < n; i++) {
-          const Index k = list[i];
-          T* to = out + k * width + at;
-          V sum[N];
-          for (int v = 0; v < N; v++) sum[v] = load<V>(to + v * W);
-          for (int m = 0; m < M; m++) {
-            for (int v = 0; v < N; v++) sum[v] += a[m * stride + k] * delta[m][v];
-          }
-          for (int v = 0; v < N; v++) store(to + v * W, sum[v]);
-        }
+    const Index at = columns.begin(block) * kLanes<T>;
+    const Index vectors = columns.begin(block + 1) - columns.begin(block);
+    constant<1, kGroup>(rows, [&](auto m) INLINED {
+      constant<1, LSTM_COLUMNS>(vectors, [&](auto v) INLINED {
+        add_outer_block<T, m.value, v.value>(a, stride, list, n, d + at, width, out + at,
+                                             total ? total + at : nullptr);
       });
     });
   }
 }
 
+// All steps of a tile, from the last to the first.
 template <typename T>
 void backward(const Backward<T>& layer, Index tile, T* scratch) {
   using V = Whole<T>;
@@ -550,11 +567,12 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
   const Index from = tile * layer.tile_rows();
-  const Index rows = layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
+  const Index rows =
+      layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
   const Index vectors = divide_up(rows * padded, W), units = vectors * W;
   const Columns<T> input_columns(features), columns(padded);
-  T *d_gates = scratch, *d_h = d_gates + 4 * units, *d_c = d_h + units, *h0 = d_c + units, *c0 = h0 + units;
-  T* any = c0 + units;
+  T *d_gates = scratch, *d_h = d_gates + 4 * units, *d_c = d_h + units, *h = d_c + units;
+  T *c0 = h + units, *any = c0 + units;
   auto* list = reinterpret_cast<std::int32_t*>(any + features);
   auto* all = list + features;
   const T* saved = layer.saved + layer.saved_before(tile);
@@ -564,9 +582,7 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
   for (Index k = 0; k < hidden; k++) all[k] = static_cast<std::int32_t>(k);
   widen(layer, layer.d_h + from * hidden, rows, d_h);
   widen(layer, layer.d_c + from * hidden, rows, d_c);
-  widen(layer, layer.h0 + from * hidden, rows, h0);
   widen(layer, layer.c0 + from * hidden, rows, c0);
-  T* h = h0;
 
   for (Index step = steps - 1; step >= 0; step--) {
     const Index t = layer.reverse ? steps - 1 - step : step;
@@ -593,14 +609,16 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
       // The hidden state that this step read.
       if (step) store(h + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
     }
-    if (step == 0) widen(layer, layer.h0 + from * hidden, rows, h);
+    if (!step) widen(layer, layer.h0 + from * hidden, rows, h);
     for (Index row = 0; row < rows; row += kGroup) {
       const Index group = rows - row < kGroup ? rows - row : kGroup;
       const T* x = layer.inputs + ((from + row) * steps + t) * features;
-      const Index listed = list_features(layer, x, group, list, any, layer.reverse ? features : -features);
+      const Index listed =
+          list_features(layer, x, group, list, any, layer.reverse ? features : -features);
       const T* d = d_gates + row * width;
       add_outer(group, x, steps * features, list, listed, d, width, d_weight_ih, d_bias);
-      add_outer(group, h + row * padded, padded, all, hidden, d, width, d_weight_hh, static_cast<T*>(nullptr));
+      add_outer(group, h + row * padded, padded, all, hidden, d, width, d_weight_hh,
+                static_cast<T*>(nullptr));
       multiply(group, d, width, layer.packed_hh, columns, d_h + row * padded, padded);
       if (layer.d_inputs) {
         T* d_x = layer.d_inputs + ((from + row) * steps + t) * features;
@@ -690,8 +708,9 @@ const Level& choose() {
 #ifdef __x86_64__
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl");
   const char* asked = std::getenv("RNN_MNIST_LSTM_LEVEL");
   const std::string most = asked ? asked : "avx512";
   if (avx512 && most == "avx512") return chosen = "avx512", avx512::level;
@@ -771,7 +790,8 @@ class Models {
   Index offset(const Buffer& buffer, Index model) const {
     const auto dimensions = buffer.dimensions();
     Index stride = 1, offset = 0;
-    for (std::size_t axis = axes_.size(); axis < dimensions.size(); axis++) stride *= dimensions[axis];
+    for (std::size_t axis = axes_.size(); axis < dimensions.size(); axis++)
+      stride *= dimensions[axis];
     for (std::size_t axis = axes_.size(); axis-- > 0; model /= axes_[axis]) {
       if (dimensions[axis] != 1) offset += model % axes_[axis] * stride;
       stride *= dimensions[axis];
@@ -795,7 +815,8 @@ class Models {
 };
 
 ffi::Error no_memory() {
-  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "RESOURCE_EXHAUSTED: no memory for the LSTM");
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "RESOURCE_EXHAUSTED: no memory for the LSTM");
 }
 
 // Sizes and inputs of a model.
@@ -809,7 +830,8 @@ Layer<T> make_layer(const Models& models, Index model, bool reverse, const ffi::
   layer.hidden = h0.dimensions().back();
   layer.reverse = reverse;
   layer.inputs = models.at<T>(inputs, model);
-  layer.weight_ih = models.at<T>(weight_ih, model), layer.weight_hh = models.at<T>(weight_hh, model);
+  layer.weight_ih = models.at<T>(weight_ih, model),
+  layer.weight_hh = models.at<T>(weight_hh, model);
   layer.h0 = models.at<T>(h0, model), layer.c0 = models.at<T>(c0, model);
   for (Index i = 0; i < layer.features * 4 * layer.hidden; i++) {
     layer.dense |= !std::isfinite(layer.weight_ih[i]);
@@ -820,8 +842,11 @@ Layer<T> make_layer(const Models& models, Index model, bool reverse, const ffi::
 // Threads that are worth waking: none for what takes less than about 10 us.
 template <typename T>
 Index count_workers(const ffi::ThreadPool& pool, const Layer<T>& layer, Index items) {
-  const double work = 1.0 * layer.batch * layer.steps * layer.columns() * (layer.features + layer.hidden);
-  return work * items / layer.tiles() < 3e5 ? 1 : std::max<Index>(1, std::min<Index>(items, pool.num_threads()));
+  const double work =
+      1.0 * layer.batch * layer.steps * layer.columns() * (layer.features + layer.hidden);
+  return work * items / layer.tiles() < 3e5
+             ? 1
+             : std::max<Index>(1, std::min<Index>(items, pool.num_threads()));
 }
 
 template <typename T>
@@ -835,9 +860,11 @@ ffi::Error forward(ffi::ThreadPool& pool, bool reverse, const ffi::AnyBuffer& we
   std::vector<Forward<T>> layers(models.count());
   for (Index model = 0; model < models.count(); model++) {
     Forward<T>& layer = layers[model];
-    static_cast<Layer<T>&>(layer) = make_layer<T>(models, model, reverse, inputs, weight_ih, weight_hh, h0, c0);
+    static_cast<Layer<T>&>(layer) =
+        make_layer<T>(models, model, reverse, inputs, weight_ih, weight_hh, h0, c0);
     layer.bias_ih = models.at<T>(bias_ih, model), layer.bias_hh = models.at<T>(bias_hh, model);
-    layer.hidden_states = models.at<T>(hidden_states, model), layer.saved = models.at<T>(saved, model);
+    layer.hidden_states = models.at<T>(hidden_states, model),
+    layer.saved = models.at<T>(saved, model);
     layer.h = models.at<T>(h, model), layer.c = models.at<T>(c, model);
   }
   if (layers.empty() || h->element_count() == 0) return ffi::Error::Success();
@@ -875,11 +902,14 @@ ffi::Error backward(ffi::ThreadPool& pool, bool reverse, const ffi::AnyBuffer& w
   std::vector<Backward<T>> layers(models.count());
   for (Index model = 0; model < models.count(); model++) {
     Backward<T>& layer = layers[model];
-    static_cast<Layer<T>&>(layer) = make_layer<T>(models, model, reverse, inputs, weight_ih, weight_hh, h0, c0);
+    static_cast<Layer<T>&>(layer) =
+        make_layer<T>(models, model, reverse, inputs, weight_ih, weight_hh, h0, c0);
     layer.saved = models.at<T>(saved, model);
-    layer.d_hidden_states = d_hidden_states.element_count() ? models.at<T>(d_hidden_states, model) : nullptr;
+    layer.d_hidden_states =
+        d_hidden_states.element_count() ? models.at<T>(d_hidden_states, model) : nullptr;
     layer.d_h = models.at<T>(d_h, model), layer.d_c = models.at<T>(d_c, model);
-    layer.d_weight_ih = models.at<T>(d_weight_ih, model), layer.d_weight_hh = models.at<T>(d_weight_hh, model);
+    layer.d_weight_ih = models.at<T>(d_weight_ih, model),
+    layer.d_weight_hh = models.at<T>(d_weight_hh, model);
     layer.d_bias = models.at<T>(d_bias, model), layer.d_inputs = models.at<T>(d_inputs, model);
     layer.d_h0 = models.at<T>(d_h0, model), layer.d_c0 = models.at<T>(d_c0, model);
   }
@@ -892,7 +922,8 @@ ffi::Error backward(ffi::ThreadPool& pool, bool reverse, const ffi::AnyBuffer& w
   const Index size = size_ih + divide_up(first.hidden, 16) * 16 * first.columns();
   const Index partial_size = first.partial_rows() * first.columns();
   const Index scratch_each = divide_up(scratch_size<T>(first), 16) * 16;
-  const Memory<T> packed(size * models.count()), scratch(scratch_each * workers), partial(partial_size * items);
+  const Memory<T> packed(size * models.count()), scratch(scratch_each * workers),
+      partial(partial_size * items);
   if (!packed.get() || !scratch.get() || !partial.get()) return no_memory();
   const Routines<T>& run = routines<T>();
   spread(pool, models.count(), workers, [&](Index model, Index) {
@@ -907,9 +938,8 @@ ffi::Error backward(ffi::ThreadPool& pool, bool reverse, const ffi::AnyBuffer& w
   });
   // A small network's gradients are added up before another thread is awake.
   const Index rows = first.partial_rows();
-  spread(pool, models.count() * rows, models.count() == 1 && first.small() ? 1 : workers, [&](Index item, Index) {
-    run.add_up(layers[item / rows], item % rows);
-  });
+  spread(pool, models.count() * rows, models.count() == 1 && first.small() ? 1 : workers,
+         [&](Index item, Index) { run.add_up(layers[item / rows], item % rows); });
   return ffi::Error::Success();
 }
 
@@ -954,36 +984,36 @@ VISIBLE const char* rnn_mnist_lstm_level() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(rnn_mnist_lstm_forward, lstm::forward_any,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<AnyBuffer>()   // weight_ih (F, 4H)
-                                  .Arg<AnyBuffer>()   // weight_hh (H, 4H)
-                                  .Arg<AnyBuffer>()   // bias_ih (4H)
-                                  .Arg<AnyBuffer>()   // bias_hh (4H)
-                                  .Arg<AnyBuffer>()   // inputs (B, T, F)
-                                  .Arg<AnyBuffer>()   // h0 (B, H)
-                                  .Arg<AnyBuffer>()   // c0 (B, H)
-                                  .Ret<AnyBuffer>()   // hidden states (B, T or 0, H)
-                                  .Ret<AnyBuffer>()   // h (B, H)
-                                  .Ret<AnyBuffer>()   // c (B, H)
-                                  .Ret<AnyBuffer>()   // saved (B, T or 0, 6 (P + 16))
+                                  .Arg<AnyBuffer>()  // weight_ih (F, 4H)
+                                  .Arg<AnyBuffer>()  // weight_hh (H, 4H)
+                                  .Arg<AnyBuffer>()  // bias_ih (4H)
+                                  .Arg<AnyBuffer>()  // bias_hh (4H)
+                                  .Arg<AnyBuffer>()  // inputs (B, T, F)
+                                  .Arg<AnyBuffer>()  // h0 (B, H)
+                                  .Arg<AnyBuffer>()  // c0 (B, H)
+                                  .Ret<AnyBuffer>()  // hidden states (B, T or 0, H)
+                                  .Ret<AnyBuffer>()  // h (B, H)
+                                  .Ret<AnyBuffer>()  // c (B, H)
+                                  .Ret<AnyBuffer>()  // saved (B, T or 0, 6 (P + 16))
                                   .Attr<bool>("reverse"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(rnn_mnist_lstm_backward, lstm::backward_any,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<AnyBuffer>()   // weight_ih
-                                  .Arg<AnyBuffer>()   // weight_hh
-                                  .Arg<AnyBuffer>()   // inputs
-                                  .Arg<AnyBuffer>()   // h0
-                                  .Arg<AnyBuffer>()   // c0
-                                  .Arg<AnyBuffer>()   // saved
-                                  .Arg<AnyBuffer>()   // gradient of hidden states (B, T or 0, H)
-                                  .Arg<AnyBuffer>()   // of h
-                                  .Arg<AnyBuffer>()   // of c
-                                  .Ret<AnyBuffer>()   // of weight_ih
-                                  .Ret<AnyBuffer>()   // of weight_hh
-                                  .Ret<AnyBuffer>()   // of each bias
-                                  .Ret<AnyBuffer>()   // of inputs (B, T or 0, F)
-                                  .Ret<AnyBuffer>()   // of h0
-                                  .Ret<AnyBuffer>()   // of c0
+                                  .Arg<AnyBuffer>()  // weight_ih
+                                  .Arg<AnyBuffer>()  // weight_hh
+                                  .Arg<AnyBuffer>()  // inputs
+                                  .Arg<AnyBuffer>()  // h0
+                                  .Arg<AnyBuffer>()  // c0
+                                  .Arg<AnyBuffer>()  // saved
+                                  .Arg<AnyBuffer>()  // gradient of hidden states (B, T or 0, H)
+                                  .Arg<AnyBuffer>()  // of h
+                                  .Arg<AnyBuffer>()  // of c
+                                  .Ret<AnyBuffer>()  // of weight_ih
+                                  .Ret<AnyBuffer>()  // of weight_hh
+                                  .Ret<AnyBuffer>()  // of each bias
+                                  .Ret<AnyBuffer>()  // of inputs (B, T or 0, F)
+                                  .Ret<AnyBuffer>()  // of h0
+                                  .Ret<AnyBuffer>()  // of c0
                                   .Attr<bool>("reverse"));
 #endif
