@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import signal
 import threading
 import time
@@ -133,6 +135,9 @@ def train_run(
             with console.compiling():
                 most = hosts.from_first(plan.steps if console.quiet else REPORT_EVERY)
                 programs = compile_programs(plan, most=most)
+            if writes:  # What draws the picture at the end is imported while the devices compute.
+                import_plot = functools.partial(importlib.import_module, "rnn_mnist.plot")
+                threading.Thread(target=import_plot, daemon=True).start()
             stack.enter_context(console.live(done=progress.step))
             if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")

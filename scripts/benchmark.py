@@ -1,6 +1,6 @@
 """Measure this program against PyTorch on this machine, side by side, and print tables.
 
-python scripts/benchmark.py [--quick] [--rounds N] [--no-avx512] [--json]
+python scripts/benchmark.py [--quick] [--rounds N] [--no-avx512] [--only TABLE ...] [--json]
 
 Needs PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15 minutes.
 """
@@ -39,6 +39,7 @@ NO_AVX512 = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
 }
+TABLES = "compared", "several", "runs", "scaling"
 SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
 
 
@@ -364,6 +365,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default 5)")
     parser.add_argument("--quick", action="store_true", help="a look only: few turns and sizes")
     parser.add_argument("--no-avx512", action="store_true", help="as on a processor without it")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     given = parser.parse_args()
     if given.no_avx512 and not os.environ.items() >= NO_AVX512.items():  # Before NumPy is loaded.
@@ -375,14 +377,15 @@ def main() -> None:
         here = machine()
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
         print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
-        found = {
-            "machine": here,
-            "compared": list(print_compared(compare(rounds, *sizes))),
-            "several": list(print_compared(several(rounds, sizes[0]))),
-            "runs": list(print_compared(whole_runs(*((1, 1) if given.quick else (3, 10))))),
+        tables = {
+            "compared": lambda: print_compared(compare(rounds, *sizes)),
+            "several": lambda: print_compared(several(rounds, sizes[0])),
+            "runs": lambda: print_compared(whole_runs(*((1, 1) if given.quick else (3, 10)))),
+            "scaling": lambda: print_scaling(scaling(*scales)),
         }
-        print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")
-        found["scaling"] = list(print_scaling(scaling(*scales)))
+        found = {"machine": here} | {name: list(tables[name]()) for name in given.only}
+        if "runs" in found:
+            print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")
     if given.json:
         print(json.dumps(found, indent=1))
 
