@@ -127,11 +127,14 @@ def test_every_gradient_equals_the_scans(sizes, reverse):
 
 
 def test_float64_is_exact():
-    with jax.enable_x64(True):
+    jax.config.update("jax_enable_x64", True)
+    try:
         case = make_case(9, 7, 5, 6, dtype=np.float64)
         hidden, carry = numpy_lstm(*case)
         ones = jax.tree.map(np.ones_like, (hidden, carry))
         ours, slopes = pulled_back(*case, ones)
+    finally:
+        jax.config.update("jax_enable_x64", False)
     np.testing.assert_allclose(ours[0], hidden, atol=1e-14)
 
     def total(case):
