@@ -380,7 +380,9 @@ def main() -> None:
         tables = {
             "compared": lambda: print_compared(compare(rounds, *sizes)),
             "several": lambda: print_compared(several(rounds, sizes[0])),
-            "runs": lambda: print_compared(whole_runs(*((1, 1) if given.quick else (3, 10)))),
+            "runs": lambda: print_compared(
+                whole_runs(*((1, 1) if given.quick else (min(rounds, 3), 10)))
+            ),
             "scaling": lambda: print_scaling(scaling(*scales)),
         }
         found = {"machine": here} | {name: list(tables[name]()) for name in given.only}

@@ -5,9 +5,11 @@ Shapes are written with B rows in a batch, T steps of F features and H hidden un
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,7 @@ def load() -> str:
     Raises:
       ImportError: It was not built, or this JAX does not take it; one line says which.
     """
-    # Installed for editing, a package lies in two folders.
-    files = [file for folder in __path__ for file in Path(folder).glob("*rnn_mnist_lstm.*")]
+    files = [file for folder in _folders() for file in folder.glob("*rnn_mnist_lstm.*")]
     files = [file for file in files if file.suffix in _LIBRARIES]
     if not files:
         raise ImportError("it was not built: the installation found no C++ compiler")
@@ -47,6 +48,18 @@ def load() -> str:
         return str(library.rnn_mnist_lstm_level().decode())
     except Exception as error:  # Whatever it is, there is another way.
         raise ImportError(f"it cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _folders() -> Iterator[Path]:
+    """Where the library may lie: in this package, or in the installed one.
+
+    In a clone of the repository Python takes the package from there, whether it is installed or
+    not; installed for editing, a package has two folders.
+    """
+    yield from map(Path, __path__)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        installed = importlib.metadata.distribution("rnn-mnist")
+        yield Path(str(installed.locate_file("rnn_mnist/kernels")))
 
 
 def lstm(
