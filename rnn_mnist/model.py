@@ -122,7 +122,8 @@ def lstm(
     """Read whole sequences with the step that `LSTMCell` takes.
 
     On a CPU the compiled kernel does it, several times faster, where it was built and `dtype` is
-    float32; anywhere else a scan over the cell does. They differ by rounding alone.
+    float32; anywhere else a scan over the cell does. They give the same but for rounding; the
+    kernel has no derivatives in forward mode and no second ones, for which `scan` must be chosen.
 
     Args:
       params: `LSTMCell`'s: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,).

@@ -89,7 +89,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     Raises:
       InputError: The data cannot be had.
     """
-    kernel = _name_kernel(config, mesh)
+    kernel = _describe_kernel(config, mesh)
     splits, place = {}, make_shardings(mesh, sharded=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
@@ -221,8 +221,12 @@ def abstract_data(
     )
 
 
-def _name_kernel(config: Config, mesh: Mesh) -> str:
-    """What computes the LSTM on a mesh, in words."""
+def _describe_kernel(config: Config, mesh: Mesh) -> str:
+    """What computes the LSTM on a mesh, in words.
+
+    Raises:
+      InputError: The config asks for the native kernel, which cannot be had.
+    """
     platform = mesh.devices.flat[0].platform
     if platform != "cpu":
         if config.kernel == "native":

@@ -217,8 +217,37 @@ def test_nothing_gives_nothing():
         case = make_case(*sizes)
         ours, wanted = (lstm(*case, kernel=kernel) for kernel in ("native", "scan"))
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), ours, wanted)
-        slopes = pulled_back(*case, jax.tree.map(jnp.ones_like, ours))[1]
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+        ones = jax.tree.map(jnp.ones_like, ours)
+        slopes = pulled_back(*case, ones)[1]
+        wanted = jax.vjp(functools.partial(lstm, kernel="scan"), *case)[1](ones)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), slopes, wanted)
+
+
+def test_what_does_not_belong_together_is_refused():
+    params, inputs, (c, h) = make_case(4, 3, 28, 5)
+    longer = np.zeros((4, 3, 29), np.float32)
+    for wrong in (
+        (params, longer, (c, h)),
+        (params, inputs, (c[:3], h)),
+        (params, inputs[0], (c, h)),
+        (params | {"bias_hh": params["bias_hh"][:5]}, inputs, (c, h)),
+        (params, jnp.bfloat16(inputs), (c, h)),
+    ):
+        with pytest.raises(ValueError, match="must all be float32 or all float64, not"):
+            kernels.lstm(*wrong)
+    with pytest.raises(ValueError, match="weight_ih"):
+        lstm(params, longer, (c, h))
+
+
+def test_other_derivatives_need_the_scan():
+    params, inputs, carry = make_case(2, 3, 4, 5)
+
+    def total(inputs, kernel):
+        return lstm(params, inputs, carry, kernel=kernel)[0].sum()
+
+    assert jax.hessian(functools.partial(total, kernel="scan"))(inputs).shape == (2, 3, 4) * 2
+    with pytest.raises((TypeError, ValueError, NotImplementedError)):
+        jax.hessian(functools.partial(total, kernel="native"))(inputs)
 
 
 def slopes_of(params, inputs, carry):
@@ -241,6 +270,12 @@ def test_vmap_equals_a_loop_over_models(sizes):
     )
     nested = jax.jit(jax.vmap(jax.vmap(slopes_of)))(params, inputs, carry)
     jax.tree.map(np.testing.assert_array_equal, nested, single)
+    # Each array on an axis of its own, and an axis of one.
+    first = jax.tree.map(lambda x: x[:, 0], params)
+    second = jax.tree.map(lambda x: x[:1, 1], (inputs, carry))
+    crossed = jax.vmap(jax.vmap(slopes_of, (0, None, None)), (None, 0, 0))(first, *second)
+    alone = slopes_of(jax.tree.map(lambda x: x[2], first), *jax.tree.map(lambda x: x[0], second))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0, 2], y), crossed, alone)
     # The same images for all models, and the same model for all images.
     shared = jax.tree.map(lambda x: x[0, 0], (inputs, carry))
     mapped = jax.vmap(jax.vmap(slopes_of, (0, None, None)), (0, None, None))(params, *shared)
@@ -343,7 +378,11 @@ def run_child(cores, devices):
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     environment["PYTHONPATH"] = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, timeout=120, check=True
+        [sys.executable, "-P", "-c", code],
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=True,
     )
     return pickle.loads(done.stdout)
 
@@ -368,7 +407,7 @@ def test_every_instruction_set(level):
         pytest.skip("this is the processor's own")
     check = f"from rnn_mnist import kernels; assert kernels.load() == {level!r}"
     environment = {**os.environ, "RNN_MNIST_LSTM_LEVEL": level}
-    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
+    subprocess.run([sys.executable, "-P", "-c", check], env=environment, check=True)
     run_tests(environment, "any_size or every_gradient or accurate or extreme or nan")
 
 
@@ -381,9 +420,15 @@ def test_sanitizers_find_nothing(tmp_path):
     (jaxlib,) = importlib.import_module("jaxlib").__path__
 
     flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fno-sanitize-recover=all"]
-    flags += ["-fsanitize=address,undefined", "-w", f"-isystem{jaxlib}/include"]
+    flags += [
+        "-fsanitize=address,undefined",
+        "-ffp-contract=fast",
+        "-w",
+        f"-isystem{jaxlib}/include",
+    ]
     levels = {"baseline": ["16", "2", "-DLSTM_HANDLERS"]}
     if sysconfig.get_platform().endswith("x86_64"):
+        levels["baseline"].append("-DLSTM_X86")
         wide = [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
         levels["avx2"] = ["32", "2", "-mavx2", "-mfma"]
         levels["avx512"] = ["64", "5", "-mavx2", "-mfma", *wide]
@@ -429,7 +474,11 @@ def run_tests(environment, names):
         f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}, '-k', {names!r}]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, "-P", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 

@@ -47,7 +47,8 @@ def load() -> str:
         library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
         return str(library.rnn_mnist_lstm_level().decode())
     except Exception as error:  # Whatever it is, there is another way.
-        raise ImportError(f"it cannot be loaded: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise ImportError(f"it cannot be loaded: {reason}") from None
 
 
 def _folders() -> Iterator[Path]:
@@ -72,9 +73,9 @@ def lstm(
 ) -> tuple[jax.Array, Carry]:
     """Read whole sequences, by the definition of `LSTMCell`, on a CPU; call `load` first.
 
-    All arrays are float32, or all float64. Results are the same bits for any number of threads.
-    Under `jax.vmap`, the models share out the cores. Inputs that are zero add nothing, whatever
-    they are multiplied with in the gradient; infinite weights are heeded.
+    Results are the same bits for any number of threads. Under `jax.vmap`, the models share out the
+    cores. It has a first derivative in reverse mode, no other. Inputs that are zero may be left
+    out: where a gradient is not a number, it still adds nothing to their weights'.
 
     Args:
       params: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,).
@@ -85,11 +86,31 @@ def lstm(
 
     Returns:
       Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
+
+    Raises:
+      ValueError: Shapes do not belong together, or not all arrays are float32, or all float64.
     """
     weights = tuple(params[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     c, h = carry
+    _check(weights, inputs, h, c)
     hidden, h, c = _lstm(weights, inputs, h, c, reverse, sequence)
     return hidden, (c, h)
+
+
+def _check(weights: Sequence[jax.Array], inputs: jax.Array, *carry: jax.Array) -> None:
+    """Refuse what the kernel would read past the end of, which looks at the sizes of some alone."""
+    arrays, size = (*weights, inputs, *carry), jnp.shape(carry[0])[-1:]
+    batch, _, features = jnp.shape(inputs) if jnp.ndim(inputs) == 3 else (-1, -1, -1)
+    columns = (4 * size[0],) if size else (-1,)
+    wanted = [(features, *columns), (*size, *columns), columns, columns]
+    wanted += [jnp.shape(inputs), (batch, *size), (batch, *size)]
+    shapes, dtypes = [jnp.shape(x) for x in arrays], {jnp.result_type(x).name for x in arrays}
+    if shapes != wanted or dtypes not in ({"float32"}, {"float64"}):
+        raise ValueError(
+            "weight_ih (F, 4H), weight_hh (H, 4H), bias_ih and bias_hh (4H,), inputs (B, T, F), h "
+            f"and c (B, H) must all be float32 or all float64, not {', '.join(map(str, shapes))} "
+            f"of {', '.join(sorted(dtypes))}"
+        )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

@@ -59,8 +59,8 @@ struct Layer {
 
   // Rows of a tile: more where weights come from the second cache, and where there are many.
   INLINE Index tile_rows() const {
-    const Index least = small() ? 2 : 5, spread = divide_up(divide_up(batch, kGroup), 64);
-    return (least > spread ? least : spread) * kGroup;
+    const Index least = small() ? 2 : 5, share = divide_up(divide_up(batch, kGroup), 64);
+    return (least > share ? least : share) * kGroup;
   }
   INLINE Index tiles() const { return divide_up(batch, tile_rows()); }
 
@@ -162,7 +162,7 @@ INLINE V expm1(V x) {
       x[lane] = std::expm1(x[lane] > 700 ? 700 : x[lane]);
     return x;
   } else {
-    typedef std::int32_t Bits __attribute__((vector_size(sizeof(V))));
+    typedef std::uint32_t Bits __attribute__((vector_size(sizeof(V))));
     x = clamp(x, V{} - 87, V{} + 88);
     const V shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
 #ifdef __FP_FAST_FMAF
@@ -688,7 +688,7 @@ namespace lstm {
 namespace baseline {
 extern const Level level;
 }
-#ifdef __x86_64__
+#ifdef LSTM_X86
 namespace avx2 {
 extern const Level level;
 }
@@ -705,7 +705,7 @@ namespace ffi = xla::ffi;
 const char* chosen = nullptr;
 
 const Level& choose() {
-#ifdef __x86_64__
+#ifdef LSTM_X86
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
@@ -714,7 +714,7 @@ const Level& choose() {
   const char* asked = std::getenv("RNN_MNIST_LSTM_LEVEL");
   const std::string most = asked ? asked : "avx512";
   if (avx512 && most == "avx512") return chosen = "avx512", avx512::level;
-  if (avx2 && most != "baseline") return chosen = "avx2", avx2::level;
+  if (avx2 && (most == "avx512" || most == "avx2")) return chosen = "avx2", avx2::level;
 #endif
   return chosen = "baseline", baseline::level;
 }
@@ -738,8 +738,9 @@ template <typename T>
 class Memory {
  public:
   explicit Memory(Index size)
-      : start_(static_cast<T*>(
-            ::operator new(size * sizeof(T) + 64, std::align_val_t(64), std::nothrow))) {}
+      : start_(
+            static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64), std::nothrow))) {
+  }
   ~Memory() { ::operator delete(start_, std::align_val_t(64)); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -754,7 +755,7 @@ class Memory {
 // This thread takes items as well, and in the end waits for those only that another has begun: with
 // several CPU devices, the callers are the pool's own threads, and nobody else would begin any.
 template <typename F>
-void spread(ffi::ThreadPool& pool, Index items, Index workers, const F& f) {
+void spread(ffi::ThreadPool& pool, Index items, Index workers, const F& f) noexcept {
   struct Shared {
     std::atomic<Index> next{0}, done{0};
   };
@@ -950,8 +951,12 @@ ffi::Error forward_any(ffi::ThreadPool pool, ffi::AnyBuffer weight_ih, ffi::AnyB
                        ffi::Result<ffi::AnyBuffer> c, ffi::Result<ffi::AnyBuffer> saved,
                        bool reverse) {
   const auto run = inputs.element_type() == ffi::F64 ? forward<double> : forward<float>;
-  return run(pool, reverse, weight_ih, weight_hh, bias_ih, bias_hh, inputs, h0, c0, hidden_states,
-             h, c, saved);
+  try {
+    return run(pool, reverse, weight_ih, weight_hh, bias_ih, bias_hh, inputs, h0, c0, hidden_states,
+               h, c, saved);
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  }
 }
 
 ffi::Error backward_any(ffi::ThreadPool pool, ffi::AnyBuffer weight_ih, ffi::AnyBuffer weight_hh,
@@ -962,8 +967,12 @@ ffi::Error backward_any(ffi::ThreadPool pool, ffi::AnyBuffer weight_ih, ffi::Any
                         ffi::Result<ffi::AnyBuffer> d_inputs, ffi::Result<ffi::AnyBuffer> d_h0,
                         ffi::Result<ffi::AnyBuffer> d_c0, bool reverse) {
   const auto run = inputs.element_type() == ffi::F64 ? backward<double> : backward<float>;
-  return run(pool, reverse, weight_ih, weight_hh, inputs, h0, c0, saved, d_hidden_states, d_h, d_c,
-             d_weight_ih, d_weight_hh, d_bias, d_inputs, d_h0, d_c0);
+  try {
+    return run(pool, reverse, weight_ih, weight_hh, inputs, h0, c0, saved, d_hidden_states, d_h,
+               d_c, d_weight_ih, d_weight_hh, d_bias, d_inputs, d_h0, d_c0);
+  } catch (const std::bad_alloc&) {
+    return no_memory();
+  }
 }
 
 }  // namespace
