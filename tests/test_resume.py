@@ -255,7 +255,7 @@ def test_the_reference_run_killed_ten_times_ends_as_if_never_killed(tmp_path):
     while len(saved) < 10:
         process = start(tmp_path)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.2, 6.0))
+            process.wait(rng.uniform(0.2, 2.5))
         process.kill()
         said, _ = process.communicate()
         if process.returncode != -signal.SIGKILL:
