@@ -121,8 +121,8 @@ def lstm(
 ) -> tuple[jax.Array, Carry]:
     """Read whole sequences with the step that `LSTMCell` takes.
 
-    On a CPU the compiled kernel does it, up to three times faster, where it was built and `dtype` is
-    float32; anywhere else a scan over the cell does. They give the same but for rounding; the
+    On a CPU the compiled kernel does it, up to three times faster, where it was built and `dtype`
+    is float32; anywhere else a scan over the cell does. They give the same but for rounding; the
     kernel has no derivatives in forward mode and no second ones, for which `scan` must be chosen.
 
     Args:
