@@ -232,9 +232,14 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
             f"saved on {before} device{'s' * (before > 1)}, where sums are rounded otherwise than "
             f"on {now}"
         )
-    if (kernel := record.get("kernel", plan.kernel)) != plan.kernel:
-        notes.append(f"saved with kernel {kernel}, whose sums are rounded otherwise")
+    if (kernel := record.get("kernel", _kernel(plan))) != _kernel(plan):
+        notes.append(f"saved with kernel {kernel}, where sums are rounded otherwise")
     return _progress(state, record), notes
+
+
+def _kernel(plan: Plan) -> str:
+    """What computes a plan's LSTM, without the reason."""
+    return plan.kernel.partition(";")[0]
 
 
 def _new(plan: Plan) -> Progress:
@@ -264,7 +269,7 @@ def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
         "devices": plan.mesh.size,
-        "kernel": plan.kernel,
+        "kernel": _kernel(plan),
     }
 
 

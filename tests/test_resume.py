@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ from rnn_mnist import (
     InputError,
     checkpoint,
     fit,
+    kernels,
     load_run,
     plan,
     read_config,
@@ -214,12 +216,17 @@ def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, n
 
 
 @pytest.mark.slow
-def test_going_on_with_other_devices_is_said(tmp_path, monkeypatch, undisturbed):
+def test_going_on_with_other_devices_or_another_kernel_is_said(tmp_path, monkeypatch, undisturbed):
     folder = tmp_path / "moved"
     fit_until(folder, monkeypatch, parts=8)
     command = [*COMMAND, folder / "config.toml", "--run", folder, "--devices", "3"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    lowest = {**os.environ, "RNN_MNIST_LSTM_LEVEL": "baseline"}
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=lowest)
     assert "note    saved on 1 device, where sums are rounded otherwise than on 3" in out.stdout
+    said = re.search(r"^kernel  ([^;\n]*)", out.stdout, re.M).group(1)
+    with contextlib.suppress(ImportError):
+        if said != f"native, for {kernels.load()}":
+            assert f"; saved with kernel native, for {kernels.load()}, where sums" in out.stdout
     resumed, (whole, _) = load_run(folder), undisturbed
     states = jax.tree.leaves(resumed.state), jax.tree.leaves(whole.state)
     for ours, theirs in zip(*states, strict=True):
