@@ -438,6 +438,16 @@ void pack_backward(const Layer<T>& layer) {
   pack(layer.weight_hh, hidden, layer.padded(), layer.packed_hh);
 }
 
+// The first row of a tile, how many it has, and vectors of units that hold them.
+template <typename T>
+struct Tile {
+  Index from, rows, vectors;
+  INLINE Tile(const Layer<T>& layer, Index tile) : from(tile * layer.tile_rows()) {
+    rows = layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
+    vectors = divide_up(rows * layer.padded(), kLanes<T>);
+  }
+};
+
 // Rows of (H) <-> rows of padded units.
 template <typename T>
 void widen(const Layer<T>& layer, const T* from, Index rows, T* to) {
@@ -462,10 +472,8 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
   constexpr Index W = kLanes<T>;
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
-  const Index from = tile * layer.tile_rows();
-  const Index rows =
-      layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
-  const Index vectors = divide_up(rows * padded, W), units = vectors * W;
+  const auto [from, rows, vectors] = Tile<T>(layer, tile);
+  const Index units = vectors * W;
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
   auto* list = reinterpret_cast<std::int32_t*>(any + features);
@@ -566,10 +574,8 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
   constexpr Index W = kLanes<T>;
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
-  const Index from = tile * layer.tile_rows();
-  const Index rows =
-      layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
-  const Index vectors = divide_up(rows * padded, W), units = vectors * W;
+  const auto [from, rows, vectors] = Tile<T>(layer, tile);
+  const Index units = vectors * W;
   const Columns<T> input_columns(features), columns(padded);
   T *d_gates = scratch, *d_h = d_gates + 4 * units, *d_c = d_h + units, *h = d_c + units;
   T *c0 = h + units, *any = c0 + units;
