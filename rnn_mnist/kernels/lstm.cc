@@ -689,6 +689,10 @@ const Level level{kRoutines<float>, {}};
 
 #include "xla/ffi/api/ffi.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 namespace lstm {
 
 namespace baseline {
@@ -756,6 +760,28 @@ class Memory {
   T* start_;
 };
 
+// Systems may wake a thread on the core of the one that woke it and leave it there, waiting, for
+// many milliseconds while another core has nothing to do.
+int this_core() {
+#ifdef __linux__
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Move this thread away from a core, if it is there and may go elsewhere.
+void leave_core([[maybe_unused]] int core) {
+#ifdef __linux__
+  cpu_set_t before;
+  if (core < 0 || core != sched_getcpu() || sched_getaffinity(0, sizeof before, &before)) return;
+  cpu_set_t others = before;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+    sched_setaffinity(0, sizeof before, &before);
+#endif
+}
+
 // Call f(item, worker) for all items, on this thread and on those of the pool that are free.
 //
 // This thread takes items as well, and in the end waits for those only that another has begun: with
@@ -763,17 +789,26 @@ class Memory {
 template <typename F>
 void spread(ffi::ThreadPool& pool, Index items, Index workers, const F& f) noexcept {
   struct Shared {
-    std::atomic<Index> next{0}, done{0};
+    std::atomic<Index> next{0}, done{0}, begun{0};
+    const int core = this_core();
   };
   const auto shared = std::make_shared<Shared>();
-  const auto work = [shared, items, &f](Index worker) {
+  const Index helpers = std::min(workers, items) - 1;
+  const auto work = [shared, items, helpers, &f](Index worker) {
     for (Index item; (item = shared->next.fetch_add(1)) < items;) {  // f is there while this holds.
       f(item, worker);
       shared->done.fetch_add(1, std::memory_order_release);
+      // One that has not begun may be waiting for this core.
+      if (worker == 0 && shared->begun.load(std::memory_order_relaxed) < helpers)
+        std::this_thread::yield();
     }
   };
-  for (Index worker = 1; worker < std::min(workers, items); worker++) {
-    pool.Schedule([work, worker] { work(worker); });
+  for (Index worker = 1; worker <= helpers; worker++) {
+    pool.Schedule([work, worker, shared] {
+      shared->begun.fetch_add(1, std::memory_order_relaxed);
+      leave_core(shared->core);
+      work(worker);
+    });
   }
   work(0);
   while (shared->done.load(std::memory_order_acquire) < items) std::this_thread::yield();
