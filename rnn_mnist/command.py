@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
 
-from rnn_mnist.config import Config, InputError, did_you_mean, read_config
+from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_config
 from rnn_mnist.files import cache_folder
 
 Options = TypeVar("Options")
@@ -74,6 +74,51 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
             "as --bidirectional takes no value"
         )
     return parsed, name
+
+
+def take_values(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
+    """Take the flags of a config that have several values off a command line.
+
+    Args:
+      arguments: The command line without the program.
+
+    Returns:
+      The command line, where these have their first value alone; and all their values, by field.
+
+    Raises:
+      InputError: A value is of the wrong type or out of range, or a flag comes twice.
+    """
+    names = [field.name for field in dataclasses.fields(Config)]
+    known = {f"--{name.replace('_', '-')}": name for name in names}
+    groups: list[list[str]] = [[]]  # What comes before the first flag, then each with its values.
+    for word in arguments:
+        if word.startswith("--"):
+            groups.append([])
+        groups[-1].append(word)
+    left, values, seen = list[str](), dict[str, list[Any]](), set[str]()
+    for group in groups:
+        flag = group[0].replace("_", "-") if group else ""
+        if flag in known and flag in seen:
+            raise InputError(f"{flag}: comes twice; name all its values after one")
+        seen.add(flag)
+        several = len(group) > 2 and flag in known
+        if several:
+            values[known[flag]] = [_value(known[flag], word) for word in group[1:]]
+        switch = several and isinstance(values[known[flag]][0], bool)
+        left += group[: 0 if switch else 2] if several else group
+    return left, values
+
+
+def _value(name: str, word: str) -> Any:
+    """A value of a config's field from the command line."""
+    kind: Any = type(getattr(Config(), name))
+    words = {"true": True, "false": False} if kind is bool else {}
+    try:
+        value = words[word.lower()] if words else kind(word)
+    except (KeyError, ValueError):
+        wanted = {int: "whole numbers", float: "numbers", bool: "true and false"}[kind]
+        raise InputError(f"{name}: takes {wanted}, not {word!r}") from None
+    return getattr(from_dict({name: value}), name)
 
 
 def _flags(options: Any, prefix: str = "--") -> Iterator[str]:

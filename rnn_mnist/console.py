@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import rich.console
 import rich.progress
+import rich.table
 import rich.text
 from numpy.typing import NDArray
 
@@ -31,12 +32,8 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
     products = "" if config.precision == "float32" else f", products in {config.precision}"
-    devices = list(plan.mesh.devices.flat)
-    number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
-    if jax.process_count() > 1:
-        number += f" of {jax.process_count()} processes"
     said = {
-        "jax": f"{jax.__version__} on {number}: {devices[0].device_kind}",
+        "jax": describe_devices(list(plan.mesh.devices.flat)),
         "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
         f"{plan.test_size:,} to test on",
         "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters"
@@ -54,6 +51,14 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
     if notes:
         said["note"] = "; ".join(notes)
     return said
+
+
+def describe_devices(devices: Sequence[jax.Device]) -> str:
+    """JAX's version, and what it computes on."""
+    number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
+    if jax.process_count() > 1:
+        number += f" of {jax.process_count()} processes"
+    return f"{jax.__version__} on {number}: {devices[0].device_kind}"
 
 
 def name_steps(damaged: list[int]) -> str:
@@ -98,6 +103,38 @@ class Console:
         """Print a line, above the bar if there is one."""
         self._rich.print(line, markup=False)
 
+    def say_facts(self, facts: Mapping[str, str]) -> None:
+        """Print a line for each fact, after its name."""
+        for name, fact in facts.items():
+            self.say(f"{name:<8}{fact}")
+
+    def say_table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; all columns but the first are numbers."""
+        table = rich.table.Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for head in heads:
+            table.add_column(head, no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self._rich.print(table)
+
+    @contextlib.contextmanager
+    def counting(self, total: int) -> Iterator[Callable[[int], None]]:
+        """Draw a bar of so many steps; what is given moves it on by some. On a terminal only."""
+        if not self._live:
+            yield lambda _: None
+            return
+        bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
+            rich.progress.BarColumn(),
+            _Speed(),
+            rich.progress.TimeRemainingColumn(),
+            console=self._rich,
+            transient=True,
+        )
+        task = bar.add_task("", total=total)
+        with bar:
+            yield lambda steps: bar.advance(task, steps)
+
     def start(self, facts: dict[str, str], steps: int, epochs: int) -> None:
         """Print what the run is, a line for each fact; start-up ends here.
 
@@ -106,8 +143,7 @@ class Console:
           steps: Steps in an epoch.
           epochs: Epochs in the run.
         """
-        for name, fact in facts.items():
-            self.say(f"{name:<8}{fact}")
+        self.say_facts(facts)
         self.say("")
         self._steps, self._epochs = steps, epochs
         self._start_up = time.perf_counter() - self._began
@@ -196,8 +232,7 @@ class Console:
                 f"{now - self._began:.1f} s: start-up {self._start_up:.1f}, "
                 f"compile {self._compile:.1f}, train and test {train:.1f}"
             )
-        for name, fact in (facts | endings).items():
-            self.say(f"{name:<8}{fact}")
+        self.say_facts(facts | endings)
 
 
 def _loss(loss: float) -> str:

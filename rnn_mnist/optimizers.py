@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import optax
+
+SWEPT = "learning_rate", "momentum", "weight_decay", "gradient_clip"
+"""Settings that runs of one program may differ in."""
 
 
 @functools.cache
@@ -17,6 +21,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     gradient_clip: float = 0.0,
     total_steps: int = 1,
+    swept: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
     """The optimizer of these settings, the same object each time, so that JAX compiles once.
 
@@ -33,24 +38,55 @@ def make_optimizer(
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
       total_steps: Steps of the whole run, over which the schedule goes.
+      swept: Which of `SWEPT` are read from the state, from its `hyperparams`, where every run may
+        have its own under `jax.vmap`. Its `inner_state` is the state without any swept.
 
     Raises:
       ValueError: No such optimizer or schedule.
     """
     if optimizer not in ("sgd", "adam", "adamw"):
         raise ValueError(f"optimizer must be sgd, adam or adamw, not {optimizer!r}")
-    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    rule = optax.trace(momentum) if momentum else optax.identity()
+    settings = dict(
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        gradient_clip=gradient_clip,
+    )
+    if not swept:
+        return _build(optimizer, schedule, total_steps, **settings)
+    fixed = ["optimizer", "schedule", "total_steps", *(name for name in SWEPT if name not in swept)]
+    injected = optax.inject_hyperparams(_build, static_args=fixed)
+    made: optax.GradientTransformation = injected(optimizer, schedule, total_steps, **settings)
+    return made
+
+
+def _build(
+    optimizer: str,
+    schedule: str,
+    total_steps: int,
+    *,
+    learning_rate: Any,
+    momentum: Any,
+    weight_decay: Any,
+    gradient_clip: Any,
+) -> optax.GradientTransformation:
+    """Numbers may be arrays, which are never taken for nothing."""
+
+    def given(number: Any) -> bool:
+        return not isinstance(number, float) or number != 0
+
+    decay = optax.add_decayed_weights(weight_decay) if given(weight_decay) else optax.identity()
+    rule = optax.trace(momentum) if given(momentum) else optax.identity()
     if optimizer != "sgd":
         rule = optax.scale_by_adam()
     return optax.chain(
-        optax.clip_by_global_norm(gradient_clip) if gradient_clip else optax.identity(),
+        optax.clip_by_global_norm(gradient_clip) if given(gradient_clip) else optax.identity(),
         *([rule, decay] if optimizer == "adamw" else [decay, rule]),
         optax.scale_by_learning_rate(make_schedule(schedule, learning_rate, total_steps)),
     )
 
 
-def make_schedule(schedule: str, learning_rate: float, total_steps: int) -> optax.ScalarOrSchedule:
+def make_schedule(schedule: str, learning_rate: Any, total_steps: int) -> optax.ScalarOrSchedule:
     """The learning rate by step: constant, cosine (to zero), or one_cycle.
 
     One cycle rises from 1/25 of the learning rate along a cosine for the first 30 % of the steps,
@@ -62,6 +98,7 @@ def make_schedule(schedule: str, learning_rate: float, total_steps: int) -> opta
     if schedule == "constant":
         return learning_rate
     if schedule == "cosine":
-        return optax.cosine_decay_schedule(learning_rate, total_steps)
-    # Below four steps the rise would have none, and optax would divide by it.
-    return optax.cosine_onecycle_schedule(max(total_steps, 4), learning_rate)
+        share = optax.cosine_decay_schedule(1.0, total_steps)
+    else:  # Below four steps the rise would have none, and optax would divide by it.
+        share = optax.cosine_onecycle_schedule(max(total_steps, 4), 1.0)
+    return lambda step: learning_rate * share(step)

@@ -23,6 +23,7 @@ from rnn_mnist.model import RowLSTM, choose_kernel
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
 STREAMED_STEPS = 100  # In a part, whose images are on the device together.
+_INIT = 0  # The purpose that keeps this random stream apart from any other of the same seed.
 
 
 class Plan(NamedTuple):
@@ -89,7 +90,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     Raises:
       InputError: The data cannot be had.
     """
-    kernel = _describe_kernel(config, mesh)
+    kernel = describe_kernel(config, mesh)
     splits, place = {}, make_shardings(mesh, sharded=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
@@ -146,8 +147,15 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
     )
 
 
-def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransformation:
-    """The optimizer that a config asks for, over a run of so many steps."""
+def init_key(seed: int) -> jax.Array:
+    """The key from which a run's initial parameters are drawn."""
+    return jax.random.fold_in(jax.random.key(seed), _INIT)
+
+
+def make_optimizer(
+    config: Config, total_steps: int, *, swept: tuple[str, ...] = ()
+) -> optax.GradientTransformation:
+    """The optimizer that a config asks for, over a run of so many steps; `swept` as there."""
     return optimizers.make_optimizer(
         config.optimizer,
         config.learning_rate,
@@ -156,6 +164,7 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
         weight_decay=config.weight_decay,
         gradient_clip=config.gradient_clip,
         total_steps=total_steps,
+        swept=swept,
     )
 
 
@@ -221,7 +230,7 @@ def abstract_data(
     )
 
 
-def _describe_kernel(config: Config, mesh: Mesh) -> str:
+def describe_kernel(config: Config, mesh: Mesh) -> str:
     """What computes the LSTM on a mesh, in words.
 
     Raises:

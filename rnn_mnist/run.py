@@ -35,12 +35,11 @@ from rnn_mnist.plan import (
     Plan,
     abstract_state,
     compile_programs,
+    init_key,
     make_model,
     make_optimizer,
     make_plan,
 )
-
-_INIT = 0  # The purpose that keeps this random stream apart from any other of the same seed.
 
 
 class Result(NamedTuple):
@@ -147,7 +146,7 @@ def train_run(
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
                         if manager is not None and folder is not None:
-                            checkpoint.save(manager, progress.state, _record(plan, progress))
+                            checkpoint.save(manager, progress.state, _record_of(plan, progress))
                             run_folder.write_metrics(folder, progress.history)
                 if stopping and folder is not None and len(progress.history) <= config.epochs:
                     with hosts.together():
@@ -237,6 +236,37 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
     return _progress(state, record), notes
 
 
+def write_run(
+    folder: Path,
+    config: Config,
+    progress: Progress,
+    *,
+    version: str,
+    classes: tuple[str, ...],
+    kernel: str,
+) -> None:
+    """Write the folder of a run that ended elsewhere, as if it had been trained there.
+
+    Args:
+      folder: To be made, or of an earlier try.
+      config: The run's.
+      progress: Its end.
+      version: TFDS's name of the data set with its version.
+      classes: TFDS's names of the classes.
+      kernel: As `plan.describe_kernel` says it.
+
+    Raises:
+      InputError: The folder holds another run, or cannot be written.
+    """
+    run_folder.check(folder, config)
+    with run_folder.claimed(folder, config):
+        with checkpoint.opened(folder / run_folder.CHECKPOINTS) as manager:
+            if progress.step not in manager.all_steps():
+                record = _record(progress, version=version, classes=classes, kernel=kernel)
+                checkpoint.save(manager, progress.state, record)
+        run_folder.complete(folder, progress.history)
+
+
 def _kernel(plan: Plan) -> str:
     """What computes a plan's LSTM, without the reason."""
     return plan.kernel.partition(";")[0]
@@ -244,13 +274,13 @@ def _kernel(plan: Plan) -> str:
 
 def _new(plan: Plan) -> Progress:
     """Where a run begins."""
-    key = jax.random.fold_in(jax.random.key(plan.config.seed), _INIT)
+    key = init_key(plan.config.seed)
     return Progress(learn.init(plan.model, plan.optimizer, key=key))
 
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    record = hosts.from_first(_record(plan, progress))
+    record = hosts.from_first(_record_of(plan, progress))
     state = hosts.arrays_from_first(progress.state)
     return _progress(put_tree(state, plan.place.state), record)
 
@@ -260,17 +290,30 @@ def _here() -> SingleDeviceSharding:
     return SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _record(plan: Plan, progress: Progress) -> checkpoint.Record:
+def _record(
+    progress: Progress, *, version: str, classes: tuple[str, ...], kernel: str, devices: int = 1
+) -> checkpoint.Record:
     """What a checkpoint keeps beside the state."""
     return {
-        "data": plan.version,
-        "classes": list(plan.classes),
+        "data": version,
+        "classes": list(classes),
         "history": [list(epoch) for epoch in progress.history],
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
-        "devices": plan.mesh.size,
-        "kernel": _kernel(plan),
+        "devices": devices,
+        "kernel": kernel.partition(";")[0],
     }
+
+
+def _record_of(plan: Plan, progress: Progress) -> checkpoint.Record:
+    """What a checkpoint of a plan's run keeps beside the state."""
+    return _record(
+        progress,
+        version=plan.version,
+        classes=plan.classes,
+        kernel=plan.kernel,
+        devices=plan.mesh.size,
+    )
 
 
 def _progress(state: State, record: checkpoint.Record) -> Progress:

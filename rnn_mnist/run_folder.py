@@ -54,6 +54,22 @@ def claimed(folder: Path, config: Config) -> Iterator[None]:
     Raises:
       InputError: The folder cannot be written, or another process trains there.
     """
+    with occupied(folder):
+        for name in FILES:
+            remove_partials(folder / name)
+        if not (folder / "config.toml").exists():
+            with written_whole(folder / "config.toml") as file:
+                file.write(to_toml(config).encode())
+        yield
+
+
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes out of it meanwhile.
+
+    Raises:
+      InputError: The folder cannot be written, or another process trains there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -63,11 +79,6 @@ def claimed(folder: Path, config: Config) -> Iterator[None]:
             f"{folder}: cannot be written ({error.strerror}); name another folder with --run"
         ) from None
     with _locked(folder):
-        for name in FILES:
-            remove_partials(folder / name)
-        if not (folder / "config.toml").exists():
-            with written_whole(folder / "config.toml") as file:
-                file.write(to_toml(config).encode())
         yield
 
 

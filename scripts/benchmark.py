@@ -40,7 +40,7 @@ NO_AVX512 = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 WARM_UP = 0.3  # Seconds.
-TABLES = "compared", "several", "runs", "scaling"
+TABLES = "compared", "several", "runs", "sweeps", "scaling"
 SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
 
 
@@ -292,6 +292,39 @@ def whole_runs(rounds: int, epochs: int) -> Iterator[dict]:
         yield row(f"{epochs} epochs, {what} start", times) | {"peak_memory_mb": max(memory)}
 
 
+def sweeps(rates: list[float], seeds: int, epochs: int) -> Iterator[dict]:
+    """A sweep's wall seconds, from its first start, and those of its runs one after another."""
+    data = ["--data.train", "train[:55000]", "--data.test", "train[55000:]"]
+    runs = [(rate, seed) for rate in rates for seed in range(seeds)]
+    fits = "from rnn_mnist import Config, Data, fit\n"
+    fits += f"data = Data(train={data[1]!r}, test={data[3]!r})\nfor rate, seed in {runs}:\n"
+    fits += f"    fit(Config(epochs={epochs}, learning_rate=rate, seed=seed, data=data))\n"
+    with tempfile.TemporaryDirectory() as folder:
+        count = iter(range(10**6))
+
+        def wall(command: list[str], cache: str) -> float:
+            place = [] if command[0] == "-c" else ["--run", f"{folder}/{next(count)}"]
+            environment = {"RNN_MNIST_CACHE": f"{folder}/{cache}"}
+            environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
+            return run_process([*command, *place], environment)[0]
+
+        base = ["--epochs", str(epochs)]
+        sweep = ["-m", "rnn_mnist.sweep", *base, "--no-final", "--seeds", str(seeds)]
+        times = {"the sweep": wall([*sweep, "--learning-rate", *map(str, rates)], "sweep")}
+        times["by fit in one process"] = wall(["-c", fits], "fit")
+        train = ["-m", "rnn_mnist.train", *base, *data]
+        times["a process each"] = sum(
+            wall([*train, "--learning-rate", str(rate), "--seed", str(seed)], "train")
+            for rate, seed in runs
+        )
+        baseline = [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs)]
+        times["the notebook's program, one run times all"] = (
+            len(runs) * run_process(baseline, {})[0]
+        )
+    title = f"{len(runs)} runs of {epochs} epochs, hidden 20, batch 100"
+    yield row(title, {name: [seconds] for name, seconds in times.items()})
+
+
 def several(rounds: int, hidden_sizes: list[int]) -> Iterator[dict]:
     """One model, and eight of its shape under `vmap`."""
     for hidden_size in hidden_sizes:
@@ -390,6 +423,9 @@ def main() -> None:
             "several": lambda: print_compared(several(rounds, sizes[0])),
             "runs": lambda: print_compared(
                 whole_runs(*((1, 1) if given.quick else (min(rounds, 3), 10)))
+            ),
+            "sweeps": lambda: print_compared(
+                sweeps(*(([0.1], 2, 1) if given.quick else ([0.01, 0.03, 0.1, 0.3], 4, 3)))
             ),
             "scaling": lambda: print_scaling(scaling(*scales)),
         }

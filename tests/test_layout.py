@@ -24,12 +24,14 @@ ORDER = [
         "hosts",
         "batches",
         "history",
+        "grid",
         "kernels",
         "model",
         "optimizers",
         "learn",
     ),
-    *("plan", "loop", "checkpoint", "plot", "run_folder", "console", "run", "command", "train"),
+    *("plan", "loop", "waves", "checkpoint", "plot", "run_folder", "console", "run", "explore"),
+    *("command", "train", "sweep"),
 ]
 
 

@@ -1,0 +1,234 @@
+"""A sweep: the runs of a grid, several at a time, compared; the best is then tested once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rnn_mnist import data, grid, plan, run, run_folder, waves
+from rnn_mnist.config import Config, InputError
+from rnn_mnist.console import Console, describe_devices
+from rnn_mnist.devices import find_devices
+from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.grid import Grid, Run, Setting
+from rnn_mnist.loop import Progress
+
+CSV, PICTURE, RUNS, BEST = "sweep.csv", "sweep.png", "runs", "best"
+
+
+class Sweep(NamedTuple):
+    """What a sweep gives."""
+
+    settings: list[Setting]
+    """By validation accuracy, the best first, with their runs."""
+    best: run.Result | None
+    """The best setting trained again on everything and tested once; None where not asked for."""
+
+
+def sweep(
+    config: Config = Config(),
+    values: Grid | None = None,
+    *,
+    folder: Path | str | None = None,
+    keep: bool = False,
+    final: bool = True,
+    data_files: Path | str | None = None,
+    devices: int | None = None,
+    verbose: bool = False,
+) -> Sweep:
+    """Train every combination of some settings, several runs at a time, and compare them.
+
+    Runs that differ in numbers alone (seed, learning rate, momentum, weight decay, gradient clip)
+    train as one program, spread over the devices. Each ends with the parameters that `fit` gives
+    it, but for rounding. They are compared on images held out from the training split.
+
+    Args:
+      config: What all runs share. Where its data are train and test, the last twelfth of the
+        training split is held out.
+      values: Names of its fields, and the values that each takes: {"hidden_size": [10, 20]}.
+      folder: Where results are kept as they come; what is there already is not trained again.
+      keep: Write a run folder for every run, in `folder`/runs.
+      final: Train the best setting again, on all that its runs were trained and compared on, and
+        test it once, on the test split; with a folder, in its subfolder best.
+      data_files: Folder with the data set's original files, in place of a download.
+      devices: How many of JAX's devices share the runs; all if left out.
+      verbose: Print what happens, with a progress bar on a terminal.
+
+    Raises:
+      InputError: A value cannot be used, the data cannot be had, or the folder is another's.
+
+    Example:
+      >>> held = Data(train="train[:2000]", test="train[55000:55500]")
+      >>> rates = {"learning_rate": [0.1, 0.5]}
+      >>> found = sweep(Config(epochs=1, data=held), rates, final=False)
+      >>> [len(setting.runs) for setting in found.settings]
+      [1, 1]
+    """
+    console = Console(quiet=not verbose, began=time.perf_counter())
+    values, folder = dict(values or {}), None if folder is None else Path(folder)
+    data_files = None if data_files is None else Path(data_files)
+    if config.data.placement != "resident":
+        raise InputError("data.placement: the runs of a sweep share images; choose resident")
+    if keep and folder is None:
+        raise InputError("keep: needs a folder to keep runs in")
+    mesh = waves.make_mesh(find_devices(devices))
+    archive = data.load_all(config.data.name, files=data_files)
+    held = grid.hold_out(config.data, len(archive.arrays["train_labels"]))
+    configs = grid.make_configs(dataclasses.replace(config, data=held), values)
+    names = {one: grid.words({name: getattr(one, name) for name in values}) for one in configs}
+    with contextlib.ExitStack() as stack:
+        done = dict[Config, Run]()
+        if folder is not None:
+            stack.enter_context(_claimed(folder))
+            done = _read(folder)
+        # Of a run that is to be kept, the final state is needed, too.
+        missing = [
+            one
+            for one in configs
+            if one not in done or (keep and folder and not _place(folder, names[one]).exists())
+        ]
+        train, test = (data.select(archive, split) for split in (held.train, held.test))
+        splits, kernel = waves.Splits.put(train, test, mesh), plan.describe_kernel(config, mesh)
+        there = len(configs) - len(missing)
+        facts = {
+            "jax": describe_devices(list(mesh.devices.flat)),
+            "data": f"{archive.version}, {archive.source}: {len(train.labels):,} images to train "
+            f"on ({held.train}), {len(test.labels):,} to compare on ({held.test})",
+            "kernel": kernel,
+            "grid": "; ".join(f"{name} {', '.join(map(str, v))}" for name, v in values.items()),
+            "sweep": f"{folder or ''}{', ' if folder else ''}{len(configs)} runs"
+            f"{f', of which {there} are there already' if there else ''}",
+        }
+        console.say_facts(facts)
+        console.say("")
+        began = time.perf_counter()
+        for trained in _train(console, missing, splits, len(archive.classes)):
+            for number, one in enumerate(trained.configs):
+                done[one] = Run(one, trained.histories[number])
+                accuracy = f"{100 * done[one].accuracy:5.2f} %"
+                console.say(f"{names[one]:<40}  validation accuracy {accuracy}")
+                if keep and folder is not None:
+                    state = waves.run_state(trained.states, number)
+                    run.write_run(
+                        _place(folder, names[one]),
+                        one,
+                        Progress(state, done[one].history),
+                        version=archive.version,
+                        classes=archive.classes,
+                        kernel=kernel,
+                    )
+            if folder is not None:
+                with written_whole(folder / CSV) as file:
+                    file.write(grid.to_csv(done.values()).encode())
+        settings = grid.by_setting([done[one] for one in configs], values)
+        console.say("")
+        console.say_table(*grid.to_table(settings))
+        console.say("")
+        endings = {"time": f"{time.perf_counter() - began:.1f} s for {len(missing)} runs"}
+        if folder is not None:
+            _draw(folder, settings)
+            endings["files"] = f"{folder}: {CSV}, {PICTURE}{f', {RUNS}' if keep else ''}"
+        console.say_facts(endings)
+        best = None
+        if final:
+            said = grid.words(settings[0].values) or "the only setting"
+            console.say(f"{'best':<8}{said}; now trained on everything, and tested once\n")
+            first = settings[0].runs[0].config
+            best = run.fit(
+                dataclasses.replace(first, data=grid.everything(config.data, held)),
+                folder=None if folder is None else folder / BEST,
+                data_files=data_files,
+                devices=devices,
+                verbose=verbose,
+            )
+    return Sweep(settings, best)
+
+
+class _Trained(NamedTuple):
+    """A wave that has ended."""
+
+    configs: list[Config]
+    histories: list[tuple[Any, ...]]
+    states: Any
+
+
+def _train(
+    console: Console, configs: Sequence[Config], splits: waves.Splits, classes: int
+) -> Iterator[_Trained]:
+    """Train runs wave by wave; shapes are compiled while others train."""
+    devices = list(splits.mesh.devices.flat)
+    work = list[tuple[list[Config], int]]()  # The runs of a shape, and how many at once.
+    for same in grid.by_shape(configs):
+        work.append((same, waves.runs_at_once(same[0], len(same), devices)))
+    train_size = len(splits.train[1])
+    total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
+    with ThreadPoolExecutor(1) as compiler, console.counting(total) as advance:
+        compiling = [
+            compiler.submit(waves.compile_programs, same[0], runs, splits, classes)
+            for same, runs in work
+        ]
+        try:
+            for (same, runs), programs in zip(work, compiling, strict=True):
+                for first in range(0, len(same), runs):
+                    wave = same[first : first + runs]
+                    for progress in waves.train(wave, programs.result(), splits):
+                        advance(progress.steps)
+                    yield _Trained(wave, progress.histories, progress.states)
+        finally:
+            compiler.shutdown(wait=False, cancel_futures=True)
+
+
+def _place(folder: Path, name: str) -> Path:
+    """The folder of a run of a sweep."""
+    return folder / RUNS / (re.sub("[^a-z0-9.]+", "-", name) or "run")
+
+
+def _draw(folder: Path, settings: list[Setting]) -> None:
+    """Draw the picture of a sweep."""
+    from rnn_mnist import plot
+
+    with written_whole(folder / PICTURE) as file:
+        plot.sweep(settings, title=folder.name).savefig(file, format="png")
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Make a folder the place of a sweep, and keep others out meanwhile.
+
+    Raises:
+      InputError: It holds something else, cannot be written, or another process works there.
+    """
+    if folder.is_dir() and not (folder / CSV).exists():
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        if foreign:
+            raise InputError(
+                f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; name "
+                "another with --run"
+            )
+    with run_folder.occupied(folder):
+        for name in (CSV, PICTURE):
+            remove_partials(folder / name)
+        yield
+
+
+def _read(folder: Path) -> dict[Config, Run]:
+    """The runs that a folder has results of.
+
+    Raises:
+      InputError: They cannot be read.
+    """
+    if not (folder / CSV).exists():
+        return {}
+    try:
+        runs = grid.from_csv((folder / CSV).read_text(encoding="utf-8"))
+    except (ValueError, InputError) as error:
+        raise InputError(
+            f"{folder / CSV}: cannot be read ({error}); mend it, or name another folder with --run"
+        ) from None
+    return {one.config: one for one in runs if len(one.history) == one.config.epochs + 1}

@@ -1,0 +1,228 @@
+"""A grid of settings: the runs in it, which of them one program can train, and what came of them.
+
+Nothing is selected on the test set: the runs of a grid are compared on images held out from the
+training split.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict
+from rnn_mnist.history import Epoch
+
+Grid = Mapping[str, Sequence[Any]]
+"""Names of `Config`'s fields, and the values that each takes."""
+
+# What runs of one program may differ in. A setting that is zero is left out of the program.
+_OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip"
+
+
+class Run(NamedTuple):
+    """A run of a grid, and what was measured: the untrained network, then every epoch.
+
+    What its history calls test is the validation split.
+    """
+
+    config: Config
+    history: tuple[Epoch, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the validation images classified right in the end."""
+        return self.history[-1].test_accuracy
+
+
+class Setting(NamedTuple):
+    """Runs that differ in their seed alone."""
+
+    values: dict[str, Any]
+    """The grid's fields but the seed, and what they are here."""
+    runs: tuple[Run, ...]
+    """By seed."""
+
+    @property
+    def mean(self) -> float:
+        """Validation accuracy in the end, the mean over the seeds."""
+        return statistics.fmean(run.accuracy for run in self.runs)
+
+    @property
+    def spread(self) -> float:
+        """Its standard deviation over the seeds; 0 for a single one."""
+        accuracies = [run.accuracy for run in self.runs]
+        return statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+
+    @property
+    def loss(self) -> float:
+        """Validation loss in the end in nats, the mean over the seeds."""
+        return statistics.fmean(run.history[-1].test_loss for run in self.runs)
+
+
+def make_configs(config: Config, grid: Grid) -> list[Config]:
+    """The runs of a grid: every combination of its values, the last field's changing fastest.
+
+    Raises:
+      InputError: A field is unknown or none of a run's, has no value or one twice, or a value
+        cannot be used; one line, naming it.
+    """
+    known = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
+    for name, values in grid.items():
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            raise InputError(f"{name}: cannot be swept{hint}")
+        if not values:
+            raise InputError(f"{name}: needs at least one value")
+        if len(set(values)) < len(values):
+            raise InputError(f"{name}: {', '.join(map(str, values))} names a value twice")
+    combinations = itertools.product(*grid.values())
+    return [
+        dataclasses.replace(config, **dict(zip(grid, values, strict=True)))
+        for values in combinations
+    ]
+
+
+def hold_out(data: Data, size: int) -> Data:
+    """Compare on images held out from the training split, in place of the test split.
+
+    A config that names a split of its own to test on keeps it. Else the last twelfth of the
+    training split is held out: of MNIST train[55000:].
+
+    Args:
+      data: What a run would train and test on.
+      size: Images in the data set's training split.
+
+    Raises:
+      InputError: Only part of the training split is named, and nothing to compare on.
+    """
+    if not data.test.startswith("test"):
+        return data
+    if data.train != "train":
+        raise InputError(
+            f"data.test: {data.test} is kept for the end; name what to compare runs on, such as "
+            f"--data.test 'train[{size * 11 // 12}:]'"
+        )
+    first = size * 11 // 12
+    return dataclasses.replace(data, train=f"train[:{first}]", test=f"train[{first}:]")
+
+
+def everything(asked: Data, held: Data) -> Data:
+    """All that runs were trained and compared on, to train on; the test split, to test on.
+
+    Args:
+      asked: What was asked for.
+      held: What `hold_out` made of it.
+    """
+    if asked != held:
+        return asked
+    return dataclasses.replace(asked, train=f"{asked.train}+{asked.test}", test="test")
+
+
+def by_shape(configs: Iterable[Config]) -> list[list[Config]]:
+    """Runs that one program can train together, in the order in which they first come."""
+    groups: dict[Config, list[Config]] = {}
+    for config in configs:
+        numbers = {name: getattr(config, name) for name in _OWN}
+        # As far as the program goes, every number is like any other, but for zero.
+        neutral = {name: type(number)(0.5 if number else 0) for name, number in numbers.items()}
+        neutral |= {"seed": 0, "learning_rate": 1.0}
+        groups.setdefault(dataclasses.replace(config, **neutral), []).append(config)
+    return list(groups.values())
+
+
+def own_settings(config: Config) -> tuple[str, ...]:
+    """The optimizer's settings that runs of this one's shape may differ in."""
+    return tuple(name for name in _OWN if name != "seed" and getattr(config, name))
+
+
+def by_setting(runs: Iterable[Run], grid: Grid) -> list[Setting]:
+    """What came of a grid, the best setting first: by accuracy, then by loss."""
+    names = [name for name in grid if name != "seed"]
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault(tuple(getattr(run.config, name) for name in names), []).append(run)
+    settings = [
+        Setting(
+            dict(zip(names, values, strict=True)),
+            tuple(sorted(same, key=lambda run: run.config.seed)),
+        )
+        for values, same in found.items()
+    ]
+    return sorted(settings, key=lambda s: (-s.mean, s.loss if math.isfinite(s.loss) else math.inf))
+
+
+def words(settings: Mapping[str, Any]) -> str:
+    """Settings as a person would write them: learning_rate 0.1, seed 0."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
+def to_table(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
+    """The heads and the rows of a table of settings."""
+    heads = [*settings[0].values, "validation accuracy", "loss", "seeds"]
+    rows = []
+    for setting in settings:
+        accuracy = f"{100 * setting.mean:.2f} %"
+        if len(setting.runs) > 1:
+            accuracy += f" +- {100 * setting.spread:.2f}"
+        values = [words({"": value}).strip() for value in setting.values.values()]
+        rows.append([*values, accuracy, f"{setting.loss:.4g}", str(len(setting.runs))])
+    return heads, rows
+
+
+def _columns() -> dict[str, type]:
+    """The columns of sweep.csv and their types: what decides a run, then what an epoch measured."""
+    config, columns = Config(), dict[str, type]()
+    for field in dataclasses.fields(Config):
+        if field.name != "data":
+            columns[field.name] = type(getattr(config, field.name))
+    columns |= {f"data.{field.name}": str for field in dataclasses.fields(Data)}
+    kinds = (int, int, float, float, float, int, int, float)
+    names = [name.replace("test_", "validation_") for name in Epoch._fields]
+    return columns | dict(zip(names, kinds, strict=True)) | {"validation_accuracy": float}
+
+
+def to_csv(runs: Iterable[Run]) -> str:
+    """Runs as CSV: a header, then a line for every epoch of every run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_columns())
+    for run in runs:
+        settings = dataclasses.asdict(run.config)
+        data = settings.pop("data")
+        for epoch in run.history:
+            row = epoch._replace(seconds=round(epoch.seconds, 3))
+            writer.writerow([*settings.values(), *data.values(), *row, epoch.test_accuracy])
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Run]:
+    """The runs that `to_csv` wrote.
+
+    Raises:
+      ValueError: It was not written by this version of `to_csv`.
+    """
+    columns, runs = _columns(), dict[Config, list[Epoch]]()
+    reader = csv.reader(io.StringIO(text))
+    if next(reader, None) != list(columns):
+        raise ValueError("its columns are not those of this version")
+    count = len(Epoch._fields)
+    for row in reader:
+        cells = [
+            cell == "True" if kind is bool else kind(cell) if cell else None
+            for kind, cell in zip(columns.values(), row, strict=True)
+        ]
+        named = dict(zip(columns, cells, strict=True))
+        data = {name[5:]: named.pop(name) for name in columns if name.startswith("data.")}
+        measured = [named.pop(name) for name in list(columns)[-count - 1 :]]
+        epoch: Any = measured[:count]
+        runs.setdefault(from_dict({**named, "data": data}), []).append(Epoch(*epoch))
+    return [Run(config, tuple(history)) for config, history in runs.items()]

@@ -1,0 +1,90 @@
+"""The command that explores: python -m rnn_mnist.sweep [CONFIG.toml] --learning-rate 0.01 0.1 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rnn_mnist import command
+from rnn_mnist.config import Config, InputError
+
+
+def _arg(metavar: str, default: str) -> Any:
+    """How the help shows an option that may be left out."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train every combination of some settings, several runs at a time, and compare them.
+
+    Any flag of a run takes several values: --learning-rate 0.01 0.1 1 --hidden-size 10 20 --seeds 3
+    are 18 runs. They are compared on images held out from the training split; the best setting is
+    then trained again on everything, and tested once. The same command again goes on with the
+    runs that are missing, and may name more values.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    seeds: int = 1
+    """Train every combination with so many seeds, counting from --seed."""
+    run: Annotated[Path | None, _arg("FOLDER", "(default: runs/sweep-NAME)")] = None
+    """Where results are kept. NAME is the config file's, or reference."""
+    keep: bool = False
+    """Write a run folder for every run, below the folder's runs."""
+    final: bool = True
+    """Train the best setting again on everything, and test it once."""
+    data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
+    """Where the data set's original files lie, to read them instead of downloading."""
+    devices: Annotated[int | None, _arg("N", "(default: all)")] = None
+    """How many devices share the runs: GPUs, TPU cores, or parts of the CPU, where all is one for
+    each core."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine has."""
+        if not 1 <= self.seeds <= 10_000:
+            raise InputError(f"--seeds: must be from 1 to 10000, not {self.seeds}")
+        if self.devices is not None and not 1 <= self.devices <= 1024:
+            raise InputError(f"--devices: must be from 1 to 1024, not {self.devices}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, sweep, print; returns the exit code."""
+
+    def body() -> None:
+        given = sys.argv[1:] if arguments is None else arguments
+        given, values = command.take_values(given)
+        options, name = command.parse(Options, given, module="rnn_mnist.sweep")
+        if options.seeds > 1 and "seed" in values:
+            raise InputError("--seeds: --seed names them already; leave one of the two out")
+        if "seed" not in values:
+            first = options.config.seed
+            values["seed"] = list(range(first, first + options.seeds))
+        # Imported here, so that help and mistyped flags answer at once.
+        from rnn_mnist import devices, explore
+
+        if options.compile_cache:
+            command.keep_compiled()
+        devices.split_cpu(options.devices or devices.cores())
+        explore.sweep(
+            options.config,
+            values,
+            folder=options.run or Path("runs") / f"sweep-{name}",
+            keep=options.keep,
+            final=options.final,
+            data_files=options.data_files,
+            devices=options.devices,
+            verbose=True,
+        )
+
+    return command.guarded(body)
+
+
+if __name__ == "__main__":
+    command.be(main)

@@ -1,0 +1,292 @@
+"""Runs of one shape as one vmapped program, spread over the devices: each trains its own runs.
+
+Shapes are written with R runs, S steps and B images in a batch. What `learn` does for one run these
+functions do for all of a wave; a device has R / D of them, and none waits for another.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rnn_mnist import batches, grid, learn, plan
+from rnn_mnist.config import Config
+from rnn_mnist.data import Split
+from rnn_mnist.devices import put
+from rnn_mnist.history import Epoch
+from rnn_mnist.learn import Metrics, State
+
+AXIS = "runs"
+STEPS = 100  # In a call at most, so that there is progress to show.
+_OWN, _WHOLE = PartitionSpec(AXIS), PartitionSpec()
+
+
+def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of one axis, along which runs are shared out."""
+    return Mesh(np.array(devices), (AXIS,))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
+def init(
+    keys: jax.Array,
+    settings: Mapping[str, jax.Array],
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+) -> State:
+    """Draw initial parameters for keys (R,), with each run's own settings (R,) of the optimizer."""
+    start = functools.partial(learn.init, model, optimizer)
+    states = jax.vmap(lambda key: start(key=key))(keys)
+    own = states.opt_state._replace(hyperparams=dict(settings))
+    placed: State = states._replace(opt_state=own)
+    return placed
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "optimizer", "mesh"), donate_argnames="states"
+)
+def train_epoch(
+    states: State,
+    images: jax.Array,
+    labels: jax.Array,
+    orders: jax.Array,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> tuple[State, Metrics]:
+    """`learn.train_epoch` for all runs, with orders (R, S, B); metrics are (R, S)."""
+    train = functools.partial(learn.train_epoch, model=model, optimizer=optimizer)
+    spread = _spread(jax.vmap(train, (0, None, None, 0)), mesh, _OWN)
+    trained: tuple[State, Metrics] = spread(states, images, labels, orders)
+    return trained
+
+
+@functools.partial(jax.jit, static_argnames=("model", "mesh"))
+def evaluate(
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    mesh: Mesh,
+) -> Metrics:
+    """`learn.evaluate` for all runs, with one order (S, B); metrics are (R,)."""
+    test = functools.partial(learn.evaluate, model=model)
+    spread = _spread(jax.vmap(test, (0, None, None, None)), mesh, _WHOLE)
+    measured: Metrics = spread(params, images, labels, order)
+    return measured
+
+
+def _spread(body: Any, mesh: Mesh, order: PartitionSpec) -> Any:
+    """Let every device call `body` with its own runs."""
+    specs = _OWN, _WHOLE, _WHOLE, order
+    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False)
+
+
+class Splits(NamedTuple):
+    """What the runs of a sweep train and are compared on, whole on every device of a mesh."""
+
+    mesh: Mesh
+    train: tuple[jax.Array, jax.Array]
+    """Images (N, 28, 28) uint8 and labels (N,) int32."""
+    test: tuple[jax.Array, jax.Array]
+
+    @classmethod
+    def put(cls, train: Split, test: Split, mesh: Mesh) -> Splits:
+        """Put two splits onto the devices of a mesh."""
+        whole = NamedSharding(mesh, _WHOLE)
+        return cls(
+            mesh, *((put(split.images, whole), put(split.labels, whole)) for split in (train, test))
+        )
+
+
+class Programs(NamedTuple):
+    """The compiled functions for runs of one shape."""
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    train: Callable[..., tuple[State, Metrics]]
+    test: Callable[..., Metrics]
+    runs: int
+    """R, a multiple of the devices."""
+    batch_size: int
+    steps: int
+    """Steps in each call of `train`."""
+    test_steps: int
+    """Steps in each call of `test`."""
+
+
+class Progress(NamedTuple):
+    """Where a wave stands."""
+
+    steps: int
+    """Steps taken since the last progress, over all runs."""
+    histories: list[tuple[Epoch, ...]]
+    """What was measured so far, by run."""
+    states: State | None = None
+    """The runs' final states, every leaf with the runs' axis in front."""
+
+
+def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> int:
+    """How many of so many runs of a shape train at once; a multiple of the devices.
+
+    They take at most half of the memory that is free. A run is reckoned to take that of its batch's
+    images, of 12 numbers for each hidden unit in each step of each image, which the backward pass
+    needs, and six times its parameters. On a CPU, each device has one: two would drive each other's
+    numbers out of its core's cache. Waves are as equal as can be.
+    """
+    if devices[0].platform == "cpu":
+        most, free = len(devices), _free_memory()
+    else:
+        stats = devices[0].memory_stats() or {}
+        free = stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
+        most, free = runs, free * len(devices)
+    cells, units = config.num_layers * (1 + config.bidirectional), config.hidden_size + 16
+    weights = cells * 4 * units * (3 * units + 28)
+    each = 4 * (config.batch_size * 28 * (28 + 12 * units * cells) + 6 * weights)
+    most = max(1, min(most, free // 2 // each) // len(devices)) * len(devices)
+    waves = -(-runs // most)
+    return -(-runs // (waves * len(devices))) * len(devices)
+
+
+def _free_memory() -> int:
+    """Bytes of memory that nobody uses; where the system does not tell, 4 GB."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**32
+
+
+def compile_programs(config: Config, runs: int, splits: Splits, classes: int) -> Programs:
+    """Compile what `runs` runs of a config's shape need, a multiple of the devices."""
+    train_size, test_size = len(splits.train[1]), len(splits.test[1])
+    batch_size = min(config.batch_size, train_size)
+    steps = -(-train_size // batch_size)
+    model = plan.make_model(config, classes)
+    optimizer = plan.make_optimizer(config, config.epochs * steps, swept=grid.own_settings(config))
+    part = batches.steps_per_part(steps, STEPS)
+    tests = batches.steps_per_part(-(-test_size // plan.EVALUATION_BATCH), plan.EVALUATION_STEPS)
+    own, whole = NamedSharding(splits.mesh, _OWN), NamedSharding(splits.mesh, _WHOLE)
+
+    def abstract(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    keys, settings = _numbers([config] * runs)
+    states = jax.eval_shape(
+        functools.partial(init, model=model, optimizer=optimizer), keys, settings
+    )
+    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype, own), states)
+    train = train_epoch.lower(
+        states,
+        *(abstract(x.shape, x.dtype, whole) for x in splits.train),
+        abstract((runs, part, batch_size), np.int32, own),
+        model=model,
+        optimizer=optimizer,
+        mesh=splits.mesh,
+    )
+    test = evaluate.lower(
+        states.params,
+        *(abstract(x.shape, x.dtype, whole) for x in splits.test),
+        abstract((tests, plan.EVALUATION_BATCH), np.int32, whole),
+        model=model,
+        mesh=splits.mesh,
+    )
+    return Programs(
+        model, optimizer, train.compile(), test.compile(), runs, batch_size, part, tests
+    )
+
+
+def _numbers(configs: Sequence[Config]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Of each run its key for initial parameters, and its settings of the optimizer."""
+    keys = jnp.stack([plan.init_key(config.seed) for config in configs])
+    names = grid.own_settings(configs[0])
+    return keys, {
+        name: jnp.array([getattr(config, name) for config in configs], jnp.float32)
+        for name in names
+    }
+
+
+def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iterator[Progress]:
+    """Train runs of one shape, at most as many as the programs are for.
+
+    A run whose loss stops being a number goes on as it is. An epoch's seconds are a run's share of
+    the wave's.
+
+    Yields:
+      A progress for the untrained networks, then for every part of every epoch; the last has the
+      final states.
+    """
+    own, whole = NamedSharding(splits.mesh, _OWN), NamedSharding(splits.mesh, _WHOLE)
+    # Copies fill up the wave.
+    filled = [*configs, *[configs[-1]] * (programs.runs - len(configs))]
+    keys, settings = _numbers(filled)
+    states = init(keys, settings, model=programs.model, optimizer=programs.optimizer)
+    states = jax.tree.map(lambda leaf: put(np.asarray(leaf), own), states)
+    train_size, test_size = len(splits.train[1]), len(splits.test[1])
+    order = batches.in_rows(np.arange(test_size), plan.EVALUATION_BATCH)
+    tests = [put(part, whole) for part in batches.in_parts(order, programs.test_steps)]
+    histories: list[tuple[Epoch, ...]] = [()] * len(configs)
+    step = 0
+
+    def measure(epoch: int, trained: Any, seconds: float) -> None:
+        tested = jax.device_get(
+            [programs.test(states.params, *splits.test, part) for part in tests]
+        )
+        zero = np.zeros((3, programs.runs))
+        loss, correct, examples = sum((np.asarray(part, np.float64) for part in tested), zero)
+        for run, history in enumerate(histories):
+            learned: Any = (None, None) if trained is None else trained[:, run].tolist()
+            mean, count = float(loss[run] / examples[run]), int(examples[run])
+            share = (seconds + time.perf_counter()) / len(configs)
+            histories[run] = (
+                *history,
+                Epoch(epoch, step, learned[0], learned[1], mean, int(correct[run]), count, share),
+            )
+
+    measure(0, None, -time.perf_counter())
+    yield Progress(0, list(histories))
+    for epoch in range(1, configs[0].epochs + 1):
+        began, totals = time.perf_counter(), np.zeros((3, programs.runs))
+        parts = {
+            seed: list(
+                batches.in_parts(
+                    batches.epoch_order(train_size, programs.batch_size, seed=seed, epoch=epoch),
+                    programs.steps,
+                )
+            )
+            for seed in {config.seed for config in configs}
+        }
+        for number in range(len(parts[configs[0].seed])):
+            part = np.stack([parts[config.seed][number] for config in filled])
+            states, metrics = programs.train(states, *splits.train, put(part, own))
+            totals = _add(totals, jax.device_get(metrics))
+            taken = int((part[0] >= 0).any(-1).sum())
+            step += taken
+            if number + 1 == len(parts[configs[0].seed]):
+                measure(epoch, totals[:2] / totals[2], -began)
+            yield Progress(taken * len(configs), list(histories))
+    yield Progress(0, list(histories), jax.device_get(states))
+
+
+def _add(totals: Any, metrics: Metrics) -> Any:
+    """Add the metrics (R, S) of steps up, one by one: the same sums wherever an epoch was cut."""
+    steps = np.stack([np.asarray(x, np.float64) for x in metrics])  # (3, R, S)
+    return np.cumsum(np.concatenate([totals[..., None], steps], axis=-1), axis=-1)[..., -1]
+
+
+def run_state(states: State, run: int) -> State:
+    """The state of one run of a wave, as a run by itself has it."""
+    state: State = jax.tree.map(lambda leaf: leaf[run], states)
+    return state._replace(opt_state=state.opt_state.inner_state)
