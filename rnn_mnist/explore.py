@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from rnn_mnist import data, grid, plan, run, run_folder, waves
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.console import Console, describe_devices
@@ -55,7 +57,7 @@ def sweep(
       folder: Where results are kept as they come; what is there already is not trained again.
       keep: Write a run folder for every run, in `folder`/runs.
       final: Train the best setting again, on all that its runs were trained and compared on, and
-        test it once, on the test split; with a folder, in its subfolder best.
+        test it once, on the test split; with a folder, in `folder`/best.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the runs; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
@@ -88,11 +90,8 @@ def sweep(
             stack.enter_context(_claimed(folder))
             done = _read(folder)
         # Of a run that is to be kept, the final state is needed, too.
-        missing = [
-            one
-            for one in configs
-            if one not in done or (keep and folder and not _place(folder, names[one]).exists())
-        ]
+        places = {one: _place(folder or Path(), RUNS, name) for one, name in names.items()}
+        missing = [one for one in configs if one not in done or (keep and not places[one].exists())]
         train, test = (data.select(archive, split) for split in (held.train, held.test))
         splits, kernel = waves.Splits.put(train, test, mesh), plan.describe_kernel(config, mesh)
         there = len(configs) - len(missing)
@@ -107,16 +106,16 @@ def sweep(
         }
         console.say_facts(facts)
         console.say("")
-        began = time.perf_counter()
+        began, widest = time.perf_counter(), max(map(len, names.values()))
         for trained in _train(console, missing, splits, len(archive.classes)):
             for number, one in enumerate(trained.configs):
                 done[one] = Run(one, trained.histories[number])
                 accuracy = f"{100 * done[one].accuracy:5.2f} %"
-                console.say(f"{names[one]:<40}  validation accuracy {accuracy}")
+                console.say(f"{names[one]:<{widest}}  validation accuracy {accuracy}")
                 if keep and folder is not None:
                     state = waves.run_state(trained.states, number)
                     run.write_run(
-                        _place(folder, names[one]),
+                        places[one],
                         one,
                         Progress(state, done[one].history),
                         version=archive.version,
@@ -130,21 +129,24 @@ def sweep(
         console.say("")
         console.say_table(*grid.to_table(settings))
         console.say("")
-        endings = {"time": f"{time.perf_counter() - began:.1f} s for {len(missing)} runs"}
+        endings = {}
+        if missing:
+            endings["time"] = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs"
         if folder is not None:
             _draw(folder, settings)
             endings["files"] = f"{folder}: {CSV}, {PICTURE}{f', {RUNS}' if keep else ''}"
         console.say_facts(endings)
         best = None
         if final:
-            said = grid.words(settings[0].values) or "the only setting"
-            console.say(f"{'best':<8}{said}; now trained on everything, and tested once\n")
+            said = grid.words(settings[0].values)
+            named = said or "the only setting"
+            console.say(f"{'best':<8}{named}; now trained on everything, and tested once\n")
             first = settings[0].runs[0].config
             best = run.fit(
                 dataclasses.replace(first, data=grid.everything(config.data, held)),
-                folder=None if folder is None else folder / BEST,
+                folder=None if folder is None else _place(folder, BEST, said),
                 data_files=data_files,
-                devices=devices,
+                devices=_together(config, list(mesh.devices.flat)),
                 verbose=verbose,
             )
     return Sweep(settings, best)
@@ -184,9 +186,15 @@ def _train(
             compiler.shutdown(wait=False, cancel_futures=True)
 
 
-def _place(folder: Path, name: str) -> Path:
-    """The folder of a run of a sweep."""
-    return folder / RUNS / (re.sub("[^a-z0-9.]+", "-", name) or "run")
+def _together(config: Config, devices: list[jax.Device]) -> int:
+    """How many of some devices train a single run fastest."""
+    most = len(devices)
+    return min(most, plan.default_cpu_count(config)) if devices[0].platform == "cpu" else most
+
+
+def _place(folder: Path, what: str, name: str) -> Path:
+    """The folder of a run of a sweep: what it is to it, and its own settings."""
+    return folder / what / (re.sub("[^a-z0-9.]+", "-", name) or "run")
 
 
 def _draw(folder: Path, settings: list[Setting]) -> None:

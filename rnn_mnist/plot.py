@@ -55,7 +55,7 @@ def sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
     knobs = {name: sorted({s.values[name] for s in settings}) for name in settings[0].values}
     knobs = {name: values for name, values in knobs.items() if len(values) > 1}
     two = len(knobs) == 2
-    figure = Figure(figsize=(12 if two else 8, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12 if two else 8, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot(1, 1 + two, 1)
     shown = settings[: len(_COLOURS)]
     for setting, colour in zip(shown, _COLOURS, strict=False):
@@ -73,7 +73,8 @@ def sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
+    below: dict[str, Any] = dict(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    axes.legend(frameon=False, fontsize="small", **below)
     if two:
         _heat_map(figure.add_subplot(1, 2, 2), settings, knobs)
     if title:
@@ -86,7 +87,7 @@ def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any
     (across, columns), (down, rows) = knobs.items()
     means = {(s.values[down], s.values[across]): 100 * s.mean for s in settings}
     cells = [[means[row, column] for column in columns] for row in rows]
-    image = axes.imshow(cells, cmap="cividis", aspect="auto")
+    image = axes.imshow(cells, cmap="cividis", aspect="auto", origin="lower")
     middle = (min(means.values()) + max(means.values())) / 2
     for y, row in enumerate(cells):
         for x, mean in enumerate(row):

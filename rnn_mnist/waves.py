@@ -152,7 +152,7 @@ def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> in
     else:
         stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
-        most, free = runs, free * len(devices)
+        most, free = runs + len(devices) - 1, free * len(devices)
     cells, units = config.num_layers * (1 + config.bidirectional), config.hidden_size + 16
     weights = cells * 4 * units * (3 * units + 28)
     each = 4 * (config.batch_size * 28 * (28 + 12 * units * cells) + 6 * weights)

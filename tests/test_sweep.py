@@ -1,0 +1,378 @@
+"""Sweeps: each run is the run by itself, nothing is chosen on the test set, nothing is lost."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import assert_identical, without_seconds
+
+from rnn_mnist import Config, Data, InputError, data, fit, grid, load_run, plot, waves
+from rnn_mnist.explore import sweep
+from rnn_mnist.sweep import main
+
+HELD = Data(train="train[:1000]", test="train[55000:55300]")
+SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
+
+
+def runs_of(found):
+    return {run.config: run for setting in found.settings for run in setting.runs}
+
+
+def measured(found):
+    return {config: without_seconds(run.history) for config, run in runs_of(found).items()}
+
+
+def kept(folder):
+    """The kept runs of a sweep, by their configs."""
+    results = [load_run(path) for path in (folder / "runs").iterdir()]
+    return {result.config: result for result in results}
+
+
+# ------------------------------------------------------------------ which runs there are
+
+
+def test_a_grid_is_every_combination():
+    configs = grid.make_configs(SMALL, {"learning_rate": [0.1, 0.2], "seed": range(3)})
+    assert [(c.learning_rate, c.seed) for c in configs] == [
+        (rate, seed) for rate in (0.1, 0.2) for seed in range(3)
+    ]
+    assert {dataclasses.replace(c, learning_rate=0.1, seed=0) for c in configs} == {SMALL}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rte": [1.0]}, "learning_rte: cannot be swept; did you mean learning_rate?"),
+        ({"data": [HELD]}, "data: cannot be swept"),
+        ({"seed": []}, "seed: needs at least one value"),
+        ({"seed": [1, 2, 1]}, "seed: 1, 2, 1 names a value twice"),
+        ({"hidden_size": [8, 0]}, "hidden_size: must be at least 1, not 0"),
+    ],
+)
+def test_a_grid_refuses(values, message):
+    with pytest.raises(InputError) as error:
+        grid.make_configs(SMALL, values)
+    assert str(error.value).startswith(message)
+
+
+def test_numbers_share_a_program_and_shapes_do_not():
+    values = {
+        "hidden_size": [8, 16],
+        "momentum": [0.0, 0.5, 0.9],
+        "learning_rate": [0.1, 0.2],
+        "seed": [0, 1],
+    }
+    groups = grid.by_shape(grid.make_configs(SMALL, values))
+    shapes = [{(c.hidden_size, c.momentum > 0) for c in group} for group in groups]
+    assert shapes == [{(8, False)}, {(8, True)}, {(16, False)}, {(16, True)}]
+    assert [len(group) for group in groups] == [4, 8, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("asked", "held", "everything"),
+    [
+        (
+            Data(),
+            Data(train="train[:55000]", test="train[55000:]"),
+            Data(),
+        ),
+        (
+            Data(test="test[:100]"),
+            Data(train="train[:55000]", test="train[55000:]"),
+            Data(test="test[:100]"),
+        ),
+        (HELD, HELD, Data(train="train[:1000]+train[55000:55300]")),
+    ],
+)
+def test_validation_images_are_held_out_and_given_back(asked, held, everything):
+    assert grid.hold_out(asked, 60000) == held
+    assert grid.everything(asked, held) == everything
+
+
+def test_part_of_the_training_split_needs_something_to_compare_on():
+    with pytest.raises(InputError, match=r"--data.test 'train\[55000:\]'"):
+        grid.hold_out(Data(train="train[:100]"), 60000)
+
+
+def test_waves_fit_into_half_of_the_memory():
+    config = Config(hidden_size=128)
+    # Images, 12 numbers for each unit, and six times the weights, by hand.
+    each = 4 * (100 * 28 * (28 + 12 * 144) + 6 * 4 * 144 * (3 * 144 + 28))
+
+    def gpus(count, memory):
+        stats = {"bytes_limit": memory + 5, "bytes_in_use": 5}
+        return [SimpleNamespace(platform="gpu", memory_stats=lambda: stats)] * count
+
+    assert waves.runs_at_once(config, 16, gpus(1, 1000 * each)) == 16
+    assert waves.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
+    assert waves.runs_at_once(config, 9, gpus(1, 16 * each)) == 5  # Then 4: as equal as can be.
+    assert waves.runs_at_once(config, 7, gpus(2, 1000 * each)) == 8  # A multiple of the devices.
+    assert waves.runs_at_once(config, 16, gpus(1, each)) == 1
+    cpu = [SimpleNamespace(platform="cpu")]
+    assert waves.runs_at_once(config, 16, cpu * 2) == 2
+
+
+# ------------------------------------------------------------------ what each run is
+
+SWEEPS = {
+    "sgd": (SMALL, {"learning_rate": [0.05, 0.2], "momentum": [0.0, 0.5], "seed": [0, 3]}),
+    "adamw": (
+        dataclasses.replace(SMALL, optimizer="adamw", schedule="one_cycle", learning_rate=0.002),
+        {"weight_decay": [0.0, 0.1], "gradient_clip": [0.0, 0.05]},
+    ),
+    "adam, two layers both ways": (
+        dataclasses.replace(
+            SMALL, optimizer="adam", schedule="cosine", num_layers=2, bidirectional=True, epochs=1
+        ),
+        {"learning_rate": [0.001, 0.002], "weight_decay": [1e-4, 1e-3]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path):
+    config, values = SWEEPS[name]
+    found = sweep(config, values, folder=tmp_path / "sweep", keep=True, final=False)
+    results = kept(tmp_path / "sweep")
+    assert len(results) == len(runs_of(found)) == len(grid.make_configs(config, values))
+    for one, result in results.items():
+        alone = fit(one)
+        # Parameters and the optimizer's memory alike.
+        assert jax.tree.structure(result.state) == jax.tree.structure(alone.state)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
+            result.state,
+            alone.state,
+        )
+        for swept, single in zip(result.history, alone.history, strict=True):
+            assert (swept.epoch, swept.step) == (single.epoch, single.step)
+            assert swept.test_count == single.test_count
+            assert swept.test_loss == pytest.approx(single.test_loss, abs=1e-5)
+            assert abs(swept.test_correct - single.test_correct) <= 1
+        assert without_seconds(result.history) == without_seconds(runs_of(found)[one].history)
+
+
+def test_a_kept_run_goes_on_as_any_other(tmp_path):
+    sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
+    folder = tmp_path / "runs" / "seed-1"
+    before = load_run(folder)
+    again = fit(before.config, folder=folder)
+    assert_identical(before.state, again.state)
+    assert {"config.toml", "metrics.csv", "curves.png", "checkpoints"} == {
+        path.name for path in folder.iterdir()
+    }
+
+
+def test_a_run_that_diverges_stops_no_other(tmp_path):
+    found = sweep(
+        SMALL, {"learning_rate": [0.1, 1e38], "seed": [0, 1]}, folder=tmp_path, final=False
+    )
+    good, bad = found.settings
+    assert good.values == {"learning_rate": 0.1}
+    assert np.isfinite(good.loss)
+    assert not np.isfinite(bad.loss)
+    alone = sweep(SMALL, {"seed": [0, 1]}, final=False)
+    assert measured(alone).items() <= measured(found).items()
+    # And again from the file, with numbers that are none.
+    assert [
+        s.values
+        for s in sweep(
+            SMALL, {"learning_rate": [0.1, 1e38], "seed": [0, 1]}, folder=tmp_path, final=False
+        ).settings
+    ] == [{"learning_rate": 0.1}, {"learning_rate": 1e38}]
+
+
+# ------------------------------------------------------------------ how they are compared
+
+
+def test_settings_are_sorted_by_their_mean():
+    found = sweep(SMALL, {"learning_rate": [0.01, 1.0], "seed": [0, 1, 2]}, final=False)
+    assert [s.values["learning_rate"] for s in found.settings] == [1.0, 0.01]
+    for setting in found.settings:
+        shares = [run.history[-1].test_correct / 300 for run in setting.runs]
+        assert setting.mean == pytest.approx(np.mean(shares))
+        assert setting.spread == pytest.approx(np.std(shares, ddof=1))
+        assert [run.config.seed for run in setting.runs] == [0, 1, 2]
+
+
+def test_nothing_is_selected_on_the_test_set(monkeypatch):
+    config = dataclasses.replace(SMALL, epochs=1, data=Data())
+    archive = data.load_all("mnist")
+    arrays = {name: array[:1200] for name, array in archive.arrays.items()}
+    values = {"learning_rate": [0.1, 1.0]}
+    monkeypatch.setattr(data, "load_all", lambda *_, **__: archive._replace(arrays=arrays))
+    before = sweep(config, values, final=False)
+    assert {run.config.data for run in runs_of(before).values()} == {
+        Data(train="train[:1100]", test="train[1100:]")
+    }
+    del arrays["test_images"], arrays["test_labels"]
+    assert measured(sweep(config, values, final=False)) == measured(before)
+
+
+def test_the_best_is_trained_on_everything_and_tested_once(tmp_path):
+    found = sweep(SMALL, {"learning_rate": [0.01, 1.0]}, folder=tmp_path)
+    everything = Data(train="train[:1000]+train[55000:55300]", test="test")
+    config = dataclasses.replace(SMALL, learning_rate=1.0, data=everything)
+    alone = fit(config)
+    assert found.best.config == config
+    assert_identical(found.best.state, alone.state)
+    assert_identical(load_run(tmp_path / "best" / "learning-rate-1").state, alone.state)
+    assert found.best.history[-1].test_count == 10000
+
+
+# ------------------------------------------------------------------ what is kept of it
+
+
+def test_results_are_read_back_as_they_were(tmp_path):
+    values = {"learning_rate": [0.1, 1 / 3], "seed": [0, 1]}
+    found = sweep(SMALL, values, folder=tmp_path, final=False)
+    text = (tmp_path / "sweep.csv").read_text()
+    assert grid.to_csv(grid.from_csv(text)) == text
+    assert {r.config: without_seconds(r.history) for r in grid.from_csv(text)} == measured(found)
+
+
+def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monkeypatch):
+    sweep(SMALL, {"learning_rate": [0.1, 0.3]}, folder=tmp_path, final=False)
+    trained = []
+    train = waves.train
+    monkeypatch.setattr(
+        waves, "train", lambda configs, *rest: trained.extend(configs) or train(configs, *rest)
+    )
+    more = sweep(
+        SMALL, {"hidden_size": [8, 12], "learning_rate": [0.1, 0.3]}, folder=tmp_path, final=False
+    )
+    assert [config.hidden_size for config in trained] == [12, 12]
+    assert measured(more) == measured(
+        sweep(SMALL, {"hidden_size": [8, 12], "learning_rate": [0.1, 0.3]}, final=False)
+    )
+    assert len(grid.from_csv((tmp_path / "sweep.csv").read_text())) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("learning_rate", "rate"),
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("sgd", "sgdd"),
+        lambda text: text.replace(",64,", ",x,"),
+        lambda _: "",
+    ],
+)
+def test_a_damaged_file_is_named(damage, tmp_path):
+    sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
+    file = tmp_path / "sweep.csv"
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); mend it, or name"):
+        sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
+
+
+def test_another_folder_is_left_alone(undisturbed):
+    _, folder = undisturbed
+    with pytest.raises(InputError, match=r"holds checkpoints but no sweep\.csv"):
+        sweep(SMALL, folder=folder)
+
+
+COMMAND = [
+    *("--epochs", "2", "--batch-size", "64", "--hidden-size", "8"),
+    *("--data.train", HELD.train, "--data.test", HELD.test),
+    *("--learning-rate", "0.05", "0.1", "0.2", "0.4", "--seeds", "2", "--no-final"),
+]
+
+
+def start(folder, *more):
+    command = [sys.executable, "-m", "rnn_mnist.sweep", *COMMAND, "--run", folder, *more]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+
+
+def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
+    process = start(tmp_path / "killed", "--devices", "2")
+    csv = tmp_path / "killed" / "sweep.csv"
+    deadline = time.monotonic() + 120
+    while not csv.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = grid.from_csv(csv.read_text())
+    assert 0 < len(before) < 8
+    again = start(tmp_path / "killed", "--devices", "2")
+    said, _ = again.communicate()
+    assert again.returncode == 0
+    assert f"8 runs, of which {len(before)} are there already" in said
+    after = {run.config: run.history for run in grid.from_csv(csv.read_text())}
+    assert {run.config: run.history for run in before}.items() <= after.items()
+    # As on one device, in this process.
+    alone = sweep(SMALL, {"learning_rate": [0.05, 0.1, 0.2, 0.4], "seed": [0, 1]}, final=False)
+    for config, run in runs_of(alone).items():
+        losses = [[e.test_loss for e in history] for history in (run.history, after[config])]
+        np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
+
+
+# ------------------------------------------------------------------ what people see
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--learning-rate 0.1 x", "learning_rate: takes numbers, not 'x'"),
+        ("--hidden-size 8 0", "hidden_size: must be at least 1, not 0"),
+        ("--optimizer sgd adamm", "optimizer: 'adamm' is not one of sgd, adam, adamw"),
+        ("--bidirectional true maybe", "bidirectional: takes true and false, not 'maybe'"),
+        ("--seed 1 2 --seeds 2", "--seeds: --seed names them already"),
+        ("--seeds 0", "--seeds: must be from 1 to 10000, not 0"),
+        ("--seed 1 2 --seed 3 4", "--seed: comes twice"),
+        ("--learning-rte 0.1 0.2", "--learning-rte: unknown flag; did you mean --learning-rate?"),
+        ("--data.placement streamed", "data.placement: the runs of a sweep share images"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_what_came_of_it(tmp_path, capsys):
+    more = ["--learning-rate", "0.1", "1", "--bidirectional", "true", "false"]
+    arguments = [word for word in COMMAND if word != "--no-final"]
+    arguments[arguments.index("--learning-rate") : arguments.index("--seeds")] = more
+    assert main([*arguments, "--run", str(tmp_path / "sweep")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = next(n for n, line in enumerate(lines) if line.startswith("learning_rate   "))
+    assert lines[table].split() == [
+        "learning_rate",
+        "bidirectional",
+        "validation",
+        "accuracy",
+        "loss",
+        "seeds",
+    ]
+    shares = [float(line.split()[2]) for line in lines[table + 1 : table + 5]]
+    assert shares == sorted(shares, reverse=True)
+    assert "now trained on everything, and tested once" in "\n".join(lines)
+    assert any(line.startswith("result  test accuracy") for line in lines)
+    assert matplotlib.image.imread(tmp_path / "sweep" / "sweep.png").std() > 0.05
+
+
+def test_two_knobs_are_a_heat_map():
+    values = {"learning_rate": [0.1, 1.0], "hidden_size": [4, 8, 12], "seed": [0, 1]}
+    found = sweep(SMALL, values, final=False)
+    lines, heat, *_ = plot.sweep(found.settings, title="a sweep").axes
+    assert len(lines.lines) == 6
+    best = found.settings[0]
+    curve = [100 * np.mean([run.history[n].test_accuracy for run in best.runs]) for n in range(3)]
+    np.testing.assert_allclose(lines.lines[0].get_ydata(), curve)
+    shown = heat.images[0].get_array()
+    assert shown.shape == (3, 2)
+    for setting in found.settings:
+        row = values["hidden_size"].index(setting.values["hidden_size"])
+        column = values["learning_rate"].index(setting.values["learning_rate"])
+        assert shown[row, column] == pytest.approx(100 * setting.mean)
+    one = sweep(SMALL, {"seed": [0]}, final=False)
+    assert len(plot.sweep(one.settings).axes) == 1
