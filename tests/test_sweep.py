@@ -122,16 +122,16 @@ def test_waves_fit_into_half_of_the_memory():
 # ------------------------------------------------------------------ what each run is
 
 SWEEPS = {
-    "sgd": (SMALL, {"learning_rate": [0.05, 0.2], "momentum": [0.0, 0.5], "seed": [0, 3]}),
+    "sgd": (SMALL, {"momentum": [0.0, 0.5], "seed": [0, 3]}),
     "adamw": (
-        dataclasses.replace(SMALL, optimizer="adamw", schedule="one_cycle", learning_rate=0.002),
-        {"weight_decay": [0.0, 0.1], "gradient_clip": [0.0, 0.05]},
+        dataclasses.replace(SMALL, optimizer="adamw", schedule="one_cycle", gradient_clip=0.05),
+        {"learning_rate": [0.002], "weight_decay": [0.01, 0.1]},
     ),
     "adam, two layers both ways": (
         dataclasses.replace(
             SMALL, optimizer="adam", schedule="cosine", num_layers=2, bidirectional=True, epochs=1
         ),
-        {"learning_rate": [0.001, 0.002], "weight_decay": [1e-4, 1e-3]},
+        {"learning_rate": [0.001, 0.002], "weight_decay": [1e-4]},
     ),
 }
 
@@ -291,6 +291,7 @@ def start(folder, *more):
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
     process = start(tmp_path / "killed", "--devices", "2")
     csv = tmp_path / "killed" / "sweep.csv"
