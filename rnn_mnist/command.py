@@ -28,6 +28,11 @@ from rnn_mnist.files import cache_folder
 Options = TypeVar("Options")
 
 
+def optional(metavar: str, default: str) -> Any:
+    """How the help shows an option that may be left out: for `Annotated`."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
+
+
 def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> tuple[Options, str]:
     """Parse [CONFIG.toml] [flags]: flags override the file, the file overrides the defaults.
 
@@ -88,7 +93,7 @@ def take_values(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[Any
     Raises:
       InputError: A value is of the wrong type or out of range, or a flag comes twice.
     """
-    names = [field.name for field in dataclasses.fields(Config)]
+    names = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
     known = {f"--{name.replace('_', '-')}": name for name in names}
     groups: list[list[str]] = [[]]  # What comes before the first flag, then each with its values.
     for word in arguments:
@@ -220,8 +225,8 @@ def guarded(body: Callable[[], None]) -> int:
     return code
 
 
-def be(main: Callable[[], int]) -> NoReturn:
-    """Be the process of a command, and end with its exit code."""
+def run_and_exit(main: Callable[[], int]) -> NoReturn:
+    """Run a command as the whole of this process, and end with its exit code."""
     # Nearly all that JAX makes while it starts stays. Python looks through it for garbage again and
     # again, for a third of a second, and for half a second more at the end.
     gc.set_threshold(200_000)

@@ -109,7 +109,7 @@ class Console:
             self.say(f"{name:<8}{fact}")
 
     def say_table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; all columns but the first are numbers."""
+        """Print a table with a head for each column."""
         table = rich.table.Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
         for head in heads:
             table.add_column(head, no_wrap=True)

@@ -7,9 +7,6 @@ from typing import Any
 
 import optax
 
-SWEPT = "learning_rate", "momentum", "weight_decay", "gradient_clip"
-"""Settings that runs of one program may differ in."""
-
 
 @functools.cache
 def make_optimizer(
@@ -38,8 +35,8 @@ def make_optimizer(
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
       total_steps: Steps of the whole run, over which the schedule goes.
-      swept: Which of `SWEPT` are read from the state, from its `hyperparams`, where every run may
-        have its own under `jax.vmap`. Its `inner_state` is the state without any swept.
+      swept: Which of the numbers, by name, are read from the state, from its `hyperparams`, where
+        every run may have its own under `jax.vmap`. Its `inner_state` is the state without them.
 
     Raises:
       ValueError: No such optimizer or schedule.
@@ -54,7 +51,7 @@ def make_optimizer(
     )
     if not swept:
         return _build(optimizer, schedule, total_steps, **settings)
-    fixed = ["optimizer", "schedule", "total_steps", *(name for name in SWEPT if name not in swept)]
+    fixed = ["optimizer", "schedule", "total_steps", *settings.keys() - swept]
     injected = optax.inject_hyperparams(_build, static_args=fixed)
     made: optax.GradientTransformation = injected(optimizer, schedule, total_steps, **settings)
     return made

@@ -231,7 +231,8 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
             f"saved on {before} device{'s' * (before > 1)}, where sums are rounded otherwise than "
             f"on {now}"
         )
-    if (kernel := record.get("kernel", _kernel(plan))) != _kernel(plan):
+    ours = _without_reason(plan.kernel)
+    if (kernel := record.get("kernel", ours)) != ours:
         notes.append(f"saved with kernel {kernel}, where sums are rounded otherwise")
     return _progress(state, record), notes
 
@@ -267,9 +268,9 @@ def write_run(
         run_folder.complete(folder, progress.history)
 
 
-def _kernel(plan: Plan) -> str:
-    """What computes a plan's LSTM, without the reason."""
-    return plan.kernel.partition(";")[0]
+def _without_reason(kernel: str) -> str:
+    """What computes an LSTM, without why it is not another."""
+    return kernel.partition(";")[0]
 
 
 def _new(plan: Plan) -> Progress:
@@ -301,7 +302,7 @@ def _record(
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
         "devices": devices,
-        "kernel": kernel.partition(";")[0],
+        "kernel": _without_reason(kernel),
     }
 
 

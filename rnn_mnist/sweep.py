@@ -6,17 +6,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from rnn_mnist import command
+from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
-
-
-def _arg(metavar: str, default: str) -> Any:
-    """How the help shows an option that may be left out."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +28,15 @@ class Options:
     config: Annotated[Config, tyro.conf.arg(name="")]
     seeds: int = 1
     """Train every combination with so many seeds, counting from --seed."""
-    run: Annotated[Path | None, _arg("FOLDER", "(default: runs/sweep-NAME)")] = None
+    run: Annotated[Path | None, optional("FOLDER", "(default: runs/sweep-NAME)")] = None
     """Where results are kept. NAME is the config file's, or reference."""
     keep: bool = False
     """Write a run folder for every run, below the folder's runs."""
     final: bool = True
     """Train the best setting again on everything, and test it once."""
-    data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
+    data_files: Annotated[Path | None, optional("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
-    devices: Annotated[int | None, _arg("N", "(default: all)")] = None
+    devices: Annotated[int | None, optional("N", "(default: all)")] = None
     """How many devices share the runs: GPUs, TPU cores, or parts of the CPU, where all is one for
     each core."""
     compile_cache: bool = True
@@ -87,4 +83,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.be(main)
+    command.run_and_exit(main)

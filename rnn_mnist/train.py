@@ -8,17 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from rnn_mnist import command
+from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
-
-
-def _arg(metavar: str, default: str) -> Any:
-    """How the help shows an option that may be left out."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +26,11 @@ class Options:
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    run: Annotated[Path | None, _arg("FOLDER", "(default: runs/NAME)")] = None
+    run: Annotated[Path | None, optional("FOLDER", "(default: runs/NAME)")] = None
     """Where the run is kept. NAME is the config file's, or reference."""
-    data_files: Annotated[Path | None, _arg("FOLDER", "(default: none)")] = None
+    data_files: Annotated[Path | None, optional("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
-    devices: Annotated[int | None, _arg("N", "(default: all)")] = None
+    devices: Annotated[int | None, optional("N", "(default: all)")] = None
     """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, where all is one for
     each core, or just one for the native kernel. With several processes, how many of each."""
     compile_cache: bool = True
@@ -42,11 +38,13 @@ class Options:
     distributed: bool = False
     """Be one of several processes that train together: those of SLURM, of a TPU pod, or as the
     next three say. The first alone prints and writes."""
-    coordinator: Annotated[str | None, _arg("HOST:PORT", "(default: from the environment)")] = None
+    coordinator: Annotated[str | None, optional("HOST:PORT", "(default: from the environment)")] = (
+        None
+    )
     """Where the processes meet: the host of process 0, and a port that is free there."""
-    processes: Annotated[int | None, _arg("N", "(default: from the environment)")] = None
+    processes: Annotated[int | None, optional("N", "(default: from the environment)")] = None
     """How many processes there are."""
-    process_id: Annotated[int | None, _arg("I", "(default: from the environment)")] = None
+    process_id: Annotated[int | None, optional("I", "(default: from the environment)")] = None
     """Which of them this is, from 0."""
 
     def __post_init__(self) -> None:
@@ -97,4 +95,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.be(main)
+    command.run_and_exit(main)

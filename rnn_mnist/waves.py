@@ -65,7 +65,10 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> tuple[State, Metrics]:
-    """`learn.train_epoch` for all runs, with orders (R, S, B); metrics are (R, S)."""
+    """`learn.train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
+
+    The runs share images (N, 28, 28) uint8 and labels (N,) int32.
+    """
     train = functools.partial(learn.train_epoch, model=model, optimizer=optimizer)
     spread = _spread(jax.vmap(train, (0, None, None, 0)), mesh, _OWN)
     trained: tuple[State, Metrics] = spread(states, images, labels, orders)
@@ -82,7 +85,7 @@ def evaluate(
     model: nn.Module,
     mesh: Mesh,
 ) -> Metrics:
-    """`learn.evaluate` for all runs, with one order (S, B); metrics are (R,)."""
+    """`learn.evaluate` for all runs: params with R in front, one order (S, B), metrics (R,)."""
     test = functools.partial(learn.evaluate, model=model)
     spread = _spread(jax.vmap(test, (0, None, None, None)), mesh, _WHOLE)
     measured: Metrics = spread(params, images, labels, order)

@@ -136,7 +136,9 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "adamw")) for name in SWEEPS]
+)
 def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path):
     config, values = SWEEPS[name]
     found = sweep(config, values, folder=tmp_path / "sweep", keep=True, final=False)
