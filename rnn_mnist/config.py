@@ -58,6 +58,16 @@ class Config:
     """LSTM layers on top of each other."""
     bidirectional: bool = False
     """Read the rows downwards and upwards, with weights of their own for each direction."""
+    reading: Literal["rows", "columns", "pixels", "permuted"] = "rows"
+    """What a step reads: a row, a column, or a single pixel of 784, row by row or in an order that
+    is shuffled once and for all."""
+    forget_bias: float = 0.0
+    """Added to the initial bias of the forget gates; 1 or more remembers for longer."""
+    chrono: int = 0
+    """Draw the initial biases for memories of up to so many steps; 0: as PyTorch draws them."""
+    remat: int = 0
+    """Keep only what is between every so many steps for the backward pass, and compute the rest
+    again: less memory, more time. 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Rule that turns gradients into steps."""
     learning_rate: float = 0.1
@@ -70,6 +80,23 @@ class Config:
     """Weight decay: added to the gradient (sgd, adam) or taken off the weights (adamw)."""
     gradient_clip: float = 0.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
+    ema: float = 0.0
+    """Decay, in each step, of a running average of the parameters, which is then what is tested
+    and kept; 0: none."""
+    label_smoothing: float = 0.0
+    """Share of each training label that is spread over all classes."""
+    dropout: float = 0.0
+    """Share of the hidden units that training leaves out, between layers and before the last."""
+    augment_shift: float = 0.0
+    """Move training images by up to so many pixels down or up, and right or left."""
+    augment_rotation: float = 0.0
+    """Turn training images by up to so many degrees."""
+    augment_scale: float = 0.0
+    """Make training images larger or smaller by up to such a share, in height and in width."""
+    augment_shear: float = 0.0
+    """Slant training images by up to so many degrees."""
+    augment_elastic: float = 0.0
+    """Bend training images: the standard deviation of their pixels' displacements, in pixels."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the LSTM's products; parameters, sums and all else stay float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
@@ -84,12 +111,18 @@ class Config:
             raise InputError(
                 f'momentum: only optimizer = "sgd" takes it; set it to 0 for {self.optimizer}'
             )
+        if self.chrono and self.chrono < 3:
+            raise InputError(f"chrono: must be 0 or at least 3 steps, not {self.chrono}")
+        if self.chrono and self.forget_bias:
+            raise InputError("chrono: draws the forget gates' biases; set forget_bias to 0")
 
 
-_LOWEST = dict(seed=0, epochs=1, batch_size=1, hidden_size=1, num_layers=1)
-_LOWEST |= dict(momentum=0, weight_decay=0, gradient_clip=0)
+# Of any other number, the lowest is 0.
+_LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1)
 # What no machine trains; far below what an array's size may be.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
+_HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
+_BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -114,15 +147,15 @@ def _check(section: Config | Data, prefix: str = "") -> None:
             raise InputError(f"{name}: must be finite, not {value}")
         if value == "":
             raise InputError(f"{name}: must not be empty")
-        lowest = _LOWEST.get(field.name)
-        if lowest is not None and value < lowest:
+        lowest = _LOWEST.get(field.name, 0)
+        if kind in (int, float) and value < lowest:
             raise InputError(f"{name}: must be at least {lowest}, not {value}")
         highest = _HIGHEST.get(field.name)
         if highest is not None and value > highest:
             raise InputError(f"{name}: must be at most {highest}, not {value}")
         if field.name == "learning_rate" and value <= 0:
             raise InputError(f"{name}: must be above 0, not {value}")
-        if field.name == "momentum" and value >= 1:
+        if field.name in _BELOW_ONE and value >= 1:
             raise InputError(f"{name}: must be below 1, not {value}")
 
 

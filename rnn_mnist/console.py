@@ -31,13 +31,14 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
     size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
+    reads = "" if config.reading == "rows" else f"reading {config.reading}, "
     products = "" if config.precision == "float32" else f", products in {config.precision}"
     said = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),
         "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
         f"{plan.test_size:,} to test on",
-        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{size:,} parameters"
-        + products,
+        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{reads}{size:,} "
+        f"parameters{products}",
         "kernel": plan.kernel,
     }
     if folder is not None:

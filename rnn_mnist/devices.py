@@ -113,6 +113,14 @@ def put_tree(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
 
 
+def put_key(key: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Put keys that every process has onto the devices of this process."""
+    placed: jax.Array = jax.random.wrap_key_data(
+        put(np.asarray(jax.random.key_data(key)), sharding)
+    )
+    return placed
+
+
 def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
     """Put an array of which every process has its devices' part onto them; `size` is the whole's.
 
@@ -127,6 +135,7 @@ def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Arra
 def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Any]:
     """Let every device of a mesh run `body(state, images, labels, order)` on its share.
 
+    The state may be any tree of what is whole on every device.
     What the body returns must be the same on every device, such as what `add_up` gives.
     """
     if mesh is None or axis_of(mesh) is None:

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from rnn_mnist.augment import Distortion, distort
 from rnn_mnist.devices import add_up, axis_of, spread
+from rnn_mnist.optimizers import averaged
 
 
 class State(NamedTuple):
@@ -58,12 +60,20 @@ def init(
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
+def learned(state: State) -> Any:
+    """The parameters to test and to keep: their running average, where the optimizer has one."""
+    return averaged(state.opt_state, state.params)
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
     """Log-probabilities (B, C) of images (B, T, F): uint8 in 0 to 255, or floats in [0, 1]."""
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
-    return jnp.asarray(model.apply({"params": params}, images))
+    return jnp.asarray(model.apply({"params": params}, _scale(images)))
+
+
+def _scale(images: jax.Array) -> jax.Array:
+    """Images as floats in [0, 1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
 def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
@@ -85,7 +95,10 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
     return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "axis_name"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
+)
 def train_step(
     state: State,
     images: jax.Array,
@@ -94,9 +107,15 @@ def train_step(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    key: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    distortion: Distortion = Distortion(),
     axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
     """Take one optimizer step on the mean loss of a batch.
+
+    What is random, the distortion and the model's dropout, is drawn for each image by the key, the
+    state's step and the image's place in the batch: it is the same however a batch is spread.
 
     Args:
       state: Where to step from.
@@ -106,17 +125,36 @@ def train_step(
         none to count, the state stays as it is.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
+      key: A run's key for all that is random in its steps.
+      label_smoothing: Share of each label that is spread over all classes, in what is minimised;
+        the metrics do not know of it.
+      distortion: How images are distorted.
       axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`) over which the batch is spread.
 
     Returns:
       The next state, and the batch's metrics from before the step.
+
+    Raises:
+      ValueError: Something is random, and there is no key.
     """
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
+    drops = bool(getattr(model, "dropout", 0))
+    random: Any = {}
+    if drops or distortion != Distortion():
+        if key is None:
+            raise ValueError("dropout and distortion need a key")
+        keys = _image_keys(jax.random.fold_in(key, state.step), len(labels), axis_name)
+        images = distort(_scale(images), distortion, keys=keys)
+        random = {"keys": keys} if drops else {}
 
     def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
-        metrics = measure(apply(params, images, model=model), labels, mask)
-        return metrics.loss, metrics
+        log_probs = jnp.asarray(model.apply({"params": params}, _scale(images), **random))
+        metrics = measure(log_probs, labels, mask)
+        if not label_smoothing:
+            return metrics.loss, metrics
+        spread_out = jnp.where(mask, -log_probs.mean(-1), 0).sum()
+        return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(state.params)
     if axis_name is not None:
@@ -128,8 +166,16 @@ def train_step(
     return state, metrics
 
 
+def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
+    """A key for each image (B,), by its place in a batch that may be spread over an axis."""
+    first = 0 if axis_name is None else count * jax.lax.axis_index(axis_name)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
 @functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "mesh", "sharded"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
+    donate_argnames="state",
 )
 def train_epoch(
     state: State,
@@ -139,6 +185,9 @@ def train_epoch(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    key: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    distortion: Distortion = Distortion(),
     mesh: Mesh | None = None,
     sharded: bool = False,
 ) -> tuple[State, Metrics]:
@@ -152,6 +201,9 @@ def train_epoch(
         row, a step. On a mesh of D devices, B is a multiple of D.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
+      key: As `train_step` takes it, and the next two.
+      label_smoothing: As there.
+      distortion: As there.
       mesh: From `make_mesh`; one device computes if left out.
       sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
         order count from its first; else every device holds all.
@@ -161,20 +213,31 @@ def train_epoch(
     """
 
     def steps(
-        state: State, images: jax.Array, labels: jax.Array, order: jax.Array
+        start: tuple[State, jax.Array | None],
+        images: jax.Array,
+        labels: jax.Array,
+        order: jax.Array,
     ) -> tuple[State, Metrics]:
+        state, key = start
+
         def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
-            x, y, mask = _gather(images, labels, batch)
             stepped: tuple[State, Metrics]
             stepped = train_step(
-                state, x, y, mask, model=model, optimizer=optimizer, axis_name=axis_of(mesh)
+                state,
+                *_gather(images, labels, batch),
+                model=model,
+                optimizer=optimizer,
+                key=key,
+                label_smoothing=label_smoothing,
+                distortion=distortion,
+                axis_name=axis_of(mesh),
             )
             return stepped
 
         return jax.lax.scan(step, state, order)
 
     run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
-    return run(state, images, labels, order)
+    return run((state, key), images, labels, order)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "mesh", "sharded"))

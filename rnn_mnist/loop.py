@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rnn_mnist import batches
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.history import Epoch, Totals
-from rnn_mnist.learn import Metrics, State
+from rnn_mnist.learn import Metrics, State, learned
 from rnn_mnist.plan import EVALUATION_BATCH, Plan, Programs
 
 
@@ -102,7 +102,8 @@ def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     """Test a state; nothing is waited for."""
     order = batches.in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
-    return [programs.test(state.params, *part) for part in plan.test(order, programs.test_steps)]
+    params = learned(state)
+    return [programs.test(params, *part) for part in plan.test(order, programs.test_steps)]
 
 
 def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:

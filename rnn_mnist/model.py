@@ -7,8 +7,7 @@ C classes.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -17,26 +16,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rnn_mnist import kernels
+from rnn_mnist.initializers import chrono, forgetful, uniform
+from rnn_mnist.reading import Reading, read
 
 Kernel = Literal["auto", "native", "scan"]
 Carry = tuple[jax.Array, jax.Array]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 _PRECISION = jax.lax.Precision.HIGHEST
-
-
-def uniform(fan: int) -> nn.initializers.Initializer:
-    """PyTorch's initialisation: uniform between -1/sqrt(fan) and 1/sqrt(fan).
-
-    For `torch.nn.LSTM`, fan is the hidden size; for `torch.nn.Linear` the number of inputs. Biases
-    are drawn like weights.
-    """
-    bound = 1 / math.sqrt(fan)
-
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 class LSTMCell(nn.RNNCellBase):
@@ -67,14 +54,21 @@ class LSTMCell(nn.RNNCellBase):
     hidden_size: int
     dtype: DTypeLike = "float32"
     """Type in which the product is computed; parameters and the rest of the step are float32."""
+    forget_bias: float = 0.0
+    """Added to the initial bias of the forget gate."""
+    chrono: int = 0
+    """Longest memory, in steps, for which the initial biases are drawn; 0: as PyTorch's are."""
 
     def setup(self) -> None:
         """Declare the parameters."""
         init, gates = uniform(self.hidden_size), 4 * self.hidden_size
         self.weight_ih = self.param("weight_ih", init, (self.input_size, gates))
         self.weight_hh = self.param("weight_hh", init, (self.hidden_size, gates))
-        self.bias_ih = self.param("bias_ih", init, (gates,))
-        self.bias_hh = self.param("bias_hh", init, (gates,))
+        bias_ih, bias_hh = forgetful(self.hidden_size, self.forget_bias), init
+        if self.chrono:
+            bias_ih, bias_hh = chrono(self.chrono), nn.initializers.zeros
+        self.bias_ih = self.param("bias_ih", bias_ih, (gates,))
+        self.bias_hh = self.param("bias_hh", bias_hh, (gates,))
 
     def __call__(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
         """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h."""
@@ -118,6 +112,7 @@ def lstm(
     sequence: bool = True,
     dtype: DTypeLike = "float32",
     kernel: Kernel = "auto",
+    remat: int = 0,
 ) -> tuple[jax.Array, Carry]:
     """Read whole sequences with the step that `LSTMCell` takes.
 
@@ -133,6 +128,8 @@ def lstm(
       sequence: Give the hidden states of all steps.
       dtype: As in `LSTMCell`.
       kernel: As `choose_kernel` takes it.
+      remat: For the backward pass, keep the carry after every so many steps alone, and compute what
+        is between again; 0 keeps all.
 
     Returns:
       Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
@@ -149,6 +146,11 @@ def lstm(
       >>> hidden.shape, h.shape
       ((100, 28, 20), (100, 20))
     """
+    if remat and inputs.shape[1] > remat:
+        part = functools.partial(
+            lstm, params, reverse=reverse, sequence=sequence, dtype=dtype, kernel=kernel
+        )
+        return _in_chunks(part, inputs, carry, remat, reverse=reverse)
 
     def scanned(params: Any, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
         size = carry[1].shape[-1]
@@ -171,6 +173,40 @@ def lstm(
     read: tuple[jax.Array, Carry]
     read = jax.lax.platform_dependent(dict(params), inputs, carry, cpu=native, default=scanned)
     return read
+
+
+def _in_chunks(
+    part: Callable[..., tuple[jax.Array, Carry]],
+    inputs: jax.Array,
+    carry: Carry,
+    steps: int,
+    *,
+    reverse: bool,
+) -> tuple[jax.Array, Carry]:
+    """Read inputs (B, T, F) in chunks of so many steps, each computed again for its gradient.
+
+    Source: Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.
+    """
+    batch, length, features = inputs.shape
+    whole = length // steps * steps
+    # What is left over is read by itself: last, or in reverse first.
+    rest, chunks = inputs[:, whole:], inputs[:, :whole]
+    chunks = chunks.reshape(batch, -1, steps, features).swapaxes(0, 1)  # (T // steps, B, steps, F)
+
+    def step(carry: Carry, chunk: jax.Array) -> tuple[Carry, jax.Array]:
+        hidden, carry = jax.checkpoint(part)(chunk, carry)
+        return carry, hidden
+
+    ends = []
+    if whole < length and reverse:
+        end, carry = part(rest, carry)
+        ends.append(end)
+    carry, hidden = jax.lax.scan(step, carry, chunks, reverse=reverse)
+    hidden = hidden.swapaxes(0, 1).reshape(batch, -1, hidden.shape[-1])
+    if whole < length and not reverse:
+        end, carry = part(rest, carry)
+        ends.append(end)
+    return jnp.concatenate([hidden, *ends], axis=1), carry
 
 
 _NATIVE_TYPES = ({jnp.dtype("float32")}, {jnp.dtype("float64")})
@@ -206,7 +242,7 @@ class RowLSTM(nn.Module):
     Layer k reads the hidden states of layer k - 1. A bidirectional layer has a second cell that
     reads from the last row to the first, and hands on both hidden states side by side. The last
     hidden state of the top layer (for two directions, the last that each computed) goes through
-    a linear layer. As PyTorch's, without dropout.
+    a linear layer.
     """
 
     hidden_size: int = 20
@@ -217,14 +253,26 @@ class RowLSTM(nn.Module):
     """Type in which the LSTM's products are computed, as in `LSTMCell`."""
     kernel: Kernel = "auto"
     """What computes the LSTM on a CPU, as `choose_kernel` takes it."""
+    reading: Reading = "rows"
+    """What is read in each step, as `read` takes it."""
+    dropout: float = 0.0
+    """Share of a layer's hidden units that are left out of what it hands on, while training."""
+    forget_bias: float = 0.0
+    """As in `LSTMCell`."""
+    chrono: int = 0
+    """As in `LSTMCell`."""
+    remat: int = 0
+    """As in `lstm`."""
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
         """Classify images.
 
         Args:
           images: (B, T, F) float32 in [0, 1], T and F of any size. The batch comes first: with B
             and T swapped, an LSTM runs as well and learns nothing.
+          keys: (B,), one for each image, to draw from which units are left out; none are, where
+            these are left out.
 
         Returns:
           Log-probabilities, (B, C) float32.
@@ -234,12 +282,19 @@ class RowLSTM(nn.Module):
         """
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
-        inputs, batch = images, images.shape[0]
+        inputs, batch = read(images, self.reading), images.shape[0]
         for layer in range(self.num_layers):
             readings = []
             for suffix in ("", "_reverse") if self.bidirectional else ("",):
                 name = f"lstm_l{layer}{suffix}"
-                cell = LSTMCell(inputs.shape[-1], self.hidden_size, self.dtype, name=name)
+                cell = LSTMCell(
+                    inputs.shape[-1],
+                    self.hidden_size,
+                    self.dtype,
+                    self.forget_bias,
+                    self.chrono,
+                    name=name,
+                )
                 hidden, (_, h) = lstm(
                     cell.weights,
                     inputs,
@@ -248,10 +303,14 @@ class RowLSTM(nn.Module):
                     sequence=layer < self.num_layers - 1,
                     dtype=self.dtype,
                     kernel=self.kernel,
+                    remat=self.remat,
                 )
                 readings.append((hidden, h))
             inputs = jnp.concatenate([hidden for hidden, _ in readings], axis=-1)  # (B, T, H or 2H)
-        last = jnp.concatenate([h for _, h in readings], axis=-1)  # (B, H or 2H)
+            last = jnp.concatenate([h for _, h in readings], axis=-1)  # (B, H or 2H)
+            if self.dropout and keys is not None:
+                scale = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
+                inputs, last = inputs * scale[:, None], last * scale
         init = uniform(last.shape[-1])
         logits = nn.Dense(
             self.num_classes,
@@ -261,3 +320,19 @@ class RowLSTM(nn.Module):
             name="hidden2digits",
         )(last)  # (B, C)
         return nn.log_softmax(logits)
+
+
+def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
+    """What to multiply a layer's hidden units by, (B, units): 0 for a share `dropout` of them.
+
+    A unit is left out in all steps of an image, or in none.
+
+    Source: Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks", 2016.
+    """
+    keep = 1 - dropout
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), keep, (units,)) / keep
+
+    return jax.vmap(draw)(keys)

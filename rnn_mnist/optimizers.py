@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -17,6 +19,7 @@ def make_optimizer(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     gradient_clip: float = 0.0,
+    ema: float = 0.0,
     total_steps: int = 1,
     swept: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
@@ -34,6 +37,8 @@ def make_optimizer(
       momentum: For sgd; 0 is none.
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
+      ema: Decay of a running average of the parameters; 0 is none. It is in the optimizer's state,
+        where `averaged` finds it.
       total_steps: Steps of the whole run, over which the schedule goes.
       swept: Which of the numbers, by name, are read from the state, from its `hyperparams`, where
         every run may have its own under `jax.vmap`. Its `inner_state` is the state without them.
@@ -48,6 +53,7 @@ def make_optimizer(
         momentum=momentum,
         weight_decay=weight_decay,
         gradient_clip=gradient_clip,
+        ema=ema,
     )
     if not swept:
         return _build(optimizer, schedule, total_steps, **settings)
@@ -66,6 +72,7 @@ def _build(
     momentum: Any,
     weight_decay: Any,
     gradient_clip: Any,
+    ema: Any,
 ) -> optax.GradientTransformation:
     """Numbers may be arrays, which are never taken for nothing."""
 
@@ -80,7 +87,45 @@ def _build(
         optax.clip_by_global_norm(gradient_clip) if given(gradient_clip) else optax.identity(),
         *([rule, decay] if optimizer == "adamw" else [decay, rule]),
         optax.scale_by_learning_rate(make_schedule(schedule, learning_rate, total_steps)),
+        *([_average(ema)] if given(ema) else []),
     )
+
+
+class AverageState(NamedTuple):
+    """A running average of parameters."""
+
+    steps: jax.Array
+    """Steps that it has seen, a scalar int32."""
+    average: Any
+    """As the parameters."""
+
+
+def _average(decay: Any) -> optax.GradientTransformation:
+    """Let updates pass, and average the parameters that they lead to.
+
+    In step t the decay is at most (1 + t) / (10 + t), so that what the parameters were in the
+    beginning is soon forgotten.
+
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
+    the decay of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def init(params: Any) -> AverageState:
+        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        steps = state.steps + 1
+        share = jnp.maximum(1 - decay, 9 / (10 + steps))
+        stepped = optax.apply_updates(params, updates)
+        average = optax.incremental_update(stepped, state.average, share)
+        return updates, AverageState(steps, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def averaged(opt_state: optax.OptState, params: Any) -> Any:
+    """The average that an optimizer with `ema` keeps of the parameters; else these themselves."""
+    return optax.tree_utils.tree_get(opt_state, "average", params)
 
 
 def make_schedule(schedule: str, learning_rate: Any, total_steps: int) -> optax.ScalarOrSchedule:

@@ -15,15 +15,17 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from rnn_mnist import batches, catalogue, data, kernels, learn, optimizers, prepared
+from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config, InputError
-from rnn_mnist.devices import Shardings, cores, make_shardings, put
+from rnn_mnist.devices import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.model import RowLSTM, choose_kernel
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
 STREAMED_STEPS = 100  # In a part, whose images are on the device together.
-_INIT = 0  # The purpose that keeps this random stream apart from any other of the same seed.
+# The purposes that keep these random streams apart from any other of the same seed.
+_INIT, _STEPS = 0, 2
 
 
 class Plan(NamedTuple):
@@ -144,12 +146,28 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         num_classes,
         config.precision,
         config.kernel,
+        config.reading,
+        config.dropout,
+        config.forget_bias,
+        config.chrono,
+        config.remat,
     )
+
+
+def make_distortion(config: Config) -> Distortion:
+    """How a config distorts training images."""
+    amounts = {name: getattr(config, f"augment_{name}") for name in Distortion._fields}
+    return Distortion(**amounts)
 
 
 def init_key(seed: int) -> jax.Array:
     """The key from which a run's initial parameters are drawn."""
     return jax.random.fold_in(jax.random.key(seed), _INIT)
+
+
+def step_key(seed: int) -> jax.Array:
+    """The key of all that is random in a run's steps."""
+    return jax.random.fold_in(jax.random.key(seed), _STEPS)
 
 
 def make_optimizer(
@@ -163,6 +181,7 @@ def make_optimizer(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         gradient_clip=config.gradient_clip,
+        ema=config.ema,
         total_steps=total_steps,
         swept=swept,
     )
@@ -182,22 +201,27 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     train_steps = batches.steps_per_part(plan.steps, most)
     test_steps = batches.steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
     state = abstract_state(plan.model, plan.optimizer, plan.place.state)
+    key = put_key(step_key(plan.config.seed), plan.place.state)
     train = learn.train_epoch.lower(
         state,
         *data_of(plan.train_size, train_steps, plan.batch_size),
+        key=key,
         model=plan.model,
         optimizer=plan.optimizer,
+        label_smoothing=plan.config.label_smoothing,
+        distortion=make_distortion(plan.config),
         mesh=plan.mesh,
         sharded=streamed,
     )
     test = learn.evaluate.lower(
-        state.params,
+        learn.learned(state),
         *data_of(plan.test_size, test_steps, EVALUATION_BATCH),
         model=plan.model,
         mesh=plan.mesh,
         sharded=streamed,
     )
-    return Programs(train.compile(), test.compile(), train_steps, test_steps)
+    trained = functools.partial(train.compile(), key=key)
+    return Programs(trained, test.compile(), train_steps, test_steps)
 
 
 def abstract_state(

@@ -46,12 +46,17 @@ class Result(NamedTuple):
     """What a run gives."""
 
     state: State
-    """The final state; `state.params` is what was learned."""
+    """The final state, from which training could go on."""
     history: tuple[Epoch, ...]
     """What was measured: the untrained network, then every epoch."""
     config: Config
     classes: tuple[str, ...]
     """Names of the classes."""
+
+    @property
+    def params(self) -> Any:
+        """What was learned: the parameters that were tested."""
+        return learn.learned(self.state)
 
 
 def fit(

@@ -20,11 +20,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rnn_mnist import batches, grid, learn, plan
+from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config
 from rnn_mnist.data import Split
-from rnn_mnist.devices import put
+from rnn_mnist.devices import put, put_key
 from rnn_mnist.history import Epoch
 from rnn_mnist.learn import Metrics, State
+from rnn_mnist.reading import steps_of
 
 AXIS = "runs"
 STEPS = 100  # In a call at most, so that there is progress to show.
@@ -53,25 +55,46 @@ def init(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "mesh"), donate_argnames="states"
+    jax.jit,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh"),
+    donate_argnames="states",
 )
 def train_epoch(
     states: State,
     images: jax.Array,
     labels: jax.Array,
     orders: jax.Array,
+    keys: jax.Array,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    label_smoothing: float,
+    distortion: Distortion,
     mesh: Mesh,
 ) -> tuple[State, Metrics]:
     """`learn.train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
 
-    The runs share images (N, 28, 28) uint8 and labels (N,) int32.
+    The runs share images (N, 28, 28) uint8 and labels (N,) int32; each has its key (R,).
     """
-    train = functools.partial(learn.train_epoch, model=model, optimizer=optimizer)
+
+    def train(
+        start: tuple[State, jax.Array], images: jax.Array, labels: jax.Array, order: jax.Array
+    ) -> tuple[State, Metrics]:
+        trained: tuple[State, Metrics] = learn.train_epoch(
+            start[0],
+            images,
+            labels,
+            order,
+            key=start[1],
+            model=model,
+            optimizer=optimizer,
+            label_smoothing=label_smoothing,
+            distortion=distortion,
+        )
+        return trained
+
     spread = _spread(jax.vmap(train, (0, None, None, 0)), mesh, _OWN)
-    trained: tuple[State, Metrics] = spread(states, images, labels, orders)
+    trained: tuple[State, Metrics] = spread((states, keys), images, labels, orders)
     return trained
 
 
@@ -147,8 +170,8 @@ def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> in
 
     They take at most half of the memory that is free. A run is reckoned to take that of its batch's
     images, of 12 numbers for each hidden unit in each step of each image, which the backward pass
-    needs, and six times its parameters. On a CPU, each device has one: two would drive each other's
-    numbers out of its core's cache. Waves are as equal as can be.
+    needs where `remat` is 0, and six times its parameters. On a CPU, each device has one: two would
+    drive each other's numbers out of its core's cache. Waves are as equal as can be.
     """
     if devices[0].platform == "cpu":
         most, free = len(devices), _free_memory()
@@ -158,7 +181,8 @@ def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> in
         most, free = runs + len(devices) - 1, free * len(devices)
     cells, units = config.num_layers * (1 + config.bidirectional), config.hidden_size + 16
     weights = cells * 4 * units * (3 * units + 28)
-    each = 4 * (config.batch_size * 28 * (28 + 12 * units * cells) + 6 * weights)
+    steps = steps_of(config.reading)
+    each = 4 * (config.batch_size * (28 * 28 + steps * 12 * units * cells) + 6 * weights)
     most = max(1, min(most, free // 2 // each) // len(devices)) * len(devices)
     waves = -(-runs // most)
     return -(-runs // (waves * len(devices))) * len(devices)
@@ -195,12 +219,15 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         states,
         *(abstract(x.shape, x.dtype, whole) for x in splits.train),
         abstract((runs, part, batch_size), np.int32, own),
+        abstract((runs,), keys.dtype, own),
         model=model,
         optimizer=optimizer,
+        label_smoothing=config.label_smoothing,
+        distortion=plan.make_distortion(config),
         mesh=splits.mesh,
     )
     test = evaluate.lower(
-        states.params,
+        learn.learned(states),
         *(abstract(x.shape, x.dtype, whole) for x in splits.test),
         abstract((tests, plan.EVALUATION_BATCH), np.int32, whole),
         model=model,
@@ -237,6 +264,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
     keys, settings = _numbers(filled)
     states = init(keys, settings, model=programs.model, optimizer=programs.optimizer)
     states = jax.tree.map(lambda leaf: put(np.asarray(leaf), own), states)
+    own_keys = put_key(jnp.stack([plan.step_key(config.seed) for config in filled]), own)
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     order = batches.in_rows(np.arange(test_size), plan.EVALUATION_BATCH)
     tests = [put(part, whole) for part in batches.in_parts(order, programs.test_steps)]
@@ -245,7 +273,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
 
     def measure(epoch: int, trained: Any, seconds: float) -> None:
         tested = jax.device_get(
-            [programs.test(states.params, *splits.test, part) for part in tests]
+            [programs.test(learn.learned(states), *splits.test, part) for part in tests]
         )
         zero = np.zeros((3, programs.runs))
         loss, correct, examples = sum((np.asarray(part, np.float64) for part in tested), zero)
@@ -273,7 +301,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
         }
         for number in range(len(parts[configs[0].seed])):
             part = np.stack([parts[config.seed][number] for config in filled])
-            states, metrics = programs.train(states, *splits.train, put(part, own))
+            states, metrics = programs.train(states, *splits.train, put(part, own), own_keys)
             totals = _add(totals, jax.device_get(metrics))
             taken = int((part[0] >= 0).any(-1).sum())
             step += taken

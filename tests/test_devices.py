@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rnn_mnist import Config, InputError, RowLSTM, batches, evaluate, init, load, train_epoch
+from rnn_mnist.augment import Distortion
 from rnn_mnist.devices import (
     find_devices,
     make_mesh,
@@ -23,7 +24,8 @@ from rnn_mnist.optimizers import make_optimizer
 from rnn_mnist.plan import default_cpu_count
 
 COUNTS = (1, 2, 3, 8)
-MODEL, OPTIMIZER = RowLSTM(20), make_optimizer("sgd", 0.1)
+MODEL, OPTIMIZER = RowLSTM(20, dropout=0.2), make_optimizer("sgd", 0.1)
+RANDOM = {"key": jax.random.key(1), "distortion": Distortion(shift=2, rotation=10, elastic=1)}
 # 100 images a batch do not divide by 3 or 8, nor do the 50 of the last one.
 SIZE, BATCH = 10050, 100
 
@@ -49,7 +51,7 @@ def epochs():
             else:
                 records = list(zip(train.images, train.labels, strict=True))
                 (part,) = batches.streamed(records, place, order, len(order))
-            state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **settings)
+            state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
             if not sharded:
                 images, labels = (put(a, place.images) for a in (test.images, test.labels))
                 (part,) = batches.resident(images, labels, place, tests, 2)
@@ -92,7 +94,7 @@ def alone():
     train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
     order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
     state, metrics = train_epoch(
-        start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER
+        start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER, **RANDOM
     )
     tests = batches.in_rows(range(1234), 1000)
     return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)

@@ -14,6 +14,7 @@ from rnn_mnist import (
     batches,
     evaluate,
     init,
+    learned,
     load,
     make_optimizer,
     nll,
@@ -182,6 +183,85 @@ def test_schedules_start_peak_and_end_where_they_say(total):
     if total == 1000:
         np.testing.assert_allclose(rates[0], 0.5 / 25, rtol=1e-5)
         assert rates.index(max(rates)) == 300
+
+
+def test_smoothed_labels_give_another_gradient_and_the_same_metrics():
+    images, labels = toy(20)
+    optimizer = make_optimizer("sgd", 1.0)
+    state = start(optimizer)
+    log_probs = apply(state.params, images, model=MODEL)
+
+    def step(label_smoothing):
+        settings = {"model": MODEL, "optimizer": optimizer, "label_smoothing": label_smoothing}
+        return train_step(state, images, labels, **settings)
+
+    (stepped, metrics), (plain, plain_metrics) = step(0.3), step(0.0)
+    assert_same(metrics, plain_metrics)
+    # The gradient by the last biases is the predicted less the wanted share of each class.
+    shares = np.full((20, 10), 0.03)
+    shares[np.arange(20), labels] += 0.7
+    gradient = (np.exp(log_probs) - shares).mean(0)
+    before = state.params["hidden2digits"]["bias"]
+    np.testing.assert_allclose(
+        before - stepped.params["hidden2digits"]["bias"], gradient, rtol=0, atol=1e-6
+    )
+    assert abs(plain.params["hidden2digits"]["bias"] - before + gradient).max() > 0.01
+
+
+def test_the_running_average_is_that_of_every_steps_parameters():
+    images, labels = toy(20)
+    optimizer = make_optimizer("sgd", 0.5, ema=0.8)
+    state = start(optimizer)
+    average = jax.tree.map(np.float64, state.params)
+    for step in range(1, 80):
+        state, _ = train_step(state, images, labels, model=MODEL, optimizer=optimizer)
+        decay = min(0.8, (1 + step) / (10 + step))
+        average = jax.tree.map(
+            lambda a, p, decay=decay: decay * a + (1 - decay) * np.float64(p), average, state.params
+        )
+    assert_same(learned(state), average, atol=1e-5)
+    plain = start(make_optimizer("sgd", 0.5))
+    assert learned(plain) is plain.params
+
+
+def test_dropout_leaves_units_out_of_training_alone():
+    model = RowLSTM(hidden_size=400, num_layers=2, dropout=0.25)
+    images = jax.random.uniform(jax.random.key(0), (6, 28, 28))
+    params = model.init(jax.random.key(1), images)["params"]
+    keys = jax.random.split(jax.random.key(2), 6)
+    # With the last layer's weights all one, each class's logit is the sum of what is handed to it.
+    params["hidden2digits"] = {"kernel": jnp.eye(400, 10), "bias": jnp.zeros(10)}
+
+    def last(keys):
+        _, inner = model.apply({"params": params}, images, keys=keys, capture_intermediates=True)
+        return inner["intermediates"]["hidden2digits"]["__call__"][0]
+
+    def share(keys):
+        units = RowLSTM(400, 1, dropout=0.25, num_classes=400)
+        one = {"lstm_l0": params["lstm_l0"]}
+        one["hidden2digits"] = {"kernel": jnp.eye(400), "bias": jnp.zeros(400)}
+        _, inner = units.apply({"params": one}, images, keys=keys, capture_intermediates=True)
+        return np.asarray(inner["intermediates"]["hidden2digits"]["__call__"][0])
+
+    dropped, whole = share(keys), share(None)
+    kept = dropped != 0
+    assert 0.7 < kept.mean() < 0.8
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-5)
+    assert (kept[0] != kept[1]).any()
+    np.testing.assert_array_equal(share(keys)[2:], dropped[2:])
+    assert abs(last(keys) - last(None)).max() > 0.001
+    np.testing.assert_allclose(
+        apply(params, images, model=model),
+        apply(params, images, model=RowLSTM(400, 2)),
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match="need a key"):
+        train_step(
+            start(make_optimizer()),
+            *toy(6),
+            model=RowLSTM(8, dropout=0.1),
+            optimizer=make_optimizer(),
+        )
 
 
 def test_ten_epochs_compile_each_function_once():

@@ -1,0 +1,105 @@
+"""Reading orders, initial biases and memory for long sequences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import from_torch, numpy_lstm
+
+from rnn_mnist import LSTMCell, RowLSTM
+from rnn_mnist.model import lstm
+from rnn_mnist.reading import permutation, read, steps_of
+
+
+def test_orders():
+    images = np.arange(2 * 3 * 5).reshape(2, 3, 5)
+    np.testing.assert_array_equal(read(images, "rows"), images)
+    np.testing.assert_array_equal(read(images, "columns")[1, 4], images[1, :, 4])
+    pixels = read(images, "pixels")
+    assert pixels.shape == (2, 15, 1)
+    np.testing.assert_array_equal(pixels[1, :, 0], images[1].ravel())
+    permuted = read(images, "permuted")
+    np.testing.assert_array_equal(permuted[0, :, 0], images[0].ravel()[permutation(15)])
+    for reading in ("rows", "columns", "pixels", "permuted"):
+        assert read(images, reading).shape[1] == steps_of(reading, (3, 5))
+
+
+def test_the_permutation_is_the_same_for_ever():
+    order = permutation(784)
+    assert sorted(order) == list(range(784))
+    assert order[:6].tolist() == [319, 576, 323, 107, 355, 716]
+
+
+@pytest.mark.parametrize("reading", ["columns", "pixels"])
+def test_network_equals_pytorchs_on_what_it_reads(reading):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    features = 28 if reading == "columns" else 1
+    lstm = torch.nn.LSTM(features, 9, batch_first=True)
+    linear = torch.nn.Linear(9, 10)
+    both = torch.nn.ModuleDict({"lstm": lstm, "hidden2digits": linear})
+    params = from_torch({k: v.numpy().copy() for k, v in both.state_dict().items()})
+    images = np.random.default_rng(0).uniform(size=(4, 28, 28)).astype(np.float32)
+    seen = images.transpose(0, 2, 1).copy() if reading == "columns" else images.reshape(4, 784, 1)
+    _, (hidden, _) = lstm(torch.from_numpy(seen))
+    wanted = torch.log_softmax(linear(hidden[-1]), 1).detach().numpy()
+    ours = RowLSTM(9, reading=reading).apply({"params": params}, images)
+    np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "scan"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("remat", [1, 7, 22, 99])
+def test_computing_again_gives_the_same_values_and_gradients(kernel, reverse, remat):
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.uniform(size=(3, 23, 2)), jnp.float32)
+    cell = LSTMCell(2, 6)
+    carry = tuple(jnp.asarray(rng.normal(size=(3, 6)), jnp.float32) for _ in "ch")
+    params = cell.init(jax.random.key(0), carry, inputs[:, 0])["params"]
+    weights = jnp.asarray(rng.normal(size=(3, 23, 6)), jnp.float32)
+
+    def loss(params, inputs, carry, remat):
+        settings = {"reverse": reverse, "kernel": kernel}
+        hidden, (c, h) = lstm(params, inputs, carry, remat=remat, **settings)
+        _, (_, alone) = lstm(params, inputs, carry, remat=remat, sequence=False, **settings)
+        return (hidden * weights).sum() + (c * h).sum() + alone.sum()
+
+    ours = jax.value_and_grad(loss, (0, 1, 2))(params, inputs, carry, remat)
+    wanted = jax.value_and_grad(loss, (0, 1, 2))(params, inputs, carry, 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, wanted)
+    hidden, _ = lstm(params, inputs, carry, remat=remat, reverse=reverse, kernel=kernel)
+    by_loop, _ = numpy_lstm(
+        jax.tree.map(np.asarray, params), np.asarray(inputs), np.asarray(carry), reverse=reverse
+    )
+    np.testing.assert_allclose(hidden, by_loop, atol=1e-5)
+
+
+def test_computing_again_takes_less_memory():
+    images = jax.ShapeDtypeStruct((100, 28, 28), jnp.float32)
+    taken = []
+    for remat in (0, 28):
+        model = RowLSTM(32, reading="pixels", kernel="scan", remat=remat)
+        params = jax.eval_shape(model.init, jax.random.key(0), images)
+        loss = jax.grad(lambda p, x, model=model: model.apply(p, x).sum())
+        taken.append(jax.jit(loss).lower(params, images).compile().memory_analysis())
+    assert taken[1].temp_size_in_bytes < 0.2 * taken[0].temp_size_in_bytes
+
+
+def test_initial_biases_for_long_memories():
+    def biases(**settings):
+        cell, zeros = LSTMCell(3, 1000, **settings), jnp.zeros((1, 1000))
+        params = cell.init(jax.random.key(0), (zeros, zeros), jnp.zeros((1, 3)))["params"]
+        return np.asarray(params["bias_ih"]), np.asarray(params["bias_hh"])
+
+    plain, plain_hh = biases()
+    assert abs(plain).max() <= 1 / np.sqrt(1000)
+    more, more_hh = biases(forget_bias=2.0)
+    np.testing.assert_allclose(more - plain, np.repeat([0, 2, 0, 0], 1000), atol=1e-6)
+    np.testing.assert_array_equal(more_hh, plain_hh)
+    drawn, drawn_hh = biases(chrono=784)
+    i, f, g, o = np.split(drawn, 4)
+    np.testing.assert_array_equal(i, -f)
+    # As uniform as 1,000 draws can tell: within the Kolmogorov-Smirnov bound of one in a thousand.
+    sorted_draws = (np.sort(np.exp(f)) - 1) / 782
+    assert abs(sorted_draws - np.arange(1000) / 1000).max() < 0.062
+    assert not np.concatenate([g, o, drawn_hh]).any()
