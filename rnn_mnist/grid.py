@@ -24,6 +24,9 @@ Grid = Mapping[str, Sequence[Any]]
 # What runs of one program may differ in. A setting that is zero is left out of the program.
 _OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip"
 
+# What sweep.csv has of an epoch.
+_MEASURED = Epoch._fields[:8]
+
 
 class Run(NamedTuple):
     """A run of a grid, and what was measured: the untrained network, then every epoch.
@@ -186,7 +189,7 @@ def _columns() -> dict[str, type]:
             columns[field.name] = type(getattr(config, field.name))
     columns |= {f"data.{field.name}": str for field in dataclasses.fields(Data)}
     kinds = (int, int, float, float, float, int, int, float)
-    names = [name.replace("test_", "validation_") for name in Epoch._fields]
+    names = [name.replace("test_", "validation_") for name in _MEASURED]
     return columns | dict(zip(names, kinds, strict=True)) | {"validation_accuracy": float}
 
 
@@ -200,7 +203,8 @@ def to_csv(runs: Iterable[Run]) -> str:
         data = settings.pop("data")
         for epoch in run.history:
             row = epoch._replace(seconds=round(epoch.seconds, 3))
-            writer.writerow([*settings.values(), *data.values(), *row, epoch.test_accuracy])
+            measured = row[: len(_MEASURED)]
+            writer.writerow([*settings.values(), *data.values(), *measured, epoch.test_accuracy])
     return text.getvalue()
 
 
@@ -214,7 +218,7 @@ def from_csv(text: str) -> list[Run]:
     reader = csv.reader(io.StringIO(text))
     if next(reader, None) != list(columns):
         raise ValueError("its columns are not those of this version")
-    count = len(Epoch._fields)
+    count = len(_MEASURED)
     for row in reader:
         cells = [
             cell == "True" if kind is bool else kind(cell) if cell else None

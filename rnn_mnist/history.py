@@ -18,6 +18,10 @@ class Totals(NamedTuple):
     """Images classified right."""
     examples: int = 0
     """Images counted."""
+    gradient_norm: float = 0.0
+    """Summed over those steps of which it was measured."""
+    measured: int = 0
+    """How many steps these are."""
 
 
 class Epoch(NamedTuple):
@@ -39,6 +43,10 @@ class Epoch(NamedTuple):
     """Test images, all of them."""
     seconds: float
     """Seconds that training and testing took, without compiling."""
+    gradient_norm: float | None = None
+    """Norm of the whole gradient before clipping, its mean over steps, where it was asked for."""
+    images_per_second: float | None = None
+    """Training images for each of these seconds, where the norm was asked for."""
 
     @property
     def test_accuracy(self) -> float:
@@ -47,13 +55,17 @@ class Epoch(NamedTuple):
 
 
 def to_csv(history: Sequence[Epoch]) -> str:
-    """A history as CSV: a header, then a line for every epoch."""
+    """A history as CSV: a header, then a line for every epoch.
+
+    The last columns are there where an epoch has them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*Epoch._fields, "test_accuracy"])
+    asked = any(epoch.gradient_norm is not None for epoch in history)
+    writer.writerow([*Epoch._fields[:8], "test_accuracy", *Epoch._fields[8:] * asked])
     for epoch in history:
         row = epoch._replace(seconds=round(epoch.seconds, 3))
-        writer.writerow([*row, epoch.test_accuracy])
+        writer.writerow([*row[:8], epoch.test_accuracy, *row[8:] * asked])
     return text.getvalue()
 
 

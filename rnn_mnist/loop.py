@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,8 +38,16 @@ class Progress(NamedTuple):
         return int(self.state.step)
 
 
-def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Progress]:
+def advance(
+    plan: Plan, programs: Programs, progress: Progress, *, cuts: Sequence[int] = ()
+) -> Iterator[Progress]:
     """Go on with a run to its end.
+
+    Args:
+      plan: The run's.
+      programs: Compiled for it.
+      progress: Where it stands.
+      cuts: Steps after which a part is to end, in ascending order; the result is the same.
 
     Yields:
       A progress for the untrained network, then for every part of every epoch; that of an epoch's
@@ -53,7 +64,7 @@ def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Prog
         history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
         yield Progress(state, history)
     step, began = int(state.step), time.perf_counter()
-    parts = _parts(plan, programs, first=len(history), step=step)
+    parts = _parts(plan, programs, first=len(history), step=step, cuts=cuts)
     part = next(parts, None)
     while part is not None:
         (epoch, closes), *arrays = part
@@ -67,36 +78,56 @@ def advance(plan: Plan, programs: Programs, progress: Progress) -> Iterator[Prog
         if closes:
             tested = _fetch_test(tests)
             _check(np.array(tested[:1]), step - 1, config)
-            loss, correct, seen = under_way
-            history += (Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds),)
+            loss, correct, seen, norm, measured = under_way
+            closed = Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds)
+            if measured:
+                closed = closed._replace(
+                    gradient_norm=norm / measured, images_per_second=seen / seconds
+                )
+            history += (closed,)
             under_way, seconds = Totals(), 0.0
         yield Progress(state, history, under_way, seconds, losses)
         began = time.perf_counter()
 
 
-def _parts(plan: Plan, programs: Programs, *, first: int, step: int) -> Iterator[tuple[Any, ...]]:
+def _parts(
+    plan: Plan, programs: Programs, *, first: int, step: int, cuts: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
     """What is left to train: for each part its epoch, whether it closes it, and the part."""
     for epoch in range(first, plan.config.epochs + 1):
         order = batches.epoch_order(
             plan.train_size, plan.batch_size, seed=plan.config.seed, epoch=epoch
         )
-        rest = order[max(step - (epoch - 1) * plan.steps, 0) :]
-        number = -(-len(rest) // programs.train_steps)
-        for count, part in enumerate(plan.train(rest, programs.train_steps), 1):
+        before = (epoch - 1) * plan.steps
+        done = max(step - before, 0)
+        inside = [cut - before for cut in cuts if done < cut - before < len(order)]
+        pieces = np.split(order[done:], [cut - done for cut in inside])
+        number = sum(-(-len(piece) // programs.train_steps) for piece in pieces)
+        parts = itertools.chain.from_iterable(
+            plan.train(piece, programs.train_steps) for piece in pieces
+        )
+        for count, part in enumerate(parts, 1):
             yield (epoch, count == number), *part
 
 
 def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
     """Fetch the metrics of steps (S,) and add them up; also the mean loss of every real step."""
-    loss, correct, examples = (np.asarray(x) for x in jax.device_get(metrics))
+    loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
-    total = totals.loss
-    for step_loss in loss[real].tolist():  # One by one: the same sum wherever an epoch was cut.
-        total += step_loss
+    norms = np.zeros(0) if norms is None else norms[real]
     totals = Totals(
-        total, totals.correct + int(correct.sum()), totals.examples + int(examples.sum())
+        _sum(totals.loss, loss[real]),
+        totals.correct + int(correct.sum()),
+        totals.examples + int(examples.sum()),
+        _sum(totals.gradient_norm, norms),
+        totals.measured + len(norms),
     )
     return totals, loss[real] / examples[real]
+
+
+def _sum(total: float, numbers: NDArray[Any]) -> float:
+    """Add numbers one by one: the same sum wherever an epoch was cut."""
+    return functools.reduce(operator.add, numbers.tolist(), total)
 
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
@@ -108,7 +139,7 @@ def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
 
 def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:
     """Mean loss over the test split, how many are right, and of how many."""
-    sums = zip(*jax.device_get(parts), strict=True)
+    sums = zip(*(part[:3] for part in jax.device_get(parts)), strict=True)
     loss, correct, examples = (sum(number.item() for number in column) for column in sums)
     return loss / examples, correct, examples
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from rnn_mnist import checkpoint, hosts, learn, run_folder
+from rnn_mnist import checkpoint, hosts, learn, observe, run_folder
 from rnn_mnist.config import (
     Config,
     InputError,
@@ -31,6 +31,7 @@ from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.loop import Progress, advance
+from rnn_mnist.observe import Steps
 from rnn_mnist.plan import (
     Plan,
     abstract_state,
@@ -66,6 +67,9 @@ def fit(
     data_files: Path | str | None = None,
     devices: int | None = None,
     verbose: bool = False,
+    tensorboard: bool = False,
+    profile: tuple[int, int] | None = None,
+    log_norms: bool = False,
 ) -> Result:
     """Train a network as the config says.
 
@@ -76,6 +80,10 @@ def fit(
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the batches; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
+      tensorboard: Write TensorBoard's event files into the folder.
+      profile: First and last of those steps, counted from 1, of which JAX's profiler writes a trace
+        into the folder.
+      log_norms: Measure the gradient's norm and the throughput, too.
 
     Returns:
       The final state and the history. The same config gives the same state, bit for bit, on as
@@ -83,7 +91,8 @@ def fit(
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
-        its checkpoints are damaged, or the loss stopped being a number.
+        its checkpoints are damaged, or the loss stopped being a number; tensorboardX is not
+        installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
     Example:
@@ -98,7 +107,16 @@ def fit(
         folder=None if folder is None else Path(folder),
         data_files=None if data_files is None else Path(data_files),
         devices=devices,
+        watch=Watch(tensorboard, profile and Steps(*profile), log_norms),
     )
+
+
+class Watch(NamedTuple):
+    """What to write for those who watch a run, beside what every run writes; as `fit` takes it."""
+
+    tensorboard: bool = False
+    profile: Steps | None = None
+    log_norms: bool = False
 
 
 def train_run(
@@ -108,6 +126,7 @@ def train_run(
     folder: Path | None,
     data_files: Path | None,
     devices: int | None,
+    watch: Watch = Watch(),
 ) -> Result:
     """Do what `fit` says, on a given console.
 
@@ -124,6 +143,7 @@ def train_run(
             if folder is not None and writes:
                 run_folder.check(folder, config)
             plan = make_plan(config, mesh, files=data_files)
+            _check_watch(watch, plan, folder)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         manager, notes = None, list[str]()
         with hosts.together():
@@ -138,16 +158,30 @@ def train_run(
         if unfinished:
             with console.compiling():
                 most = hosts.from_first(plan.steps if console.quiet else REPORT_EVERY)
-                programs = compile_programs(plan, most=most)
+                programs = compile_programs(plan, most=most, norms=watch.log_norms)
             if writes:  # What draws the picture at the end is imported while the devices compute.
                 import_plot = functools.partial(importlib.import_module, "rnn_mnist.plot")
                 threading.Thread(target=import_plot, daemon=True).start()
+            see, cuts = None, list[int]()
+            with hosts.together():
+                if folder is not None and writes:
+                    seen = observe.watched(
+                        folder,
+                        tensorboard=watch.tensorboard,
+                        profile=watch.profile,
+                        done=progress.step,
+                    )
+                    see = stack.enter_context(seen)
+            if watch.profile is not None:
+                cuts = [watch.profile.first - 1, watch.profile.last]
             stack.enter_context(console.live(done=progress.step))
             if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
-            for step in advance(plan, programs, progress):
+            for step in advance(plan, programs, progress, cuts=cuts):
                 progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
+                if see is not None:
+                    see(progress)
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
                         if manager is not None and folder is not None:
@@ -166,6 +200,18 @@ def train_run(
                 run_folder.complete(folder, progress.history)
     console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
+
+
+def _check_watch(watch: Watch, plan: Plan, folder: Path | None) -> None:
+    """Find out whether a run can be watched as was asked for."""
+    steps = plan.config.epochs * plan.steps
+    if watch.profile is not None and not 1 <= watch.profile.first <= watch.profile.last <= steps:
+        raise InputError(
+            f"--profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
+            f"{watch.profile.first} {watch.profile.last}"
+        )
+    if folder is None and (watch.tensorboard or watch.profile):
+        raise InputError("tensorboard and profile need a folder to write into")
 
 
 def _check_alike(config: Config, first: Config) -> None:

@@ -33,6 +33,13 @@ class Options:
     devices: Annotated[int | None, optional("N", "(default: all)")] = None
     """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, where all is one for
     each core, or just one for the native kernel. With several processes, how many of each."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run's folder; needs the extra tensorboard."""
+    profile: Annotated[tuple[int, int] | None, optional("FIRST LAST", "(default: none)")] = None
+    """Steps, counted from 1, of which JAX's profiler writes a trace into the run's folder, for
+    TensorBoard, XProf or Perfetto."""
+    log_norms: bool = False
+    """Measure the gradient's norm and the throughput, too, for metrics.csv and TensorBoard."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
     distributed: bool = False
@@ -72,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options, name = command.parse(Options, given, module="rnn_mnist.train")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, plan, run
+        from rnn_mnist import devices, hosts, observe, plan, run
         from rnn_mnist.console import Console
 
         if options.compile_cache:
@@ -89,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder=options.run or Path("runs") / name,
                 data_files=options.data_files,
                 devices=options.devices,
+                watch=run.Watch(
+                    options.tensorboard,
+                    options.profile and observe.Steps(*options.profile),
+                    options.log_norms,
+                ),
             )
 
     return command.guarded(body)

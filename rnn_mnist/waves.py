@@ -276,7 +276,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
             [programs.test(learn.learned(states), *splits.test, part) for part in tests]
         )
         zero = np.zeros((3, programs.runs))
-        loss, correct, examples = sum((np.asarray(part, np.float64) for part in tested), zero)
+        loss, correct, examples = sum((np.asarray(part[:3], np.float64) for part in tested), zero)
         for run, history in enumerate(histories):
             learned: Any = (None, None) if trained is None else trained[:, run].tolist()
             mean, count = float(loss[run] / examples[run]), int(examples[run])
@@ -313,7 +313,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
 
 def _add(totals: Any, metrics: Metrics) -> Any:
     """Add the metrics (R, S) of steps up, one by one: the same sums wherever an epoch was cut."""
-    steps = np.stack([np.asarray(x, np.float64) for x in metrics])  # (3, R, S)
+    steps = np.stack([np.asarray(x, np.float64) for x in metrics[:3]])  # (3, R, S)
     return np.cumsum(np.concatenate([totals[..., None], steps], axis=-1), axis=-1)[..., -1]
 
 

@@ -33,7 +33,8 @@ ORDER = [
         "augment",
         "learn",
     ),
-    *("plan", "loop", "waves", "checkpoint", "plot", "run_folder", "console", "run", "explore"),
+    *("plan", "loop", "waves", "checkpoint", "plot", "run_folder", "console"),
+    *("observe", "run", "predict", "explore"),
     *("command", "train", "sweep"),
 ]
 

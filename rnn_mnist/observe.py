@@ -1,0 +1,100 @@
+"""What others may watch of a run: TensorBoard's events, and a trace by JAX's profiler."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from rnn_mnist.config import InputError
+from rnn_mnist.history import Epoch
+from rnn_mnist.loop import Progress
+
+PROFILE = "profile"
+
+
+class Steps(NamedTuple):
+    """Steps of a run, from 1, the last one included."""
+
+    first: int
+    last: int
+
+
+@contextlib.contextmanager
+def watched(
+    folder: Path, *, tensorboard: bool, profile: Steps | None, done: int
+) -> Iterator[Callable[[Progress], None]]:
+    """Let a run be watched.
+
+    Args:
+      folder: The run's; event files lie in it, a trace in its `profile`.
+      tensorboard: Write the loss of every step, and what every epoch measured, as events.
+      profile: The steps to trace.
+      done: Steps that the run has taken already.
+
+    Yields:
+      What to call with every progress, before it is saved: where a run is stopped and goes on, what
+      came after its last save is left out of TensorBoard's curves.
+
+    Raises:
+      InputError: tensorboardX is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(_events(folder, done)) if tensorboard else None
+        tracing = contextlib.ExitStack()
+        stack.push(tracing)
+
+        def trace(step: int) -> None:
+            if profile is not None and step == profile.first - 1:
+                tracing.enter_context(jax.profiler.trace(folder / PROFILE))
+            if profile is not None and step >= profile.last:
+                tracing.close()
+
+        def see(progress: Progress) -> None:
+            trace(progress.step)
+            if writer is not None:
+                _write(writer, progress)
+
+        trace(done)
+        yield see
+
+
+@contextlib.contextmanager
+def _events(folder: Path, done: int) -> Iterator[Any]:
+    """A writer of TensorBoard's events into a folder."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "--tensorboard: needs tensorboardX; install the extra tensorboard "
+            "(pip install '.[tensorboard]')"
+        ) from None
+    with SummaryWriter(str(folder), purge_step=done + 1 if done else None) as writer:
+        yield writer
+
+
+def _write(writer: Any, progress: Progress) -> None:
+    """Write what is new in a progress."""
+    for step, loss in enumerate(progress.losses.tolist(), progress.step - len(progress.losses) + 1):
+        writer.add_scalar("loss/step", loss, step)
+    last = progress.history[-1]
+    if last.step == progress.step:
+        for name, value in _scalars(last).items():
+            if value is not None:
+                writer.add_scalar(name, value, last.step)
+    writer.flush()
+
+
+def _scalars(epoch: Epoch) -> dict[str, float | None]:
+    """What an epoch measured, by TensorBoard's name."""
+    return {
+        "loss/train": epoch.train_loss,
+        "loss/test": epoch.test_loss,
+        "accuracy/train": epoch.train_accuracy,
+        "accuracy/test": epoch.test_accuracy,
+        "gradient_norm": epoch.gradient_norm,
+        "images_per_second": epoch.images_per_second,
+    }
