@@ -38,6 +38,5 @@ def read(images: jax.Array, reading: Reading) -> jax.Array:
 
 def permutation(size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The order (T,) int64 in which `permuted` reads: the same for every run and every machine."""
-    # Of NumPy's generators this one is never to change; the seed is the one that most papers' code
-    # took over from one another.
-    return np.random.RandomState(92916).permutation(size)
+    # Of NumPy's generators this one is never to change.
+    return np.random.RandomState(0).permutation(size)

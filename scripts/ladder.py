@@ -1,5 +1,6 @@
-"""Train the configs of the ladder for seeds 0 to 2, each by its own command; print the README's
-table. Runs are kept in runs/ladder, and what is there already is not trained again.
+"""Train the ladder's configs for seeds 0 to 2 by the command; print the README's table.
+
+Runs are kept in runs/ladder, and what is there already is not trained again.
 
 python scripts/ladder.py [reference tuned strong best]
 """

@@ -27,7 +27,7 @@ def test_orders():
 def test_the_permutation_is_the_same_for_ever():
     order = permutation(784)
     assert sorted(order) == list(range(784))
-    assert order[:6].tolist() == [319, 576, 323, 107, 355, 716]
+    assert order[:6].tolist() == [693, 85, 647, 392, 765, 14]
 
 
 @pytest.mark.parametrize("reading", ["columns", "pixels"])
