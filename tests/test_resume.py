@@ -35,8 +35,8 @@ def fit_until(folder, monkeypatch, *, parts):
     """Train small parts in a folder, and stop as a killed process would after some of them."""
     real = run.advance
 
-    def some(*arguments):
-        yield from itertools.islice(real(*arguments), parts)
+    def some(*arguments, **settings):
+        yield from itertools.islice(real(*arguments, **settings), parts)
         raise KilledError
 
     with monkeypatch.context() as patch:
