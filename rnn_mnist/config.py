@@ -47,7 +47,7 @@ class Config:
     """
 
     seed: int = 0
-    """Decides the initial weights and the order of the batches."""
+    """Decides the initial weights, the order of the batches, and all else that is random."""
     epochs: int = 10
     """How often to go through the training split."""
     batch_size: int = 100

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from rnn_mnist.config import Config, Data, InputError, differences, read_config, to_toml
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
 texts = st.text(
     st.characters(min_codepoint=32, exclude_characters="\x7f", codec="utf-8"), min_size=1
 )
@@ -28,6 +30,12 @@ configs = st.builds(
     momentum=st.floats(0, 1, exclude_max=True),
     weight_decay=rates,
     gradient_clip=rates,
+    reading=st.sampled_from(["rows", "columns", "pixels", "permuted"]),
+    forget_bias=st.floats(0, 10),
+    remat=st.integers(0, 784),
+    ema=st.floats(0, 1, exclude_max=True),
+    augment_rotation=st.floats(0, 180),
+    augment_elastic=st.floats(0, 28),
     data=st.builds(Data, name=texts, train=texts, test=texts),
 )
 
@@ -48,7 +56,13 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path):
 
 
 def test_reference_config_is_the_default():
-    assert read_config(Path(__file__).parents[1] / "configs" / "reference.toml") == Config()
+    assert read_config(CONFIGS / "reference.toml") == Config()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_open_with_their_command(path):
+    read_config(path)
+    assert f"\n#   python -m rnn_mnist.train configs/{path.name}\n" in path.read_text()
 
 
 def test_differences_name_nested_fields():
@@ -80,6 +94,15 @@ def test_differences_name_nested_fields():
         ("seed = 4294967296", "seed: must be at most 4294967295"),
         ("hidden_size = 10000000", "hidden_size: must be at most 16384"),
         ("momentum = 1.0", "momentum: must be below 1, not 1.0"),
+        ("ema = 1", "ema: must be below 1, not 1.0"),
+        ("dropout = -0.1", "dropout: must be at least 0, not -0.1"),
+        ("augment_rotation = 181", "augment_rotation: must be at most 180, not 181.0"),
+        (
+            "reading = 'pixel'",
+            "reading: 'pixel' is not one of rows, columns, pixels, permuted; did",
+        ),
+        ("chrono = 2", "chrono: must be 0 or at least 3 steps, not 2"),
+        ("chrono = 9\nforget_bias = 1", "chrono: draws the forget gates' biases; set forget_bias"),
         ("optimizer = 'adamm'", "optimizer: 'adamm' is not one of sgd, adam, adamw; did you mean"),
         ("optimizer = 'adam'\nmomentum = 0.9", 'momentum: only optimizer = "sgd" takes it'),
         ("[data]\nname = ''", "data.name: must not be empty"),

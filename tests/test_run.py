@@ -47,7 +47,7 @@ def test_fit_prints_and_writes_nothing_unasked(capfd, tmp_path, monkeypatch):
 def test_history_says_what_the_final_state_does(undisturbed):
     result, _ = undisturbed
     split = load("mnist", "test[:300]")
-    log_probs = np.asarray(apply(result.state.params, split.images, model=RowLSTM(8)))
+    log_probs = np.asarray(apply(result.params, split.images, model=RowLSTM(8)))
     last = result.history[-1]
     assert last.test_correct == (log_probs.argmax(1) == split.labels).sum()
     assert last.test_count == 300
