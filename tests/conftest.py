@@ -1,5 +1,10 @@
 """What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
 
+import gzip
+import hashlib
+import io
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +81,60 @@ def numpy_lstm(
         h = sigmoid(o) * np.tanh(c)
         hidden[:, t] = h
     return hidden, (c, h)
+
+
+def idx(array):
+    """An array as a gzipped IDX file of bytes."""
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(head + array.tobytes())
+
+
+def original_files(seed=0, train=30, test=20, classes=256):
+    """Small arrays of which a member of the family consists, by (split, what)."""
+    rng = np.random.default_rng(seed)
+    return {
+        (split, what): rng.integers(0, highest, shape).astype(np.uint8)
+        for split, size in (("train", train), ("test", test))
+        for what, highest, shape in (
+            ("images", 256, (size, 28, 28)),
+            ("labels", classes, (size,)),
+        )
+    }
+
+
+def fake_downloads(monkeypatch, builder, contents):
+    """Let TFDS know the sums of these contents, by file name, instead of the real ones."""
+    import tensorflow_datasets as tfds
+
+    urls = {url: info.filename for url, info in builder.url_infos.items()}
+    infos = {
+        url: tfds.download.checksums.UrlInfo(
+            size=len(contents[name]),
+            checksum=hashlib.sha256(contents[name]).hexdigest(),
+            filename=name,
+        )
+        for url, name in urls.items()
+    }
+    monkeypatch.setattr(type(builder), "url_infos", infos)
+
+
+def published(monkeypatch, builder, arrays, folder):
+    """Write arrays into a folder as the files that a member of the family publishes."""
+    stems = {"train": "train", "test": "t10k"}
+    emnist = builder.name == "emnist"
+    contents = {}
+    for (split, what), array in arrays.items():
+        stem = f"gzip/emnist-{builder.builder_config.name}-{split}" if emnist else stems[split]
+        contents[f"{stem}-{what}-idx{3 if what == 'images' else 1}-ubyte.gz"] = idx(array)
+    if emnist:
+        zipped = io.BytesIO()
+        with zipfile.ZipFile(zipped, "w") as file:
+            for name, content in contents.items():
+                file.writestr(name, content)
+        contents = {"gzip.zip": zipped.getvalue()}
+    fake_downloads(monkeypatch, builder, contents)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
 
 
 SMALL = Config(

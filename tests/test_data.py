@@ -3,53 +3,18 @@
 import contextlib
 import gzip
 import hashlib
-import io
-import struct
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ORIGINALS
+from conftest import ORIGINALS, fake_downloads, idx, original_files, published
 
 from rnn_mnist import InputError, archive, catalogue, data, load, originals, prepared
 
 needs_originals = pytest.mark.skipif(
     not ORIGINALS.is_dir(), reason="the original MNIST files are not beside the checkout"
 )
-
-
-def idx(array):
-    """An array as a gzipped IDX file of bytes."""
-    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return gzip.compress(head + array.tobytes())
-
-
-def original_files(seed=0, train=30, test=20):
-    """Small IDX files as a member of the family publishes them: contents by (split, what)."""
-    rng = np.random.default_rng(seed)
-    return {
-        (split, what): rng.integers(0, 256, shape).astype(np.uint8)
-        for split, size in (("train", train), ("test", test))
-        for what, shape in (("images", (size, 28, 28)), ("labels", (size,)))
-    }
-
-
-def fake_downloads(monkeypatch, builder, contents):
-    """Let TFDS know the sums of these contents, by file name, instead of the real ones."""
-    import tensorflow_datasets as tfds
-
-    urls = {url: info.filename for url, info in builder.url_infos.items()}
-    infos = {
-        url: tfds.download.checksums.UrlInfo(
-            size=len(contents[name]),
-            checksum=hashlib.sha256(contents[name]).hexdigest(),
-            filename=name,
-        )
-        for url, name in urls.items()
-    }
-    monkeypatch.setattr(type(builder), "url_infos", infos)
 
 
 def test_shipped_mnist_is_whole():
@@ -123,15 +88,8 @@ def test_joined_splits_come_one_after_the_other():
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
 def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch):
     arrays = original_files()
-    stems = {"train": "train", "test": "t10k"}
-    contents = {
-        f"{stems[split]}-{what}-idx{3 if what == 'images' else 1}-ubyte.gz": idx(array)
-        for (split, what), array in arrays.items()
-    }
     builder = catalogue.find_builder(name)
-    fake_downloads(monkeypatch, builder, contents)
-    for file, content in contents.items():
-        (tmp_path / file).write_bytes(content)
+    published(monkeypatch, builder, arrays, tmp_path)
     split = load(name, "test", files=tmp_path)
     from tensorflow_datasets.core.hashing import Hasher
 
@@ -149,14 +107,8 @@ def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch)
 
 def test_emnist_comes_out_upright(tmp_path, monkeypatch):
     arrays = original_files()
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as file:
-        for (split, what), array in arrays.items():
-            kind = f"{what}-idx{3 if what == 'images' else 1}"
-            file.writestr(f"gzip/emnist-letters-{split}-{kind}-ubyte.gz", idx(array))
     builder = catalogue.find_builder("emnist/letters")
-    fake_downloads(monkeypatch, builder, {"gzip.zip": zipped.getvalue()})
-    (tmp_path / "gzip.zip").write_bytes(zipped.getvalue())
+    published(monkeypatch, builder, arrays, tmp_path)
     split = load("emnist/letters", "train", files=tmp_path)
     assert split.version == "emnist/letters:3.1.0"
     assert len(split.classes) == 37

@@ -1,11 +1,12 @@
 """What TFDS prepares, with TensorFlow: equal to what is shipped and parsed, and streamed alike."""
 
 import importlib.util
+import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import ORIGINALS
+from conftest import ORIGINALS, original_files, published
 
 from rnn_mnist import (
     Config,
@@ -57,6 +58,48 @@ def test_shipped_parsed_and_prepared_mnist_are_equal(mnist):
     for key, array in shipped.arrays.items():
         np.testing.assert_array_equal(decoded.arrays[key], array)
         assert decoded.arrays[key].dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "first"),
+    [
+        ("fashion_mnist", 10, "T-shirt/top"),
+        ("kmnist", 10, "o"),
+        ("emnist/letters", 37, "0"),
+        ("emnist/balanced", 47, "0"),
+    ],
+)
+def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
+    tmp_path, monkeypatch, name, classes, first
+):
+    import tensorflow_datasets as tfds
+
+    (tmp_path / "files").mkdir()
+    builder = catalogue.find_builder(name)
+    module = sys.modules[catalogue.find_builder("mnist").__module__]
+    for split, size in (("train", 30), ("test", 20)):  # TFDS knows how many there should be.
+        monkeypatch.setattr(module, f"_{split.upper()}_EXAMPLES", size)
+        if builder.builder_config is not None:
+            monkeypatch.setattr(builder.builder_config, f"{split}_examples", size)
+    published(monkeypatch, builder, original_files(classes=classes), tmp_path / "files")
+    parsed = [load(name, split, files=tmp_path / "files") for split in ("train", "test")]
+    assert (len(parsed[0].classes), parsed[0].classes[0]) == (classes, first)
+    whole = prepared.prepare(builder, tmp_path / "prepared", tmp_path / "files")
+    decoded = prepared.read_prepared(whole)
+    assert decoded.classes == parsed[0].classes
+    for part, split in zip(("train", "test"), parsed, strict=True):
+        np.testing.assert_array_equal(decoded.arrays[f"{part}_images"], split.images)
+        np.testing.assert_array_equal(decoded.arrays[f"{part}_labels"], split.labels)
+
+    monkeypatch.setattr(data, "prepared_folder", lambda: tmp_path / "prepared")
+    config = Config(epochs=1, batch_size=10, data=Data(name=name, placement="streamed"))
+    result = fit(config)
+    assert result.history[-1].test_count == 20
+    assert result.params["hidden2digits"]["bias"].shape == (classes,)
+    with tfds.testing.mock_data(num_examples=50, data_dir=str(tmp_path / "prepared")):
+        mocked = fit(config)
+        assert mocked.classes == result.classes
+        assert mocked.history[-1].test_loss != result.history[-1].test_loss
 
 
 def test_splits_select_what_tfds_selects(mnist):
