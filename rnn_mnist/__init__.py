@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         train_epoch,
         train_step,
     )
-    from rnn_mnist.model import LSTMCell, RowLSTM
+    from rnn_mnist.lstm import LSTMCell
+    from rnn_mnist.model import RowLSTM
     from rnn_mnist.optimizers import make_optimizer
     from rnn_mnist.run import Result, fit, load_run
 
@@ -63,7 +64,16 @@ if not TYPE_CHECKING:
         from importlib import import_module
 
         if name in __all__:
-            for module in ("config", "history", "data", "model", "optimizers", "learn", "run"):
+            for module in (
+                "config",
+                "history",
+                "data",
+                "lstm",
+                "model",
+                "optimizers",
+                "learn",
+                "run",
+            ):
                 home = import_module(f"rnn_mnist.{module}")
                 if hasattr(home, name):
                     return getattr(home, name)

@@ -16,23 +16,46 @@ from rnn_mnist.loop import Progress
 PROFILE = "profile"
 
 
-class Steps(NamedTuple):
-    """Steps of a run, from 1, the last one included."""
+class Watch(NamedTuple):
+    """What to measure and to write for those who watch a run, beside what every run writes."""
 
-    first: int
-    last: int
+    tensorboard: bool = False
+    """Write the loss of every step, and what every epoch measured, as TensorBoard's events."""
+    profile: tuple[int, int] | None = None
+    """First and last of the steps to trace, counted from 1."""
+    log_norms: bool = False
+    """Measure the gradient's norm and the throughput."""
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The steps after which a trace begins and ends."""
+        return () if self.profile is None else (self.profile[0] - 1, self.profile[1])
+
+
+def check(watch: Watch, *, steps: int, folder: Path | None) -> None:
+    """Find out whether a run of so many steps can be watched in this way.
+
+    Raises:
+      InputError: It cannot.
+    """
+    if watch.profile is not None and not 1 <= watch.profile[0] <= watch.profile[1] <= steps:
+        raise InputError(
+            f"--profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
+            f"{watch.profile[0]} {watch.profile[1]}"
+        )
+    if folder is None and (watch.tensorboard or watch.profile):
+        raise InputError("tensorboard and profile need a folder to write into")
 
 
 @contextlib.contextmanager
 def watched(
-    folder: Path, *, tensorboard: bool, profile: Steps | None, done: int
+    folder: Path | None, watch: Watch, *, done: int
 ) -> Iterator[Callable[[Progress], None]]:
     """Let a run be watched.
 
     Args:
-      folder: The run's; event files lie in it, a trace in its `profile`.
-      tensorboard: Write the loss of every step, and what every epoch measured, as events.
-      profile: The steps to trace.
+      folder: The run's; event files lie in it, a trace in its `profile`. None writes nothing.
+      watch: What to write.
       done: Steps that the run has taken already.
 
     Yields:
@@ -42,15 +65,17 @@ def watched(
     Raises:
       InputError: tensorboardX is not installed.
     """
+    if folder is None:
+        yield lambda _: None
+        return
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_events(folder, done)) if tensorboard else None
-        tracing = contextlib.ExitStack()
-        stack.push(tracing)
+        writer = stack.enter_context(_events(folder, done)) if watch.tensorboard else None
+        tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
-            if profile is not None and step == profile.first - 1:
+            if watch.profile is not None and step == watch.profile[0] - 1:
                 tracing.enter_context(jax.profiler.trace(folder / PROFILE))
-            if profile is not None and step >= profile.last:
+            if watch.profile is not None and step >= watch.profile[1]:
                 tracing.close()
 
         def see(progress: Progress) -> None:

@@ -19,7 +19,8 @@ from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.devices import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.learn import Metrics, State
-from rnn_mnist.model import RowLSTM, choose_kernel
+from rnn_mnist.lstm import choose_kernel
+from rnn_mnist.model import RowLSTM
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.

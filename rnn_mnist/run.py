@@ -31,7 +31,7 @@ from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.loop import Progress, advance
-from rnn_mnist.observe import Steps
+from rnn_mnist.observe import Watch
 from rnn_mnist.plan import (
     Plan,
     abstract_state,
@@ -107,16 +107,8 @@ def fit(
         folder=None if folder is None else Path(folder),
         data_files=None if data_files is None else Path(data_files),
         devices=devices,
-        watch=Watch(tensorboard, profile and Steps(*profile), log_norms),
+        watch=Watch(tensorboard, profile, log_norms),
     )
-
-
-class Watch(NamedTuple):
-    """What to write for those who watch a run, beside what every run writes; as `fit` takes it."""
-
-    tensorboard: bool = False
-    profile: Steps | None = None
-    log_norms: bool = False
 
 
 def train_run(
@@ -143,7 +135,7 @@ def train_run(
             if folder is not None and writes:
                 run_folder.check(folder, config)
             plan = make_plan(config, mesh, files=data_files)
-            _check_watch(watch, plan, folder)
+            observe.check(watch, steps=config.epochs * plan.steps, folder=folder)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         manager, notes = None, list[str]()
         with hosts.together():
@@ -162,26 +154,16 @@ def train_run(
             if writes:  # What draws the picture at the end is imported while the devices compute.
                 import_plot = functools.partial(importlib.import_module, "rnn_mnist.plot")
                 threading.Thread(target=import_plot, daemon=True).start()
-            see, cuts = None, list[int]()
             with hosts.together():
-                if folder is not None and writes:
-                    seen = observe.watched(
-                        folder,
-                        tensorboard=watch.tensorboard,
-                        profile=watch.profile,
-                        done=progress.step,
-                    )
-                    see = stack.enter_context(seen)
-            if watch.profile is not None:
-                cuts = [watch.profile.first - 1, watch.profile.last]
+                watching = observe.watched(folder if writes else None, watch, done=progress.step)
+                see = stack.enter_context(watching)
             stack.enter_context(console.live(done=progress.step))
             if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
-            for step in advance(plan, programs, progress, cuts=cuts):
+            for step in advance(plan, programs, progress, cuts=watch.cuts):
                 progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
-                if see is not None:
-                    see(progress)
+                see(progress)
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
                         if manager is not None and folder is not None:
@@ -200,18 +182,6 @@ def train_run(
                 run_folder.complete(folder, progress.history)
     console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
-
-
-def _check_watch(watch: Watch, plan: Plan, folder: Path | None) -> None:
-    """Find out whether a run can be watched as was asked for."""
-    steps = plan.config.epochs * plan.steps
-    if watch.profile is not None and not 1 <= watch.profile.first <= watch.profile.last <= steps:
-        raise InputError(
-            f"--profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
-            f"{watch.profile.first} {watch.profile.last}"
-        )
-    if folder is None and (watch.tensorboard or watch.profile):
-        raise InputError("tensorboard and profile need a folder to write into")
 
 
 def _check_alike(config: Config, first: Config) -> None:

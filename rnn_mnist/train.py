@@ -96,11 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder=options.run or Path("runs") / name,
                 data_files=options.data_files,
                 devices=options.devices,
-                watch=run.Watch(
-                    options.tensorboard,
-                    options.profile and observe.Steps(*options.profile),
-                    options.log_norms,
-                ),
+                watch=observe.Watch(options.tensorboard, options.profile, options.log_norms),
             )
 
     return command.guarded(body)

@@ -11,7 +11,7 @@ import numpy as np
 from benchmark import TRAIN, operations, peak, timed
 
 from rnn_mnist import LSTMCell, RowLSTM, batches, init, kernels, load, make_optimizer, train_epoch
-from rnn_mnist.model import lstm
+from rnn_mnist.lstm import lstm
 
 BATCH, CALLS = 100, 100
 

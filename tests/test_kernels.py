@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rnn_mnist import Config, InputError, RowLSTM, kernels, plan
 from rnn_mnist.devices import find_devices, make_mesh
-from rnn_mnist.model import choose_kernel, lstm
+from rnn_mnist.lstm import choose_kernel, lstm
 
 try:
     kernels.load()

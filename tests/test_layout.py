@@ -28,6 +28,7 @@ ORDER = [
         "kernels",
         "initializers",
         "reading",
+        "lstm",
         "model",
         "optimizers",
         "augment",

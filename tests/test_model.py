@@ -8,7 +8,7 @@ import pytest
 from conftest import from_torch, numpy_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
-from rnn_mnist.model import uniform
+from rnn_mnist.initializers import uniform
 
 
 def random_params(module, *shape, seed=0):

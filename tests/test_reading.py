@@ -7,7 +7,7 @@ import pytest
 from conftest import from_torch, numpy_lstm
 
 from rnn_mnist import LSTMCell, RowLSTM
-from rnn_mnist.model import lstm
+from rnn_mnist.lstm import lstm
 from rnn_mnist.reading import permutation, read, steps_of
 
 
