@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnn_mnist.config import Config, Data, InputError, read_config
     from rnn_mnist.data import load
+    from rnn_mnist.exported import load_exported
     from rnn_mnist.history import Epoch
     from rnn_mnist.learn import (
         Metrics,
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
         train_epoch,
         train_step,
     )
+    from rnn_mnist.loading import Result, load_run
     from rnn_mnist.lstm import LSTMCell
     from rnn_mnist.model import RowLSTM
     from rnn_mnist.optimizers import make_optimizer
-    from rnn_mnist.run import Result, fit, load_run
+    from rnn_mnist.run import fit
+    from rnn_mnist.weights import from_torch, to_torch
 
 __version__ = "0.1.0"
 
@@ -45,17 +48,26 @@ __all__ = [
     "apply",
     "evaluate",
     "fit",
+    "from_torch",
     "init",
     "learned",
     "load",
+    "load_exported",
     "load_run",
     "make_optimizer",
     "nll",
     "read_config",
+    "to_torch",
     "train_epoch",
     "train_step",
 ]
 
+
+# Where these live; what needs the least comes first.
+_HOMES = (
+    *("config", "history", "data", "weights", "exported", "lstm", "model", "optimizers"),
+    *("learn", "loading", "run"),
+)
 
 # Each is imported when it is first used, so that what is not used costs nothing.
 if not TYPE_CHECKING:
@@ -64,16 +76,7 @@ if not TYPE_CHECKING:
         from importlib import import_module
 
         if name in __all__:
-            for module in (
-                "config",
-                "history",
-                "data",
-                "lstm",
-                "model",
-                "optimizers",
-                "learn",
-                "run",
-            ):
+            for module in _HOMES:
                 home = import_module(f"rnn_mnist.{module}")
                 if hasattr(home, name):
                     return getattr(home, name)

@@ -55,30 +55,47 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
         config = read_config(path)
         # A run folder's own config is named after the folder.
         name = path.absolute().parent.name if path.name == "config.toml" else path.stem
+    default = cast(Any, options)(config=config)
+    parsed, word = _parse(options, arguments, f"{module} [CONFIG.toml]", default=default)
+    if word:
+        raise InputError(
+            f"{word!r} is not expected here: a config file comes before the flags, and a flag such "
+            "as --bidirectional takes no value"
+        )
+    return parsed, name
+
+
+def parse_plain(options: type[Options], arguments: Sequence[str], *, module: str) -> Options:
+    """Parse the command line of a command without a config; as `parse`."""
+    parsed, word = _parse(options, list(arguments), module)
+    if word:
+        raise InputError(f"{word!r} is not expected here; --help says what is")
+    return parsed
+
+
+def _parse(
+    options: type[Options], arguments: list[str], module: str, **settings: Any
+) -> tuple[Options, str | None]:
+    """Options, and the first word that has no place."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(
                 options,
                 args=arguments,
-                default=cast(Any, options)(config=config),
-                prog=f"python -m {module} [CONFIG.toml]",
+                prog=f"python -m {module}",
                 return_unknown_args=True,
+                **settings,
             )
     except SystemExit as stop:
         if stop.code:
             raise InputError(_one_line(said.getvalue())) from None
         raise
-    if unknown:
-        flag = unknown[0].split("=")[0]
-        if flag.startswith("-"):
-            hint = did_you_mean(flag, _flags(options)) or "; --help lists all"
-            raise InputError(f"{flag}: unknown flag{hint}")
-        raise InputError(
-            f"{flag!r} is not expected here: a config file comes before the flags, and a flag such "
-            "as --bidirectional takes no value"
-        )
-    return parsed, name
+    word = unknown[0].split("=")[0] if unknown else None
+    if word and word.startswith("-"):
+        hint = did_you_mean(word, _flags(options)) or "; --help lists all"
+        raise InputError(f"{word}: unknown flag{hint}")
+    return parsed, word
 
 
 def take_values(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
@@ -143,6 +160,7 @@ _PLAIN = {
     r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number, not \1",
     r"could not convert string to float: (.*)": r"must be a number, not \1",
     r"Missing value for argument '\W*(--[\w.-]+).*": r"\1: needs a value",
+    r"Missing from python -m [\w.]+: ": "missing: ",
     r"invalid choice (.*) for argument '(\S+)'. Expected one of \((.*)\)\.": (
         r"\2: \1 is not one of \3"
     ),
@@ -150,9 +168,11 @@ _PLAIN = {
 
 
 def _one_line(said: str) -> str:
-    """What tyro says in a box, as one line."""
+    """What tyro says in a box, or with a title over a rule where the terminal knows no boxes."""
     lines = [line.strip("│| ") for line in said.splitlines()]
     body = [line for line in lines if line and line[0] not in "╭╰+"]
+    if len(body) > 1 and not body[1].strip("-"):
+        body = body[2:]
     rules = [number for number, line in enumerate(body) if not line.strip("─-")]
     text = " ".join(body[: rules[0]] if rules else body)
     for pattern, plain in _PLAIN.items():

@@ -102,6 +102,9 @@ class Config:
     kernel: Literal["auto", "native", "scan"] = "auto"
     """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
     the first where it can be had. Other devices always scan."""
+    init_from: str = ""
+    """Begin with the weights of this run's folder or file (.safetensors, .pt) in place of random
+    ones."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 
@@ -145,7 +148,7 @@ def _check(section: Config | Data, prefix: str = "") -> None:
             raise InputError(f"{name}: must be {wanted}, not {value!r}")
         if kind is float and not math.isfinite(value):
             raise InputError(f"{name}: must be finite, not {value}")
-        if value == "":
+        if value == "" and field.name != "init_from":
             raise InputError(f"{name}: must not be empty")
         lowest = _LOWEST.get(field.name, 0)
         if kind in (int, float) and value < lowest:

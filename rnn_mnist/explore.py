@@ -19,6 +19,7 @@ from rnn_mnist.console import Console, describe_devices
 from rnn_mnist.devices import find_devices
 from rnn_mnist.files import remove_partials, written_whole
 from rnn_mnist.grid import Grid, Run, Setting
+from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress
 
 CSV, PICTURE, RUNS, BEST = "sweep.csv", "sweep.png", "runs", "best"
@@ -29,7 +30,7 @@ class Sweep(NamedTuple):
 
     settings: list[Setting]
     """By validation accuracy, the best first, with their runs."""
-    best: run.Result | None
+    best: Result | None
     """The best setting trained again on everything and tested once; None where not asked for."""
 
 
@@ -77,6 +78,8 @@ def sweep(
     data_files = None if data_files is None else Path(data_files)
     if config.data.placement != "resident":
         raise InputError("data.placement: the runs of a sweep share images; choose resident")
+    if config.init_from or "init_from" in values:
+        raise InputError("init_from: the runs of a sweep begin with random weights; leave it out")
     if keep and folder is None:
         raise InputError("keep: needs a folder to keep runs in")
     mesh = waves.make_mesh(find_devices(devices))

@@ -148,7 +148,7 @@ def train_step(
     if drops or distortion != Distortion():
         if key is None:
             raise ValueError("dropout and distortion need a key")
-        keys = _image_keys(jax.random.fold_in(key, state.step), len(labels), axis_name)
+        keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
         images = distort(_scale(images), distortion, keys=keys)
         random = {"keys": keys} if drops else {}
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from rnn_mnist import batches, catalogue, data, kernels, learn, optimizers, prepared
 from rnn_mnist.augment import Distortion
@@ -166,7 +166,7 @@ def init_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), _INIT)
 
 
-def step_key(seed: int) -> jax.Array:
+def step_key(seed: int | jax.Array) -> jax.Array:
     """The key of all that is random in a run's steps."""
     return jax.random.fold_in(jax.random.key(seed), _STEPS)
 
@@ -234,6 +234,11 @@ def abstract_state(
     shapes = jax.eval_shape(lambda: learn.init(model, optimizer, key=jax.random.key(0)))
     placed: State = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, place), shapes)
     return placed
+
+
+def own_device() -> Sharding:
+    """A device of this process, as the place of an `abstract_state`."""
+    return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def abstract_data(

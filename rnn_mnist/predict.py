@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.learn import apply
+from rnn_mnist.loading import Result
 from rnn_mnist.plan import EVALUATION_BATCH, make_model
-from rnn_mnist.run import Result
 
 
 def predict(runs: Sequence[Result], images: ArrayLike) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ def read(images: jax.Array, reading: Reading) -> jax.Array:
         return images
     if reading == "columns":
         return images.swapaxes(1, 2)
-    pixels = images.reshape(len(images), -1)  # (B, T)
+    pixels = images.reshape(images.shape[0], images.shape[1] * images.shape[2])  # (B, T)
     if reading == "permuted":
         pixels = pixels[:, permutation(pixels.shape[1])]
     return pixels[..., None]

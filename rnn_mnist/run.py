@@ -9,27 +9,25 @@ import signal
 import threading
 import time
 import tomllib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 
-from rnn_mnist import checkpoint, hosts, learn, observe, run_folder
+from rnn_mnist import checkpoint, hosts, learn, loading, observe, run_folder
 from rnn_mnist.config import (
     Config,
     InputError,
     differences,
     from_dict,
-    read_config,
     to_toml,
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
 from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
+from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress, advance
 from rnn_mnist.observe import Watch
 from rnn_mnist.plan import (
@@ -37,27 +35,9 @@ from rnn_mnist.plan import (
     abstract_state,
     compile_programs,
     init_key,
-    make_model,
-    make_optimizer,
     make_plan,
+    own_device,
 )
-
-
-class Result(NamedTuple):
-    """What a run gives."""
-
-    state: State
-    """The final state, from which training could go on."""
-    history: tuple[Epoch, ...]
-    """What was measured: the untrained network, then every epoch."""
-    config: Config
-    classes: tuple[str, ...]
-    """Names of the classes."""
-
-    @property
-    def params(self) -> Any:
-        """What was learned: the parameters that were tested."""
-        return learn.learned(self.state)
 
 
 def fit(
@@ -194,40 +174,6 @@ def _check_alike(config: Config, first: Config) -> None:
         raise InputError(f"--distributed: {', '.join(other)}; give every process the same settings")
 
 
-def load_run(folder: Path | str) -> Result:
-    """Load what a run has learned so far, from its folder, in which it may still be training.
-
-    Warns:
-      UserWarning: The newest checkpoints are damaged, and an older one is used.
-
-    Raises:
-      InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
-    """
-    folder = Path(folder)
-    config = read_config(folder / "config.toml")
-
-    def like(record: checkpoint.Record) -> State:
-        return abstract_state(
-            make_model(config, len(record["classes"])),
-            make_optimizer(config, total_steps=1),
-            _here(),
-        )
-
-    restored = None
-    if (folder / run_folder.CHECKPOINTS).is_dir():
-        with checkpoint.opened(folder / run_folder.CHECKPOINTS, read_only=True) as manager:
-            restored = checkpoint.restore(manager, like)
-    if restored is None:
-        raise InputError(f"{folder}: nothing has been trained there yet")
-    state, record, damaged = restored
-    if damaged:
-        warnings.warn(
-            f"{folder}: damaged: {name_steps(damaged)}; the one before is used", stacklevel=2
-        )
-    history = tuple(Epoch(*line) for line in record["history"])
-    return Result(state, history, config, tuple(record["classes"]))
-
-
 def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
     """Where the run in a folder stands, if it has begun; and what there is to note about it."""
 
@@ -237,7 +183,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
                 f"{manager.directory}: the run began with {record['data']}, which is now "
                 f"{plan.version}; name another folder with --run"
             )
-        return abstract_state(plan.model, plan.optimizer, _here())
+        return abstract_state(plan.model, plan.optimizer, own_device())
 
     restored = checkpoint.restore(manager, like)
     if restored is None:
@@ -295,9 +241,24 @@ def _without_reason(kernel: str) -> str:
 
 
 def _new(plan: Plan) -> Progress:
-    """Where a run begins."""
-    key = init_key(plan.config.seed)
-    return Progress(learn.init(plan.model, plan.optimizer, key=key))
+    """Where a run begins.
+
+    Raises:
+      InputError: The weights to start from cannot be read, or are another network's.
+    """
+    config = plan.config
+    state = learn.init(plan.model, plan.optimizer, key=init_key(config.seed))
+    if config.init_from:
+        params = loading.load_result(config.init_from).params
+        ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
+        if ours != theirs:
+            raise InputError(
+                f"init_from: {config.init_from} holds a network of other sizes or classes than "
+                "this run's; choose hidden_size, num_layers, bidirectional, reading and data as "
+                "there"
+            )
+        state = State(params, plan.optimizer.init(params), state.step)
+    return Progress(state)
 
 
 def _share(plan: Plan, progress: Progress) -> Progress:
@@ -305,11 +266,6 @@ def _share(plan: Plan, progress: Progress) -> Progress:
     record = hosts.from_first(_record_of(plan, progress))
     state = hosts.arrays_from_first(progress.state)
     return _progress(put_tree(state, plan.place.state), record)
-
-
-def _here() -> SingleDeviceSharding:
-    """A device of this process."""
-    return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _record(

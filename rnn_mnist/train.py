@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options, name = command.parse(Options, given, module="rnn_mnist.train")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, observe, plan, run
+        from rnn_mnist import devices, hosts, loading, observe, plan, run
         from rnn_mnist.console import Console
 
         if options.compile_cache:
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     hosts.joined(options.coordinator, options.processes, options.process_id)
                 )
             run.train_run(
-                options.config,
+                loading.sized(options.config),
                 Console(quiet=options.distributed and not hosts.is_first(), began=began),
                 folder=options.run or Path("runs") / name,
                 data_files=options.data_files,

@@ -28,6 +28,7 @@ ORDER = [
         "kernels",
         "initializers",
         "reading",
+        "weights",
         "lstm",
         "model",
         "optimizers",
@@ -35,8 +36,8 @@ ORDER = [
         "learn",
     ),
     *("plan", "loop", "waves", "checkpoint", "plot", "run_folder", "console"),
-    *("observe", "run", "predict", "explore"),
-    *("command", "train", "sweep"),
+    *("observe", "loading", "run", "predict", "exported", "onnx_graph", "stablehlo", "explore"),
+    *("command", "train", "sweep", "export"),
 ]
 
 

@@ -1,0 +1,79 @@
+"""The command that exports: python -m rnn_mnist.export torch|onnx|stablehlo RUN -o FILE."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rnn_mnist import command
+from rnn_mnist.config import InputError
+
+ENDINGS = {"torch": (".safetensors", ".pt", ".pth"), "onnx": (".onnx",), "stablehlo": (".zip",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Write a trained network as a file for elsewhere.
+
+    torch: a state dict that PyTorch's LSTM and Linear load, as .safetensors or .pt. onnx: a graph
+    with the standard LSTM operator, for any batch. stablehlo: prediction and training step for any
+    batch on CPUs, CUDA and TPUs, which `rnn_mnist.load_exported` runs with JAX alone.
+    """
+
+    format: tyro.conf.Positional[Literal["torch", "onnx", "stablehlo"]]
+    """What to write."""
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A run's folder, or weights that end in .safetensors, .pt or .pth."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE", aliases=["-o"])]
+    """The file to write."""
+
+    def __post_init__(self) -> None:
+        """Refuse an ending that says something else."""
+        if self.output.suffix not in ENDINGS[self.format]:
+            raise InputError(
+                f"--output: {self.format} is written as a file that ends in "
+                f"{' or '.join(ENDINGS[self.format])}, not {str(self.output)!r}"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, export, print; returns the exit code."""
+
+    def body() -> None:
+        given = sys.argv[1:] if arguments is None else arguments
+        options = command.parse_plain(Options, given, module="rnn_mnist.export")
+        # Imported here, so that help and mistyped flags answer at once.
+        from rnn_mnist import loading, onnx_graph, stablehlo
+        from rnn_mnist.files import written_whole
+
+        result = loading.load_result(options.run)
+        if options.format == "torch":
+            loading.save_weights(options.output, result)
+        else:
+            content = (
+                onnx_graph.to_onnx(result).SerializeToString()
+                if options.format == "onnx"
+                else stablehlo.to_stablehlo(result)
+            )
+            with written_whole(options.output) as file:
+                file.write(content)
+        size = options.output.stat().st_size
+        print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")
+
+    return command.guarded(body)
+
+
+SAYS = {
+    "torch": "PyTorch's names and shapes",
+    "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
+    "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
+}
+
+
+if __name__ == "__main__":
+    command.run_and_exit(main)

@@ -1,0 +1,73 @@
+"""A network as StableHLO in a file, that runs with JAX alone: neither Flax nor the rest of this.
+
+The file is a zip archive:
+
+predict.bin     images (B, 28, 28) float32 in [0, 1] -> log-probabilities (B, C) float32
+train_step.bin  leaves, images, labels (B,) int32, seed uint32 -> leaves and the mean loss in nats
+leaves.npz      the training state to start from, an array for each leaf: 000, 001, ...
+config.toml     what made it
+about.json      classes, test accuracy, and the versions that it was made with
+
+Both programs are in the format of `jax.export`, for CPUs, CUDA and TPUs, for any B.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_mnist.config import InputError
+
+PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
+CONFIG, ABOUT = "config.toml", "about.json"
+
+
+class Exported(NamedTuple):
+    """A network that was exported."""
+
+    predict: Callable[[Any], jax.Array]
+    """Images (B, 28, 28) float32 in [0, 1] -> log-probabilities (B, C) float32."""
+    train_step: Callable[[Sequence[Any], Any, Any, Any], tuple[Sequence[jax.Array], jax.Array]]
+    """(leaves, images, labels, seed) -> the leaves after a step, and the batch's mean loss."""
+    leaves: list[NDArray[Any]]
+    """The training state to start from; the first ones are the parameters."""
+    config: str
+    """The config that made it, as TOML."""
+    about: dict[str, Any]
+    """Classes, test accuracy, and the versions that it was made with."""
+
+
+def load_exported(path: Path | str) -> Exported:
+    """Load what `python -m rnn_mnist.export stablehlo` wrote.
+
+    JAX promises to run it for six months after the version that made it, and with versions up to
+    three weeks older (its documentation of `jax.export`).
+
+    Raises:
+      InputError: It cannot be read, or this version of JAX cannot run it.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
+        # Without the compiler's cache of traces, calling them is like calling any jitted function.
+        predict, train = (
+            jax.jit(jax.export.deserialize(bytearray(parts[name])).call)
+            for name in (PREDICT, TRAIN)
+        )
+        with np.load(io.BytesIO(parts[LEAVES]), allow_pickle=False) as arrays:
+            leaves = [arrays[name] for name in sorted(arrays.files)]
+        return Exported(predict, train, leaves, parts[CONFIG].decode(), json.loads(parts[ABOUT]))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise InputError(f"{path}: not what was exported as stablehlo: {reason}") from None

@@ -1,0 +1,152 @@
+"""What was learned, from wherever it is kept: a run's folder or a file of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from rnn_mnist import checkpoint, learn, run_folder, weights
+from rnn_mnist.config import Config, InputError, from_dict, read_config, to_toml
+from rnn_mnist.console import name_steps
+from rnn_mnist.history import Epoch
+from rnn_mnist.learn import State
+from rnn_mnist.plan import abstract_state, make_model, make_optimizer, own_device
+
+
+class Result(NamedTuple):
+    """What a run gives."""
+
+    state: State
+    """The final state, from which training could go on."""
+    history: tuple[Epoch, ...]
+    """What was measured: the untrained network, then every epoch."""
+    config: Config
+    classes: tuple[str, ...]
+    """Names of the classes."""
+
+    @property
+    def params(self) -> Any:
+        """What was learned: the parameters that were tested."""
+        return learn.learned(self.state)
+
+
+def load_result(source: Path | str) -> Result:
+    """Load a run's folder, or a file of weights that this program or PyTorch wrote.
+
+    Raises:
+      InputError: It is neither, or cannot be read.
+    """
+    source = Path(source)
+    if source.suffix in weights.ENDINGS:
+        return load_weights(source)
+    if not source.exists():
+        raise InputError(
+            f"{source}: no such run; name a run's folder, or weights that end in "
+            f"{', '.join(weights.ENDINGS)}"
+        )
+    return load_run(source)
+
+
+def sized(config: Config) -> Config:
+    """A config with the sizes of the network that it begins with, where it names no others."""
+    if not config.init_from:
+        return config
+    begin, plain = load_result(config.init_from).config, Config()
+    names = "hidden_size", "num_layers", "bidirectional", "reading"
+    unnamed = [name for name in names if getattr(config, name) == getattr(plain, name)]
+    return dataclasses.replace(config, **{name: getattr(begin, name) for name in unnamed})
+
+
+def load_run(folder: Path | str) -> Result:
+    """Load what a run has learned so far, from its folder, in which it may still be training.
+
+    Warns:
+      UserWarning: The newest checkpoints are damaged, and an older one is used.
+
+    Raises:
+      InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.toml")
+
+    def like(record: checkpoint.Record) -> State:
+        return abstract_state(
+            make_model(config, len(record["classes"])),
+            make_optimizer(config, total_steps=1),
+            own_device(),
+        )
+
+    restored = None
+    if (folder / run_folder.CHECKPOINTS).is_dir():
+        with checkpoint.opened(folder / run_folder.CHECKPOINTS, read_only=True) as manager:
+            restored = checkpoint.restore(manager, like)
+    if restored is None:
+        raise InputError(f"{folder}: nothing has been trained there yet")
+    state, record, damaged = restored
+    if damaged:
+        warnings.warn(
+            f"{folder}: damaged: {name_steps(damaged)}; the one before is used", stacklevel=2
+        )
+    history = tuple(Epoch(*line) for line in record["history"])
+    return Result(state, history, config, tuple(record["classes"]))
+
+
+def load_weights(path: Path | str) -> Result:
+    """Load a file of weights: .safetensors, or .pt where PyTorch is installed.
+
+    Its sizes are the tensors'. What else the config says is the file's, where this program wrote
+    it; classes of other files are numbers.
+
+    Returns:
+      A result without history, whose state has no memory of an optimizer.
+
+    Raises:
+      InputError: It cannot be read, or is not the weights of such a network.
+    """
+    path = Path(path)
+    arrays, notes = weights.read_weights(path)
+    try:
+        sizes = weights.sizes_of(arrays)
+        config = from_dict(tomllib.loads(notes["config"])) if "config" in notes else Config()
+        classes = json.loads(notes["classes"]) if "classes" in notes else []
+    except (InputError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from None
+    config = weights.with_sizes(config, sizes)
+    if len(classes) != sizes.num_classes:
+        classes = list(map(str, range(sizes.num_classes)))
+    params = {
+        module: {kind: jnp.asarray(array) for kind, array in part.items()}
+        for module, part in weights.from_torch(arrays).items()
+    }
+    return Result(State(params, (), jnp.int32(0)), (), config, tuple(map(str, classes)))
+
+
+def save_weights(path: Path | str, result: Result) -> None:
+    """Write what was learned as a file that PyTorch loads: .safetensors, or .pt.
+
+    Raises:
+      InputError: The ending is another, .pt without PyTorch, or the network reads in an order of
+        which .pt cannot tell.
+    """
+    state_dict = weights.to_torch(result.params)
+    assumed = weights.with_sizes(Config(), weights.sizes_of(state_dict)).reading
+    if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
+        raise InputError(
+            f"{path}: would be taken for a network that reads {assumed}, and this one reads "
+            f"{result.config.reading}; write .safetensors, which says so"
+        )
+    weights.write_weights(Path(path), state_dict, describe(result))
+
+
+def describe(result: Result) -> dict[str, str]:
+    """What there is to say of a network beside its weights."""
+    said = {"config": to_toml(result.config), "classes": json.dumps(result.classes)}
+    if result.history:
+        said["test_accuracy"] = str(result.history[-1].test_accuracy)
+    return said

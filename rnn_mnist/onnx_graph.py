@@ -1,0 +1,120 @@
+"""A trained network as an ONNX graph, with the standard LSTM operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_mnist import reading, weights
+from rnn_mnist.config import InputError
+from rnn_mnist.loading import Result, describe
+
+OPSET = 17
+"""ONNX's version of what its operators mean; runtimes since 2022 have it."""
+IR_VERSION = 8
+
+
+def to_onnx(result: Result) -> Any:
+    """Build an `onnx.ModelProto`.
+
+    Its input `images` is (batch, 28, 28) float32 in [0, 1], with any batch; its output
+    `log_probabilities` is (batch, C) float32. Its metadata hold the config as TOML, the classes as
+    JSON and the test accuracy.
+
+    Raises:
+      InputError: onnx is not installed, or its LSTM cannot compute as this network does.
+    """
+    if result.config.precision != "float32":
+        raise InputError(
+            f"onnx: its LSTM has no products in {result.config.precision}; choose stablehlo, or "
+            "torch"
+        )
+    try:
+        import onnx
+    except ImportError:
+        raise InputError(
+            "onnx is not installed; install the extra onnx (pip install '.[onnx]')"
+        ) from None
+    helper, state = onnx.helper, weights.to_torch(result.params)
+    config, sizes = result.config, weights.sizes_of(state)
+    nodes, constants = list[Any](), list[Any]()
+
+    def constant(name: str, array: Any) -> str:
+        constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        outputs = [output] if kind != "LSTM" else [output, f"{output}_last"]
+        nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+        return output
+
+    # ONNX's LSTM takes (T, B, F).
+    if config.reading in ("rows", "columns"):
+        order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
+        hidden = node("Transpose", ["images"], "steps", perm=order)
+    else:
+        shape = constant("as_pixels", np.array([0, -1], np.int64))
+        pixels = node("Reshape", ["images", shape], "pixels")
+        if config.reading == "permuted":
+            shuffle = constant("permutation", reading.permutation(28 * 28))
+            pixels = node("Gather", [pixels, shuffle], "permuted", axis=1)
+        single = node("Unsqueeze", [pixels, constant("last_axis", np.array([2]))], "values")
+        hidden = node("Transpose", [single], "steps", perm=[1, 0, 2])
+    directions = ("", "_reverse")[: 1 + sizes.bidirectional]
+    merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
+    for layer in range(sizes.num_layers):
+        of_layer = [
+            constant(
+                f"{name}{layer}", np.stack([_stack(state, kinds, layer, d) for d in directions])
+            )
+            for name, kinds in (
+                ("W", ("weight_ih",)),
+                ("R", ("weight_hh",)),
+                ("B", ("bias_ih", "bias_hh")),
+            )
+        ]
+        read = node(
+            "LSTM",
+            [hidden, *of_layer],
+            f"layer{layer}",
+            hidden_size=sizes.hidden_size,
+            direction="bidirectional" if sizes.bidirectional else "forward",
+        )
+        if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)
+            together = node("Transpose", [read], f"together{layer}", perm=[0, 2, 1, 3])
+            hidden = node("Reshape", [together, merge], f"hidden{layer}")
+    last = node("Transpose", [f"layer{sizes.num_layers - 1}_last"], "last", perm=[1, 0, 2])
+    flat = node("Flatten", [last], "flat")
+    head = [
+        constant(f"head_{kind}", state[f"{weights.HEAD}.{kind}"]) for kind in ("weight", "bias")
+    ]
+    logits = node("Gemm", [flat, *head], "logits", transB=1)
+    node("LogSoftmax", [logits], "log_probabilities", axis=1)
+    real = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "rnn_mnist",
+        [helper.make_tensor_value_info("images", real, ["batch", 28, 28])],
+        [helper.make_tensor_value_info("log_probabilities", real, ["batch", sizes.num_classes])],
+        constants,
+    )
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    model.producer_name = "rnn_mnist"
+    helper.set_model_props(model, describe(result))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _stack(
+    state: Mapping[str, NDArray[Any]], kinds: tuple[str, ...], layer: int, direction: str
+) -> NDArray[Any]:
+    """A layer's weights in one direction, one under the other; gates in ONNX's order i, o, f, g."""
+    stacked = []
+    for kind in kinds:
+        i, f, g, o = np.split(state[f"lstm.{kind}_l{layer}{direction}"], 4)
+        stacked += [i, o, f, g]
+    return np.concatenate(stacked)

@@ -1,0 +1,91 @@
+"""A trained network and its training step as StableHLO, for `exported.load_exported`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnn_mnist import exported, learn
+from rnn_mnist.config import to_toml
+from rnn_mnist.learn import State
+from rnn_mnist.loading import Result
+from rnn_mnist.plan import make_distortion, make_model, make_optimizer, step_key
+
+PLATFORMS = "cpu", "cuda", "tpu"
+
+
+def to_stablehlo(result: Result) -> bytes:
+    """The contents of a file as `exported` describes it.
+
+    The training step goes on with the state of the result, where that has one; else with a new
+    optimizer's. A schedule goes over as many steps as the result's run had.
+    """
+    # The kernel compiled for CPUs is no part of StableHLO.
+    config = dataclasses.replace(result.config, kernel="scan")
+    model = make_model(config, len(result.classes))
+    last = result.history[-1] if result.history else None
+    steps = last.step // last.epoch * config.epochs if last is not None and last.epoch else 1
+    optimizer = make_optimizer(config, steps)
+    state = result.state
+    if not jax.tree.leaves(state.opt_state):
+        state = State(state.params, optimizer.init(state.params), jnp.int32(0))
+    params, settings = result.params, {"label_smoothing": config.label_smoothing}
+    leaves, tree = jax.tree.flatten(state)
+
+    def predict(images: jax.Array) -> jax.Array:
+        log_probs: jax.Array = learn.apply(params, images, model=model)
+        return log_probs
+
+    def train_step(
+        leaves: list[jax.Array], images: jax.Array, labels: jax.Array, seed: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array]:
+        stepped, metrics = learn.train_step(
+            jax.tree.unflatten(tree, leaves),
+            images,
+            labels,
+            model=model,
+            optimizer=optimizer,
+            key=step_key(seed),
+            distortion=make_distortion(config),
+            **settings,
+        )
+        return jax.tree.leaves(stepped), metrics.loss / metrics.examples
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 28, 28), np.float32)
+    labels = jax.ShapeDtypeStruct((batch,), np.int32)
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    seed = jax.ShapeDtypeStruct((), np.uint32)
+
+    def export(function: Any, *arguments: Any) -> bytes:
+        made = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+        return bytes(made.serialize())
+
+    about = {
+        "classes": list(result.classes),
+        "test_accuracy": None if last is None else last.test_correct / last.test_count,
+        "jax": jax.__version__,
+        "calling_convention": jax.export.maximum_supported_calling_convention_version,
+        "platforms": PLATFORMS,
+    }
+    arrays = io.BytesIO()
+    named: Any = {f"{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+    np.savez(arrays, **named)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in {
+            exported.PREDICT: export(predict, images),
+            exported.TRAIN: export(train_step, shapes, images, labels, seed),
+            exported.LEAVES: arrays.getvalue(),
+            exported.CONFIG: to_toml(result.config).encode(),
+            exported.ABOUT: json.dumps(about, indent=2).encode(),
+        }.items():
+            archive.writestr(name, content)
+    return file.getvalue()

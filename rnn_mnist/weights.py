@@ -1,0 +1,230 @@
+"""Parameters as PyTorch names and shapes them, in memory and as files, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_mnist.config import Config, InputError
+from rnn_mnist.files import written_whole
+from rnn_mnist.reading import steps_of
+
+HEAD = "hidden2digits"
+_LSTM = re.compile(r"lstm\.(weight_ih|weight_hh|bias_ih|bias_hh)_(l\d+(?:_reverse)?)")
+_KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+
+ENDINGS = ".safetensors", ".pt", ".pth"
+
+StateDict = dict[str, NDArray[np.float32]]
+Params = dict[str, dict[str, NDArray[np.float32]]]
+
+
+class Sizes(NamedTuple):
+    """What the tensors of a network tell of it."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    num_classes: int
+
+
+def to_torch(params: Mapping[str, Mapping[str, Any]]) -> StateDict:
+    """`RowLSTM`'s parameters as the state dict of PyTorch's `LSTM` and `Linear`.
+
+    Args:
+      params: What `Result.params` holds.
+
+    Returns:
+      NumPy arrays, float32, by PyTorch's names: lstm.weight_ih_l0 (4H, F), lstm.weight_hh_l0
+      (4H, H), lstm.bias_ih_l0 and lstm.bias_hh_l0 (4H,), further layers and `_reverse` likewise,
+      hidden2digits.weight (C, H or 2H) and hidden2digits.bias (C,).
+    """
+    state = {}
+    for module, arrays in params.items():
+        for kind, array in arrays.items():
+            if module == HEAD:
+                name = f"{HEAD}.{'weight' if kind == 'kernel' else 'bias'}"
+            else:
+                name = f"lstm.{kind}_{module.removeprefix('lstm_')}"
+            state[name] = np.ascontiguousarray(np.asarray(array, np.float32).T)
+    return dict(sorted(state.items(), key=lambda item: _place(item[0])))
+
+
+def from_torch(state_dict: Mapping[str, Any]) -> Params:
+    """The state dict of PyTorch's `LSTM` and `Linear` as `RowLSTM`'s parameters.
+
+    Args:
+      state_dict: Tensors or arrays by PyTorch's names, as `to_torch` gives them.
+
+    Raises:
+      InputError: Names are missing or unknown, or shapes or types do not fit; one line that lists
+        them.
+    """
+    arrays = {name: np.asarray(value) for name, value in state_dict.items()}
+    sizes_of(arrays)
+    params: Params = {}
+    for name, array in sorted(arrays.items(), key=lambda item: _place(item[0])):
+        found = _LSTM.fullmatch(name)
+        if found:
+            module, kind = f"lstm_{found[2]}", found[1]
+        else:
+            module, kind = HEAD, "kernel" if name.endswith("weight") else "bias"
+        params.setdefault(module, {})[kind] = np.ascontiguousarray(array.T)
+    return params
+
+
+def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
+    """The sizes of the network whose state dict this is.
+
+    Raises:
+      InputError: It is none's; one line that lists what is missing, unknown or does not fit.
+    """
+    layers = {found[2] for name in state_dict if (found := _LSTM.fullmatch(name))}
+    num_layers = 1 + max((int(re.findall(r"\d+", layer)[0]) for layer in layers), default=0)
+    bidirectional = any(layer.endswith("_reverse") for layer in layers)
+    shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
+    _, features = _pair(shapes.get("lstm.weight_ih_l0"))
+    _, hidden = _pair(shapes.get("lstm.weight_hh_l0"))
+    classes, _ = _pair(shapes.get(f"{HEAD}.weight"))
+    sizes = Sizes(features, hidden, num_layers, bidirectional, classes)
+    wanted = _shapes(sizes)
+    wrong = [f"{name} is missing" for name in wanted if name not in shapes]
+    wrong += [f"{name} is unknown" for name in shapes if name not in wanted]
+    wrong += [
+        f"{name} is {_times(shapes[name])}, not {_times(shape)}"
+        for name, shape in wanted.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    wrong += [
+        f"{name} is {value.dtype}, not float32"
+        for name, value in state_dict.items()
+        if str(value.dtype).removeprefix("torch.") != "float32"
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise InputError(f"not the weights of such a network: {', '.join(wrong[:8])}{more}")
+    return sizes
+
+
+def with_sizes(config: Config, sizes: Sizes) -> Config:
+    """A config with these sizes; where it read another number of values, what fits reads them."""
+    known = steps_of(config.reading) * sizes.input_size == 28 * 28
+    return dataclasses.replace(
+        config,
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        bidirectional=sizes.bidirectional,
+        reading=config.reading if known else "pixels" if sizes.input_size == 1 else "rows",
+    )
+
+
+def _pair(shape: tuple[int, ...] | None) -> tuple[int, int]:
+    return (shape[0], shape[1]) if shape is not None and len(shape) == 2 else (0, 0)
+
+
+def _times(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """All names of a network's state dict, and their shapes."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    gates, directions = 4 * sizes.hidden_size, 1 + sizes.bidirectional
+    for layer in range(sizes.num_layers):
+        features = sizes.hidden_size * directions if layer else sizes.input_size
+        for suffix in ("", "_reverse")[:directions]:
+            shapes = (gates, features), (gates, sizes.hidden_size), (gates,), (gates,)
+            for kind, shape in zip(_KINDS, shapes, strict=True):
+                wanted[f"lstm.{kind}_l{layer}{suffix}"] = shape
+    wanted[f"{HEAD}.weight"] = sizes.num_classes, sizes.hidden_size * directions
+    wanted[f"{HEAD}.bias"] = (sizes.num_classes,)
+    return wanted
+
+
+def _place(name: str) -> tuple[Any, ...]:
+    """Where a name stands in PyTorch's order: layer, direction, kind; the linear layer last."""
+    found = _LSTM.fullmatch(name)
+    if not found:
+        return (1, name.endswith("bias"))
+    layer = int(re.findall(r"\d+", found[2])[0])
+    return (0, layer, found[2].endswith("_reverse"), _KINDS.index(found[1]))
+
+
+def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> None:
+    """Write a state dict as a file: .safetensors, or .pt where PyTorch is installed.
+
+    Args:
+      path: Written whole, or not at all.
+      state_dict: As `to_torch` gives it.
+      notes: What a .safetensors file says of it.
+
+    Raises:
+      InputError: The ending is another, or PyTorch is not installed.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        content = save(dict(state_dict), metadata={"format": "pt", **notes})
+        with written_whole(path) as file:
+            file.write(content)
+        return
+    torch = _torch(path)
+    with written_whole(path) as file:
+        torch.save({name: torch.from_numpy(array) for name, array in state_dict.items()}, file)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors and the notes of a file that PyTorch or `write_weights` wrote.
+
+    A .pt file may hold nothing but tensors, and is read without running code from it.
+
+    Raises:
+      InputError: It cannot be read, or its ending is another.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load
+
+            content = path.read_bytes()
+            return load(content), _notes(content)
+        torch = _torch(path)
+        with path.open("rb") as file:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
+            raise InputError(f"{path}: not a state dict; save model.state_dict() of the network")
+        return {name: value.detach().numpy() for name, value in loaded.items()}, {}
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # Whatever a damaged file provokes in the library.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"{path}: cannot be read as weights: {reason}") from None
+
+
+def _notes(content: bytes) -> dict[str, str]:
+    """What the head of a .safetensors file says of it, as its format defines it."""
+    (size,) = struct.unpack("<Q", content[:8])
+    notes: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    return notes
+
+
+def _torch(path: Path) -> Any:
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: weights are files that end in {', '.join(ENDINGS)}")
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            f"{path}: only PyTorch reads and writes .pt; install it, or use .safetensors"
+        ) from None
+    return torch

@@ -1,0 +1,317 @@
+"""Networks that leave and come in, against PyTorch, ONNX Runtime and JAX alone."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, assert_identical
+
+from rnn_mnist import (
+    Config,
+    Data,
+    InputError,
+    RowLSTM,
+    apply,
+    export,
+    fit,
+    from_torch,
+    load,
+    load_exported,
+    loading,
+    plan,
+    to_torch,
+    train_step,
+    weights,
+)
+from rnn_mnist.loading import Result, load_result
+from rnn_mnist.onnx_graph import to_onnx
+from rnn_mnist.stablehlo import to_stablehlo
+
+SHAPES = [(1, False, "rows"), (2, True, "rows"), (3, False, "columns"), (1, True, "pixels"),
+          (2, False, "permuted")]  # fmt: skip
+
+
+def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
+    """A result with random parameters, large enough to tell classes apart."""
+    config = Config(
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        reading=reading,
+        hidden_size=hidden_size,
+        label_smoothing=0.1,
+        dropout=0.1,
+        augment_shift=1,
+        optimizer="adam",
+    )
+    model = plan.make_model(config, 10)
+    state = plan.learn.init(model, plan.make_optimizer(config, 1), key=jax.random.key(3))
+    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
+    return Result(state._replace(params=params), (), config, tuple("0123456789"))
+
+
+def log_probs_of(result, images):
+    return np.asarray(apply(result.params, images, model=plan.make_model(result.config, 10)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("mnist", "test")
+
+
+def classroom(hidden_size=20, num_layers=1, bidirectional=False):
+    """The classroom notebook's model class, and one of it."""
+    torch = pytest.importorskip("torch")
+
+    class LSTMnist(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(
+                28, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional
+            )
+            self.hidden2digits = torch.nn.Linear(hidden_size * (1 + bidirectional), 10)
+
+        def forward(self, images):
+            _, (hidden, _) = self.lstm(images)
+            last = torch.cat([hidden[-2], hidden[-1]], 1) if bidirectional else hidden[-1]
+            return torch.log_softmax(self.hidden2digits(last), 1)
+
+    torch.manual_seed(1)
+    return LSTMnist()
+
+
+def answers(model, images):
+    import torch
+
+    with torch.no_grad():
+        return model(torch.from_numpy(images.astype(np.float32) / 255)).numpy()
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
+def test_the_notebooks_model_loads_what_was_trained_here(
+    tmp_path, capsys, digits, ending, num_layers, bidirectional
+):
+    torch = pytest.importorskip("torch")
+    config = dataclasses.replace(SMALL, num_layers=num_layers, bidirectional=bidirectional)
+    result = fit(config, folder=tmp_path / "run")
+    path = tmp_path / f"model{ending}"
+    assert export.main(["torch", str(tmp_path / "run"), "-o", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}: ")
+    if ending == ".pt":
+        state_dict = torch.load(path, weights_only=True)
+    else:
+        from safetensors.torch import load_file
+
+        state_dict = load_file(path)
+    model = classroom(8, num_layers, bidirectional)
+    model.load_state_dict(state_dict)
+    ours, theirs = log_probs_of(result, digits.images), answers(model, digits.images)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_array_equal(ours.argmax(1), theirs.argmax(1))
+    back = load_result(path)
+    assert_identical(back.params, result.params)
+    sizes = weights.sizes_of(state_dict)
+    assert sizes == (28, 8, num_layers, bidirectional, 10)
+    if ending == ".safetensors":  # It also says what made it.
+        assert (back.config, back.classes) == (config, result.classes)
+
+
+def test_a_network_trained_by_the_notebook_comes_in_and_trains_on(tmp_path, digits):
+    torch = pytest.importorskip("torch")
+    model = classroom()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    split = load("mnist", "train[:6000]")
+    for first in range(0, 6000, 50):
+        images = torch.from_numpy(split.images[first : first + 50].astype(np.float32) / 255)
+        labels = torch.from_numpy(split.labels[first : first + 50]).long()
+        loss = torch.nn.functional.nll_loss(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    result = load_result(tmp_path / "model.pt")
+    assert result.config == dataclasses.replace(Config(), hidden_size=20)
+    theirs, ours = answers(model, digits.images), log_probs_of(result, digits.images)
+    np.testing.assert_array_equal(ours.argmax(1), theirs.argmax(1))
+
+    data = Data(train="train[:200]", test="test")
+    config = Config(epochs=1, data=data, init_from=str(tmp_path / "model.pt"))
+    trained = fit(config)
+    assert trained.history[0].test_correct == (theirs.argmax(1) == digits.labels).sum()
+    assert trained.history[0].test_correct > 2000
+    assert trained.history[1].test_loss != trained.history[0].test_loss
+    with pytest.raises(InputError, match="holds a network of other sizes or classes"):
+        fit(dataclasses.replace(config, hidden_size=21))
+    assert loading.sized(dataclasses.replace(config, hidden_size=20)).hidden_size == 20
+
+
+def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
+    result, folder = undisturbed
+    config = dataclasses.replace(SMALL, epochs=1, init_from=str(folder))
+    begun = fit(config)
+    assert begun.history[0].test_correct == result.history[-1].test_correct
+    assert int(begun.state.step) == 63
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("lstm.bias_hh_l0"), "lstm.bias_hh_l0 is missing"),
+        (lambda s: s.update(extra=np.zeros(3, np.float32)), "extra is unknown"),
+        (
+            lambda s: s.update({"hidden2digits.weight": np.zeros((10, 8), np.float32)}),
+            "hidden2digits.weight is 10 x 8, not 10 x 7",
+        ),
+        (
+            lambda s: s.update({"lstm.bias_ih_l0": np.zeros(28, np.float64)}),
+            "lstm.bias_ih_l0 is float64, not float32",
+        ),
+        (lambda s: s.clear(), "lstm.weight_ih_l0 is missing"),
+    ],
+)
+def test_other_tensors_are_refused_in_one_line(tmp_path, capsys, change, message):
+    state_dict = to_torch(result_of().params)
+    change(state_dict)
+    with pytest.raises(InputError, match=message.replace("(", "\\(")):
+        from_torch(state_dict)
+    weights.write_weights(tmp_path / "odd.safetensors", state_dict, {})
+    code = export.main(["onnx", str(tmp_path / "odd.safetensors"), "-o", str(tmp_path / "o.onnx")])
+    said = capsys.readouterr().err
+    assert (code, said.count("\n")) == (2, 1)
+    assert message in said
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{broken!")
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        load_result(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_result(tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match="no such run; name a run's folder, or weights that end"):
+        load_result(tmp_path / "c")
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")  # Could run code.
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        load_result(tmp_path / "whole.pt")
+    torch.save([torch.zeros(3)], tmp_path / "list.pt")
+    with pytest.raises(InputError, match="not a state dict"):
+        load_result(tmp_path / "list.pt")
+
+
+def test_what_a_format_cannot_express_is_refused(tmp_path):
+    pytest.importorskip("torch")
+    with pytest.raises(
+        InputError, match="a network that reads rows, and this one reads col"
+    ):
+        loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
+    assert not (tmp_path / "a.pt").exists()
+    loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
+    assert load_result(tmp_path / "a.safetensors").config.reading == "columns"
+    plain = result_of()
+    half = plain._replace(config=dataclasses.replace(plain.config, precision="bfloat16"))
+    with pytest.raises(InputError, match="onnx: its LSTM has no products in bfloat16"):
+        to_onnx(half)
+
+
+@pytest.mark.parametrize(("num_layers", "bidirectional", "reading"), SHAPES)
+def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
+    import onnx
+    import onnxruntime
+
+    result = result_of(num_layers, bidirectional, reading)
+    model = to_onnx(result)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("LSTM") == num_layers
+    assert len(model.graph.node) < 15
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    count = 10_000 if reading == "rows" and num_layers == 1 else 300
+    for images in (digits.images[:count], digits.images[:1]):
+        scaled = images.astype(np.float32) / 255
+        (theirs,) = session.run(None, {"images": scaled})
+        ours = log_probs_of(result, images)
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+        np.testing.assert_array_equal(theirs.argmax(1), ours.argmax(1))
+    said = {prop.key: prop.value for prop in model.metadata_props}
+    assert json.loads(said["classes"]) == list(result.classes)
+    assert f'reading = "{reading}"' in said["config"]
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_stablehlo_predicts_and_trains_the_same(tmp_path, digits, shape):
+    result = result_of(*shape)
+    path = tmp_path / "model.zip"
+    path.write_bytes(to_stablehlo(result))
+    exported = load_exported(path)
+    for count in (300, 1):
+        images = digits.images[:count].astype(np.float32) / 255
+        ours = log_probs_of(result, images)
+        np.testing.assert_allclose(exported.predict(images), ours, atol=1e-5)
+    images, labels = digits.images[:20].astype(np.float32) / 255, digits.labels[:20]
+    leaves, state = exported.leaves, result.state
+    model = plan.make_model(result.config, 10)
+    for _ in range(3):
+        leaves, loss = exported.train_step(leaves, images, labels, np.uint32(5))
+        state, metrics = train_step(
+            state,
+            images,
+            labels,
+            model=model,
+            optimizer=plan.make_optimizer(result.config, 1),
+            key=plan.step_key(5),
+            label_smoothing=0.1,
+            distortion=plan.make_distortion(result.config),
+        )
+        np.testing.assert_allclose(loss, metrics.loss / 20, rtol=1e-4)
+    for ours, theirs in zip(jax.tree.leaves(state), leaves, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert exported.about["classes"] == list("0123456789")
+    assert exported.about["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+def test_what_was_exported_runs_without_flax(tmp_path, undisturbed):
+    result, folder = undisturbed
+    assert export.main(["stablehlo", str(folder), "-o", str(tmp_path / "model.zip")]) == 0
+    images = load("mnist", "test[:7]").images.astype(np.float32) / 255
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, numpy as np, rnn_mnist\n"
+        f"exported = rnn_mnist.load_exported({str(tmp_path / 'model.zip')!r})\n"
+        f"images = np.load({str(tmp_path / 'images.npy')!r})\n"
+        "np.save(sys.argv[1], exported.predict(images))\n"
+        "assert not {'flax', 'optax', 'orbax'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "said.npy"], check=True)
+    ours = apply(result.params, images, model=RowLSTM(8))
+    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), ours, atol=1e-5)
+    (tmp_path / "odd.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="not what was exported as stablehlo"):
+        load_exported(tmp_path / "odd.zip")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["torch", "runs/none", "-o", "a.safetensors"], "runs/none: no such run"),
+        (
+            ["onnx", "runs/none", "-o", "a.pt"],
+            "--output: onnx is written as a file that ends in .on",
+        ),
+        (
+            ["tflite", "runs/none", "-o", "a.x"],
+            "format: 'tflite' is not one of 'torch', 'onnx', 'stablehlo'",
+        ),
+        (["torch", "runs/none"], "missing: -o FILE, --output FILE"),
+        (["torch", "runs/none", "-o", "a.pt", "--quick"], "--quick: unknown flag"),
+    ],
+)
+def test_bad_commands_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert export.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
