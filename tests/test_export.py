@@ -31,8 +31,14 @@ from rnn_mnist.loading import Result, load_result
 from rnn_mnist.onnx_graph import to_onnx
 from rnn_mnist.stablehlo import to_stablehlo
 
-SHAPES = [(1, False, "rows"), (2, True, "rows"), (3, False, "columns"), (1, True, "pixels"),
-          (2, False, "permuted")]  # fmt: skip
+SLOW = pytest.mark.slow
+SHAPES = [
+    pytest.param(2, True, "rows"),
+    pytest.param(1, False, "rows", marks=SLOW),
+    pytest.param(3, False, "columns", marks=SLOW),
+    pytest.param(1, True, "pixels", marks=SLOW),
+    pytest.param(2, False, "permuted", marks=SLOW),
+]
 
 
 def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
@@ -205,9 +211,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 def test_what_a_format_cannot_express_is_refused(tmp_path):
     pytest.importorskip("torch")
-    with pytest.raises(
-        InputError, match="a network that reads rows, and this one reads col"
-    ):
+    with pytest.raises(InputError, match="a network that reads rows, and this one reads col"):
         loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
     assert not (tmp_path / "a.pt").exists()
     loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
@@ -241,9 +245,9 @@ def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
     assert f'reading = "{reading}"' in said["config"]
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
-def test_stablehlo_predicts_and_trains_the_same(tmp_path, digits, shape):
-    result = result_of(*shape)
+@pytest.mark.parametrize(("num_layers", "bidirectional", "reading"), SHAPES[:3])
+def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, reading):
+    result = result_of(num_layers, bidirectional, reading)
     path = tmp_path / "model.zip"
     path.write_bytes(to_stablehlo(result))
     exported = load_exported(path)

@@ -63,6 +63,7 @@ def test_tensorboard_shows_what_was_measured(tmp_path):
         assert np.mean(steps) == pytest.approx(epoch.train_loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monkeypatch):
     class KilledError(Exception):
         pass

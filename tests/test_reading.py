@@ -49,7 +49,9 @@ def test_network_equals_pytorchs_on_what_it_reads(reading):
 
 @pytest.mark.parametrize("kernel", ["auto", "scan"])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("remat", [1, 7, 22, 99])
+@pytest.mark.parametrize(
+    "remat", [7, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 22, 99))]
+)
 def test_computing_again_gives_the_same_values_and_gradients(kernel, reverse, remat):
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.uniform(size=(3, 23, 2)), jnp.float32)
