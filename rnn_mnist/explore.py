@@ -47,9 +47,9 @@ def sweep(
 ) -> Sweep:
     """Train every combination of some settings, several runs at a time, and compare them.
 
-    Runs that differ in numbers alone (seed, learning rate, momentum, weight decay, gradient clip)
-    train as one program, spread over the devices. Each ends with the parameters that `fit` gives
-    it, but for rounding. They are compared on images held out from the training split.
+    Runs that differ in numbers alone (seed, learning rate, momentum, weight decay, gradient clip,
+    ema) train as one program, spread over the devices. Each ends with the parameters that `fit`
+    gives it, but for rounding. They are compared on images held out from the training split.
 
     Args:
       config: What all runs share. Where its data are train and test, the last twelfth of the

@@ -22,7 +22,7 @@ Grid = Mapping[str, Sequence[Any]]
 """Names of `Config`'s fields, and the values that each takes."""
 
 # What runs of one program may differ in. A setting that is zero is left out of the program.
-_OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip"
+_OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip", "ema"
 
 # What sweep.csv has of an epoch.
 _MEASURED = Epoch._fields[:8]
