@@ -221,7 +221,7 @@ def from_csv(text: str) -> list[Run]:
     count = len(_MEASURED)
     for row in reader:
         cells = [
-            cell == "True" if kind is bool else kind(cell) if cell else None
+            cell == "True" if kind is bool else kind(cell) if cell or kind is str else None
             for kind, cell in zip(columns.values(), row, strict=True)
         ]
         named = dict(zip(columns, cells, strict=True))

@@ -146,10 +146,6 @@ SMALL = Config(
     schedule="one_cycle",
     ema=0.9,
     label_smoothing=0.1,
-    dropout=0.1,
-    augment_shift=1,
-    augment_rotation=10,
-    augment_elastic=0.5,
     data=Data(train="train[:1000]", test="test[:300]"),
 )
 

@@ -50,7 +50,6 @@ def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
         hidden_size=hidden_size,
         label_smoothing=0.1,
         dropout=0.1,
-        augment_shift=1,
         optimizer="adam",
     )
     model = plan.make_model(config, 10)
@@ -96,8 +95,10 @@ def answers(model, images):
         return model(torch.from_numpy(images.astype(np.float32) / 255)).numpy()
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
-@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("ending", "num_layers", "bidirectional"),
+    [(".safetensors", 1, False), (".pt", 2, True)],
+)
 def test_the_notebooks_model_loads_what_was_trained_here(
     tmp_path, capsys, digits, ending, num_layers, bidirectional
 ):

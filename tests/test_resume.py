@@ -1,6 +1,7 @@
 """Going on after a stop: kills, signals, damage, full disks and folders in use."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import re
@@ -31,7 +32,7 @@ class KilledError(Exception):
     """Stands for a process that ends at a chosen moment."""
 
 
-def fit_until(folder, monkeypatch, *, parts):
+def fit_until(folder, monkeypatch, *, parts, config=SMALL):
     """Train small parts in a folder, and stop as a killed process would after some of them."""
     real = run.advance
 
@@ -43,7 +44,17 @@ def fit_until(folder, monkeypatch, *, parts):
         patch.setattr(run, "advance", some)
         patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
         with pytest.raises(KilledError):
-            fit(SMALL, folder=folder)
+            fit(config, folder=folder)
+
+
+def test_what_is_random_goes_on_to_the_identical_end(tmp_path, monkeypatch):
+    config = dataclasses.replace(SMALL, dropout=0.1, augment_shift=1, augment_rotation=10)
+    fit_until(tmp_path / "killed", monkeypatch, parts=10, config=config)
+    resumed, whole = fit(config, folder=tmp_path / "killed"), fit(config)
+    assert_identical(resumed.state, whole.state)
+    assert not np.array_equal(
+        whole.params["lstm_l0"]["bias_ih"], fit(SMALL).params["lstm_l0"]["bias_ih"]
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 4, 8, 15])

@@ -124,7 +124,9 @@ def test_waves_fit_into_half_of_the_memory():
 SWEEPS = {
     "sgd": (SMALL, {"momentum": [0.0, 0.5], "seed": [0, 3]}),
     "adamw": (
-        dataclasses.replace(SMALL, optimizer="adamw", schedule="one_cycle", gradient_clip=0.05),
+        dataclasses.replace(
+            SMALL, optimizer="adamw", gradient_clip=0.05, dropout=0.1, augment_shift=1
+        ),
         {"learning_rate": [0.002], "weight_decay": [0.01, 0.1]},
     ),
     "adam, two layers both ways": (
