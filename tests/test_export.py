@@ -246,6 +246,7 @@ def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
     assert f'reading = "{reading}"' in said["config"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_layers", "bidirectional", "reading"), SHAPES[:3])
 def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, reading):
     result = result_of(num_layers, bidirectional, reading)

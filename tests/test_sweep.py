@@ -124,9 +124,7 @@ def test_waves_fit_into_half_of_the_memory():
 SWEEPS = {
     "sgd": (SMALL, {"momentum": [0.0, 0.5], "seed": [0, 3]}),
     "adamw": (
-        dataclasses.replace(
-            SMALL, optimizer="adamw", gradient_clip=0.05, dropout=0.1, augment_shift=1
-        ),
+        dataclasses.replace(SMALL, optimizer="adamw", gradient_clip=0.05),
         {"learning_rate": [0.002], "weight_decay": [0.01, 0.1]},
     ),
     "adam, two layers both ways": (
@@ -134,6 +132,10 @@ SWEEPS = {
             SMALL, optimizer="adam", schedule="cosine", num_layers=2, bidirectional=True, epochs=1
         ),
         {"learning_rate": [0.001, 0.002], "weight_decay": [1e-4]},
+    ),
+    "with all that is random": (
+        dataclasses.replace(SMALL, epochs=1, dropout=0.1, augment_shift=1, augment_elastic=1),
+        {"ema": [0.5, 0.9], "seed": [0, 1]},
     ),
 }
 
