@@ -245,6 +245,7 @@ def test_given_files_need_no_cache_folder(tmp_path, monkeypatch):
      gzip.compress(b""), gzip.compress(b"\0\0\x0d\x01" + b"\0" * 8),
      idx(np.zeros((2, 3), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x02\0\0\0\x02\0\0\0\x09abc"),
      gzip.compress(b"\0\0\x08\x03\0\0")],
+    ids=["broken", "empty", "no gzip", "no head", "doubles", "too short", "no images", "no sizes"],
 )  # fmt: skip
 def test_files_that_are_no_idx_are_refused(content):
     with pytest.raises(InputError, match=r"some\.gz: cannot be parsed"):
