@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import export
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
@@ -60,8 +61,7 @@ def load_exported(path: Path | str) -> Exported:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
         # Without the compiler's cache of traces, calling them is like calling any jitted function.
         predict, train = (
-            jax.jit(jax.export.deserialize(bytearray(parts[name])).call)
-            for name in (PREDICT, TRAIN)
+            jax.jit(export.deserialize(bytearray(parts[name])).call) for name in (PREDICT, TRAIN)
         )
         with np.load(io.BytesIO(parts[LEAVES]), allow_pickle=False) as arrays:
             leaves = [arrays[name] for name in sorted(arrays.files)]

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from rnn_mnist import exported, learn
 from rnn_mnist.config import to_toml
@@ -58,21 +59,21 @@ def to_stablehlo(result: Result) -> bytes:
         )
         return jax.tree.leaves(stepped), metrics.loss / metrics.examples
 
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, 28, 28), np.float32)
     labels = jax.ShapeDtypeStruct((batch,), np.int32)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     seed = jax.ShapeDtypeStruct((), np.uint32)
 
-    def export(function: Any, *arguments: Any) -> bytes:
-        made = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    def exported_of(function: Any, *arguments: Any) -> bytes:
+        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
         return bytes(made.serialize())
 
     about = {
         "classes": list(result.classes),
         "test_accuracy": None if last is None else last.test_correct / last.test_count,
         "jax": jax.__version__,
-        "calling_convention": jax.export.maximum_supported_calling_convention_version,
+        "calling_convention": export.maximum_supported_calling_convention_version,
         "platforms": PLATFORMS,
     }
     arrays = io.BytesIO()
@@ -81,8 +82,8 @@ def to_stablehlo(result: Result) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in {
-            exported.PREDICT: export(predict, images),
-            exported.TRAIN: export(train_step, shapes, images, labels, seed),
+            exported.PREDICT: exported_of(predict, images),
+            exported.TRAIN: exported_of(train_step, shapes, images, labels, seed),
             exported.LEAVES: arrays.getvalue(),
             exported.CONFIG: to_toml(result.config).encode(),
             exported.ABOUT: json.dumps(about, indent=2).encode(),

@@ -185,6 +185,8 @@ def test_other_tensors_are_refused_in_one_line(tmp_path, capsys, change, message
     change(state_dict)
     with pytest.raises(InputError, match=message.replace("(", "\\(")):
         from_torch(state_dict)
+    if not state_dict:  # No version of the file format's library has to write that.
+        return
     weights.write_weights(tmp_path / "odd.safetensors", state_dict, {})
     code = export.main(["onnx", str(tmp_path / "odd.safetensors"), "-o", str(tmp_path / "o.onnx")])
     said = capsys.readouterr().err

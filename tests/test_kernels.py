@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import numpy_lstm
 from hypothesis import assume, given, settings
+from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
 from rnn_mnist import Config, InputError, RowLSTM, kernels, plan
@@ -54,7 +55,7 @@ def make_case(batch, steps, features, hidden, *, seed=0, dtype=np.float32, lead=
 
 
 def exact(tree):
-    return jax.tree.map(np.float64, tree)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
 @functools.partial(jax.jit, static_argnames=("reverse", "sequence"))
@@ -311,10 +312,10 @@ def test_export_refuses_the_kernel_and_takes_the_scan():
         call = jax.jit(functools.partial(model.apply, params))
         if kernel == "native":
             with pytest.raises(ValueError, match="rnn_mnist_lstm_forward"):
-                jax.export.export(call)(images).serialize()
+                export.export(call)(images).serialize()
         else:
-            exported = jax.export.export(call, platforms=["cpu", "cuda", "tpu"])(images)
-            again = jax.export.deserialize(exported.serialize())
+            exported = export.export(call, platforms=["cpu", "cuda", "tpu"])(images)
+            again = export.deserialize(exported.serialize())
             zeros = jnp.zeros((4, 28, 28))
             np.testing.assert_allclose(again.call(zeros), call(zeros), atol=1e-6)
 
