@@ -97,7 +97,10 @@ def _events(folder: Path, done: int) -> Iterator[Any]:
             "--tensorboard: needs tensorboardX; install the extra tensorboard "
             "(pip install '.[tensorboard]')"
         ) from None
-    with SummaryWriter(str(folder), purge_step=done + 1 if done else None) as writer:
+    # Of two that begin in the same second, the second would else take the first one's place.
+    suffix = f".{done}"
+    purge = done + 1 if done else None
+    with SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix) as writer:
         yield writer
 
 
