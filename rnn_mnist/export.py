@@ -14,6 +14,11 @@ from rnn_mnist import command
 from rnn_mnist.config import InputError
 
 ENDINGS = {"torch": (".safetensors", ".pt", ".pth"), "onnx": (".onnx",), "stablehlo": (".zip",)}
+SAYS = {
+    "torch": "PyTorch's names and shapes",
+    "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
+    "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")
 
     return command.guarded(body)
-
-
-SAYS = {
-    "torch": "PyTorch's names and shapes",
-    "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
-    "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
-}
 
 
 if __name__ == "__main__":

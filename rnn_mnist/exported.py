@@ -59,7 +59,7 @@ def load_exported(path: Path | str) -> Exported:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
-        # Without the compiler's cache of traces, calling them is like calling any jitted function.
+        # Jitted, so that each size of a batch is compiled once.
         predict, train = (
             jax.jit(export.deserialize(bytearray(parts[name])).call) for name in (PREDICT, TRAIN)
         )

@@ -110,6 +110,7 @@ def train_run(
             mesh = make_mesh(find_devices(devices))
         writes = folder is not None and hosts.is_first()
         first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
+        watch = Watch(*hosts.from_first(list(watch)))  # Their programs must not differ.
         with hosts.together():
             _check_alike(config, first)
             if folder is not None and writes:

@@ -35,7 +35,7 @@ def to_stablehlo(result: Result) -> bytes:
     steps = last.step // last.epoch * config.epochs if last is not None and last.epoch else 1
     optimizer = make_optimizer(config, steps)
     state = result.state
-    if not jax.tree.leaves(state.opt_state):
+    if not state.opt_state:  # It came from a file of weights.
         state = State(state.params, optimizer.init(state.params), jnp.int32(0))
     params, settings = result.params, {"label_smoothing": config.label_smoothing}
     leaves, tree = jax.tree.flatten(state)
