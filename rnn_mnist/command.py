@@ -18,19 +18,22 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import tyro
 
 from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_config
 from rnn_mnist.files import cache_folder
 
+if TYPE_CHECKING:
+    from rnn_mnist.loading import Result
+
 Options = TypeVar("Options")
 
 
-def optional(metavar: str, default: str) -> Any:
+def optional(metavar: str, default: str, *aliases: str) -> Any:
     """How the help shows an option that may be left out: for `Annotated`."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default, aliases=aliases or None)
 
 
 def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> tuple[Options, str]:
@@ -178,6 +181,28 @@ def _one_line(said: str) -> str:
     for pattern, plain in _PLAIN.items():
         text = re.sub(pattern, plain, text)
     return text
+
+
+def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, Result]:
+    """Load what a command was told to take, by its name; or else what comes with the package.
+
+    Args:
+      sources: As `load_result` takes them.
+      say: Print that nothing was named, and what is taken.
+
+    Raises:
+      InputError: One of them cannot be loaded.
+    """
+    from rnn_mnist import loading
+
+    runs = {str(source): loading.load_result(source) for source in sources}
+    if not runs:
+        best = loading.load_pretrained()
+        runs = {loading.BEST: best}
+        if say:
+            accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
+            print(f"no run is named: the pretrained network {loading.BEST!r}, {accuracy}")
+    return runs
 
 
 def keep_compiled() -> None:

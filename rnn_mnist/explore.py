@@ -202,10 +202,10 @@ def _place(folder: Path, what: str, name: str) -> Path:
 
 def _draw(folder: Path, settings: list[Setting]) -> None:
     """Draw the picture of a sweep."""
-    from rnn_mnist import plot
+    from rnn_mnist import charts
 
     with written_whole(folder / PICTURE) as file:
-        plot.sweep(settings, title=folder.name).savefig(file, format="png")
+        charts.sweep(settings, title=folder.name).savefig(file, format="png")
 
 
 @contextlib.contextmanager

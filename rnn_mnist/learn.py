@@ -70,11 +70,11 @@ def learned(state: State) -> Any:
 @functools.partial(jax.jit, static_argnames="model")
 def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
     """Log-probabilities (B, C) of images (B, T, F): uint8 in 0 to 255, or floats in [0, 1]."""
-    return jnp.asarray(model.apply({"params": params}, _scale(images)))
+    return jnp.asarray(model.apply({"params": params}, scaled(images)))
 
 
-def _scale(images: jax.Array) -> jax.Array:
-    """Images as floats in [0, 1]."""
+def scaled(images: jax.Array) -> jax.Array:
+    """Images, uint8 in 0 to 255 or floats in [0, 1], as floats."""
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
@@ -149,11 +149,11 @@ def train_step(
         if key is None:
             raise ValueError("dropout and distortion need a key")
         keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
-        images = distort(_scale(images), distortion, keys=keys)
+        images = distort(scaled(images), distortion, keys=keys)
         random = {"keys": keys} if drops else {}
 
     def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
-        log_probs = jnp.asarray(model.apply({"params": params}, _scale(images), **random))
+        log_probs = jnp.asarray(model.apply({"params": params}, scaled(images), **random))
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
             return metrics.loss, metrics

@@ -7,16 +7,25 @@ import json
 import tomllib
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rnn_mnist import checkpoint, learn, run_folder, weights
+from rnn_mnist import learn, run_folder, weights
 from rnn_mnist.config import Config, InputError, from_dict, read_config, to_toml
 from rnn_mnist.console import name_steps
 from rnn_mnist.history import Epoch
 from rnn_mnist.learn import State
 from rnn_mnist.plan import abstract_state, make_model, make_optimizer, own_device
+
+if TYPE_CHECKING:
+    from rnn_mnist.checkpoint import Record
+
+
+PRETRAINED = "reference", "strong"
+"""Names of the networks that come with this package, trained by the configs of these names."""
+BEST = "strong"
+"""The one of them that is right most often."""
 
 
 class Result(NamedTuple):
@@ -37,20 +46,36 @@ class Result(NamedTuple):
 
 
 def load_result(source: Path | str) -> Result:
-    """Load a run's folder, or a file of weights that this program or PyTorch wrote.
+    """Load a run's folder, a file of weights from here or from PyTorch, or a pretrained network.
 
     Raises:
-      InputError: It is neither, or cannot be read.
+      InputError: It is none of these, or cannot be read.
     """
     source = Path(source)
     if source.suffix in weights.ENDINGS:
         return load_weights(source)
-    if not source.exists():
-        raise InputError(
-            f"{source}: no such run; name a run's folder, or weights that end in "
-            f"{', '.join(weights.ENDINGS)}"
-        )
-    return load_run(source)
+    if source.exists():
+        return load_run(source)
+    if str(source) in PRETRAINED:
+        return load_pretrained(str(source))
+    raise InputError(
+        f"{source}: no such run; name a run's folder, weights that end in "
+        f"{', '.join(weights.ENDINGS)}, or a pretrained network: {', '.join(PRETRAINED)}"
+    )
+
+
+def load_pretrained(name: str = BEST) -> Result:
+    """Load a network that comes with this package, and what was measured while it was trained.
+
+    Args:
+      name: `reference`, the classroom notebook's network after the reference run, or `strong`.
+
+    Raises:
+      InputError: There is none of this name.
+    """
+    if name not in PRETRAINED:
+        raise InputError(f"{name!r}: no pretrained network; there are {', '.join(PRETRAINED)}")
+    return load_weights(Path(__file__).parent / "pretrained" / f"{name}.safetensors")
 
 
 def sized(config: Config) -> Config:
@@ -72,10 +97,12 @@ def load_run(folder: Path | str) -> Result:
     Raises:
       InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
     """
+    from rnn_mnist import checkpoint
+
     folder = Path(folder)
     config = read_config(folder / "config.toml")
 
-    def like(record: checkpoint.Record) -> State:
+    def like(record: Record) -> State:
         return abstract_state(
             make_model(config, len(record["classes"])),
             make_optimizer(config, total_steps=1),
@@ -100,11 +127,11 @@ def load_run(folder: Path | str) -> Result:
 def load_weights(path: Path | str) -> Result:
     """Load a file of weights: .safetensors, or .pt where PyTorch is installed.
 
-    Its sizes are the tensors'. What else the config says is the file's, where this program wrote
-    it; classes of other files are numbers.
+    Its sizes are the tensors'. What else the config says, and what was measured, is the file's,
+    where this program wrote it; classes of other files are numbers.
 
     Returns:
-      A result without history, whose state has no memory of an optimizer.
+      A result whose state has no memory of an optimizer.
 
     Raises:
       InputError: It cannot be read, or is not the weights of such a network.
@@ -115,7 +142,8 @@ def load_weights(path: Path | str) -> Result:
         sizes = weights.sizes_of(arrays)
         config = from_dict(tomllib.loads(notes["config"])) if "config" in notes else Config()
         classes = json.loads(notes["classes"]) if "classes" in notes else []
-    except (InputError, ValueError) as error:
+        history = [Epoch(*line) for line in json.loads(notes.get("history", "[]"))]
+    except (InputError, ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
     config = weights.with_sizes(config, sizes)
     if len(classes) != sizes.num_classes:
@@ -124,7 +152,8 @@ def load_weights(path: Path | str) -> Result:
         module: {kind: jnp.asarray(array) for kind, array in part.items()}
         for module, part in weights.from_torch(arrays).items()
     }
-    return Result(State(params, (), jnp.int32(0)), (), config, tuple(map(str, classes)))
+    state = State(params, (), jnp.int32(0))
+    return Result(state, tuple(history), config, tuple(map(str, classes)))
 
 
 def save_weights(path: Path | str, result: Result) -> None:
@@ -149,4 +178,5 @@ def describe(result: Result) -> dict[str, str]:
     said = {"config": to_toml(result.config), "classes": json.dumps(result.classes)}
     if result.history:
         said["test_accuracy"] = str(result.history[-1].test_accuracy)
+        said["history"] = json.dumps(result.history)
     return said

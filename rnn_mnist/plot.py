@@ -1,99 +1,195 @@
-"""Arrays -> figures, in colours that the colour-blind can tell apart."""
+"""The command that draws: python -m rnn_mnist.plot KIND [RUN ...] [-o FILE] [--flags]."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+import tyro
 
-from rnn_mnist.grid import Setting, words
-from rnn_mnist.history import Epoch
+from rnn_mnist import command
+from rnn_mnist.command import optional
+from rnn_mnist.config import InputError
 
-# Okabe and Ito, "Color Universal Design", 2008.
-BLUE, ORANGE = "#0072B2", "#D55E00"
-_COLOURS = BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"
+if TYPE_CHECKING:
+    from rnn_mnist.loading import Result
 
-
-def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
-    """Accuracy and loss by epoch, side by side; epoch 0 is the untrained network."""
-    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
-    accuracy, loss = figure.subplots(1, 2)
-    trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
-    epochs = [e.epoch for e in history]
-    train = dict(color=ORANGE, marker="o", linestyle="--", label="training, mean during the epoch")
-    test = dict(color=BLUE, marker="o", label="test, after the epoch")
-    accuracy.plot(
-        [e.epoch for e in trained], [100 * (e.train_accuracy or 0) for e in trained], **train
-    )
-    accuracy.plot(epochs, [100 * e.test_accuracy for e in history], **test)
-    loss.plot([e.epoch for e in trained], [e.train_loss for e in trained], **train)
-    loss.plot(epochs, [e.test_loss for e in history], **test)
-    final = f"{100 * history[-1].test_accuracy:.2f} %"
-    accuracy.set(title=f"Accuracy, {final} on the test images", ylim=(0, 102))
-    accuracy.set(xlabel="epoch", ylabel="images classified right (%)")
-    loss.set(title="Loss", xlabel="epoch", ylabel="negative log-likelihood (nats)")
-    shown = [value for e in history for value in (e.train_loss, e.test_loss) if value is not None]
-    loss.set_ylim(0, 1.08 * max(shown))
-    for axes in (accuracy, loss):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    if title:
-        figure.suptitle(title)
-    return figure
+Kind = Literal["rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"]
+MOVING = "rows", "digits", "beliefs"
+"""What can also move."""
+# Which kinds an option is for.
+_FOR = {
+    "image": ("rows", "beliefs", "states", "saliency"),
+    "picture": ("rows", "beliefs", "states", "saliency"),
+    "count": ("digits", "mistakes", "saliency"),
+    "seed": ("digits", "saliency"),
+    "layer": ("states",),
+}
 
 
-def sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
-    """Validation accuracy by epoch of the best settings; for two knobs, also a heat map of all.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Draw what a network reads, thinks and gets wrong, as a picture for a slide.
 
-    Lines are means over the seeds, bands go from the lowest to the highest.
+    rows: a digit revealed row by row, as the network reads it. digits: random test digits with what
+    it takes them for, wrong ones marked. beliefs: the probabilities after every row, and the row
+    where it makes up its mind. states: hidden and cell states and the four gates, as heat maps.
+    curves: accuracy and loss over the epochs, of several runs compared. confusion: which classes
+    are taken for which. mistakes: the wrong answers it was surest of. saliency: which pixels speak
+    for the answer.
     """
-    knobs = {name: sorted({s.values[name] for s in settings}) for name in settings[0].values}
-    knobs = {name: values for name, values in knobs.items() if len(values) > 1}
-    two = len(knobs) == 2
-    figure = Figure(figsize=(12 if two else 8, 5.5), dpi=150, layout="constrained")
-    axes = figure.add_subplot(1, 1 + two, 1)
-    shown = settings[: len(_COLOURS)]
-    for setting, colour in zip(shown, _COLOURS, strict=False):
-        accuracies = [[100 * e.test_accuracy for e in run.history] for run in setting.runs]
-        epochs = [e.epoch for e in setting.runs[0].history]
-        by_epoch = list(zip(*accuracies, strict=True))
-        means = [sum(column) / len(column) for column in by_epoch]
-        said = words({name: setting.values[name] for name in knobs}) or "all runs"
-        axes.plot(epochs, means, color=colour, label=f"{said}: {means[-1]:.2f} %")
-        low, high = [min(column) for column in by_epoch], [max(column) for column in by_epoch]
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel="validation images classified right (%)")
-    if len(shown) < len(settings):
-        axes.set_title(f"the best {len(shown)} of {len(settings)} settings")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    below: dict[str, Any] = dict(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    axes.legend(frameon=False, fontsize="small", **below)
-    if two:
-        _heat_map(figure.add_subplot(1, 2, 2), settings, knobs)
-    if title:
-        figure.suptitle(title)
-    return figure
+
+    kind: tyro.conf.Positional[Kind]
+    """What to draw."""
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")] = ()
+    """A run's folder, weights that end in .safetensors, .pt or .pth, or a pretrained network:
+    reference or strong, which is taken if none is named. Several are compared by curves, and answer
+    together in digits, confusion and mistakes."""
+    output: Annotated[Path | None, optional("FILE", "(default: KIND.png)", "-o")] = None
+    """The file to write: .png, and for rows, digits and beliefs also .gif or .mp4, which move."""
+    image: Annotated[int | None, optional("N", "(default: the first)")] = None
+    """Which image of the test split to draw, from 0."""
+    picture: Annotated[Path | None, optional("FILE", "(default: none)")] = None
+    """A picture of your own to draw instead."""
+    count: Annotated[int | None, optional("N", "(default: 15; saliency: 5)")] = None
+    """How many images to draw."""
+    seed: Annotated[int | None, optional("N", "(default: 0)")] = None
+    """Decides which images are drawn at random."""
+    layer: Annotated[str | None, optional("NAME", "(default: the last)")] = None
+    """Which layer to draw, by its name in the parameters: lstm_l0, lstm_l0_reverse, lstm_l1, ..."""
+    dark: bool = False
+    """Draw on a dark background."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would have no effect."""
+        for name, kinds in _FOR.items():
+            if getattr(self, name) is not None and self.kind not in kinds:
+                raise InputError(f"--{name}: only for {', '.join(kinds)}, not for {self.kind}")
+        for low, names in ((0, ("image", "seed")), (1, ("count",))):
+            for name in names:
+                if getattr(self, name) is not None and getattr(self, name) < low:
+                    raise InputError(f"--{name}: must be at least {low}, not {getattr(self, name)}")
+        if self.image is not None and self.picture is not None:
+            raise InputError("--picture: comes in place of --image; name one of them")
+        if len(self.runs) > 1 and self.kind in ("rows", "beliefs", "states", "saliency"):
+            raise InputError(f"{self.runs[1]}: {self.kind} is drawn of one run")
+        endings = (".png", ".gif", ".mp4") if self.kind in MOVING else (".png",)
+        if self.output is not None and self.output.suffix not in endings:
+            raise InputError(
+                f"--output: {self.kind} is written as a file that ends in {' or '.join(endings)}, "
+                f"not {str(self.output)!r}"
+            )
 
 
-def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any]]) -> None:
-    """Mean accuracies of all settings over two knobs."""
-    (across, columns), (down, rows) = knobs.items()
-    means = {(s.values[down], s.values[across]): 100 * s.mean for s in settings}
-    cells = [[means[row, column] for column in columns] for row in rows]
-    image = axes.imshow(cells, cmap="cividis", aspect="auto", origin="lower")
-    middle = (min(means.values()) + max(means.values())) / 2
-    for y, row in enumerate(cells):
-        for x, mean in enumerate(row):
-            colour = "white" if mean < middle else "black"
-            axes.text(x, y, f"{mean:.2f}", ha="center", va="center", color=colour)
-    axes.set(xlabel=across, ylabel=down, title="accuracy after the last epoch (%)")
-    axes.set_xticks(range(len(columns)), [str(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [str(value) for value in rows])
-    axes.figure.colorbar(image, ax=axes)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, draw, print; returns the exit code."""
+
+    def body() -> None:
+        given = sys.argv[1:] if arguments is None else arguments
+        options = command.parse_plain(Options, given, module="rnn_mnist.plot")
+        path = options.output or Path(f"{options.kind}.png")
+        # Imported here, so that help and mistyped flags answer at once.
+        import matplotlib.style
+
+        from rnn_mnist import movies
+        from rnn_mnist.files import written_whole
+
+        command.keep_compiled()
+        runs = command.load_runs(options.runs)
+        dark = matplotlib.style.context("dark_background")
+        with dark if options.dark else contextlib.nullcontext():
+            if path.suffix == ".png":
+                figure = draw(options, runs)
+                with written_whole(path) as file:
+                    figure.savefig(file, format="png")
+            else:
+                movies.write(draw(options, runs, moving=True), path)
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+    return command.guarded(body)
+
+
+def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) -> Any:
+    """The figure, or the animation, that is asked for, of runs by their names.
+
+    Raises:
+      InputError: What is to be drawn is not there.
+    """
+    from rnn_mnist import charts, figures, inference, movies
+
+    (name, run), *_ = runs.items()
+    title, stage = ", ".join(runs), movies if moving else figures
+    if options.kind == "curves":
+        for name, run in runs.items():
+            if not run.history:
+                raise InputError(f"{name}: nothing was measured while it was trained")
+        if len(runs) == 1:
+            return charts.curves(run.history, title=title)
+        return charts.compare({name: run.history for name, run in runs.items()})
+    images, labels, indices = _images(options, run)
+    if options.kind in ("digits", "confusion", "mistakes", "saliency"):
+        probabilities = inference.predict(list(runs.values()), images)
+    if options.kind == "digits":
+        title = f"{title}: {len(images)} random test images"
+        return stage.digits(images, probabilities, run.classes, labels=labels, title=title)
+    if options.kind == "confusion":
+        return figures.confusion(labels, probabilities.argmax(1), run.classes, title=title)
+    if options.kind == "mistakes":
+        count = options.count or 15
+        return figures.mistakes(
+            images, labels, probabilities, run.classes, count=count, title=title
+        )
+    if options.kind == "saliency":
+        gradients = inference.saliency(run, images)
+        title = f"{title}: where more ink speaks for the answer (violet) or against it (orange)"
+        return figures.saliency(images, gradients, probabilities, run.classes, title=title)
+    title = f"{title}: {options.picture or f'test image {indices[0]:,}'}"
+    reading = run.config.reading
+    if options.kind == "rows":
+        return stage.rows(images[0], reading=reading, title=title)
+    if options.kind == "beliefs":
+        believed = inference.beliefs(run, images[0])
+        return stage.beliefs(images[0], believed, run.classes, reading=reading, title=title)
+    layers = inference.units(run, images[0])
+    layer = options.layer or f"lstm_l{run.config.num_layers - 1}"
+    if layer not in layers:
+        raise InputError(f"--layer: {layer!r} is not one of {', '.join(layers)}")
+    return figures.states(images[0], layers[layer], reading=reading, title=f"{title}, {layer}")
+
+
+def _images(options: Options, run: Result) -> tuple[Any, Any, Any]:
+    """The images that are to be drawn, their labels and where they stand in the test split."""
+    import numpy as np
+
+    from rnn_mnist import data, pictures
+
+    if options.picture is not None:
+        try:
+            return pictures.read_pictures(options.picture), None, None
+        except InputError as error:
+            raise InputError(f"{options.picture}: {error}") from None
+    split = data.load(run.config.data.name, run.config.data.test)
+    if len(split.classes) != len(run.classes):
+        raise InputError(
+            f"the network tells {len(run.classes)} classes apart, and {split.version} has "
+            f"{len(split.classes)}"
+        )
+    size = len(split.labels)
+    if (options.image or 0) >= size:
+        raise InputError(f"--image: must be below {size:,}, not {options.image:,}")
+    if options.kind in ("confusion", "mistakes"):
+        return split.images, split.labels, np.arange(size)
+    indices = np.array([options.image or 0])
+    if options.image is None and options.kind in ("digits", "saliency"):
+        count = options.count or {"digits": 15, "saliency": 5}[options.kind]
+        rng = np.random.default_rng(options.seed or 0)
+        indices = rng.choice(size, min(count, size), replace=False)
+    return split.images[indices], split.labels[indices], indices
+
+
+if __name__ == "__main__":
+    command.run_and_exit(main)

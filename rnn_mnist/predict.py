@@ -1,42 +1,169 @@
-"""What trained networks say about images."""
+"""The command that predicts: python -m rnn_mnist.predict [RUN] FILE... [--flags]."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jax
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import tyro
 
-from rnn_mnist.learn import apply
-from rnn_mnist.loading import Result
-from rnn_mnist.plan import EVALUATION_BATCH, make_model
+from rnn_mnist import command
+from rnn_mnist.command import optional
+from rnn_mnist.config import InputError
+
+if TYPE_CHECKING:
+    from rnn_mnist.loading import Result
 
 
-def predict(runs: Sequence[Result], images: ArrayLike) -> NDArray[np.float32]:
-    """Probabilities of the classes: those of one run, or the mean of several, an ensemble.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Say which digits are in pictures: drawings or photographs of one digit each.
 
-    Args:
-      runs: From `fit` or `load_run`; all of the same classes.
-      images: (N, 28, 28): uint8 in 0 to 255, or floats in [0, 1].
-
-    Returns:
-      Probabilities (N, C) float32, which add up to 1 for each image.
-
-    Raises:
-      ValueError: There is no run, or they have other classes than the first.
-
-    Source: Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty
-    Estimation using Deep Ensembles", 2017.
+    A picture of any size, dark on light or light on dark, is brought to the form of the network's
+    own training images first; --show tells what became of it. A file that cannot be read gets a
+    line of its own, and the exit code is 1 then.
     """
-    if not runs or any(run.classes != runs[0].classes for run in runs):
-        raise ValueError("runs must be at least one, and all of the same classes")
-    images = np.asarray(images)
-    probabilities = np.zeros((len(images), len(runs[0].classes)), np.float32)
-    for run in runs:
-        model = make_model(run.config, len(run.classes))
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = apply(run.params, images[batch], model=model)
-            probabilities[batch] += np.exp(jax.device_get(log_probs)) / len(runs)
-    return probabilities
+
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN] FILE ...", "")]
+    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders of them, or - for standard input. Before
+    them may stand who is asked: a run's folder, weights that end in .safetensors, .pt or .pth, or a
+    pretrained network: reference or strong, which is taken if none is named."""
+    json: bool = False
+    """Print JSON in place of a table, with the probabilities of all classes."""
+    show: Annotated[Path | None, optional("FILE", "(default: none)")] = None
+    """A .png file to draw what the network saw, with its answers."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is nothing to look at."""
+        if not self.files:
+            raise InputError("name a picture to look at; --help says which can be read")
+        if self.show is not None and self.show.suffix != ".png":
+            raise InputError(f"--show: must be a file that ends in .png, not {str(self.show)!r}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, predict, print; returns the exit code."""
+    unreadable = list[str]()
+
+    def body() -> None:
+        given = sys.argv[1:] if arguments is None else arguments
+        options = command.parse_plain(Options, given, module="rnn_mnist.predict")
+        # Imported here, so that help and mistyped flags answer at once.
+        import numpy as np
+
+        from rnn_mnist import inference
+
+        command.keep_compiled()
+        run, files = _split(options.files)
+        ((network, result),) = command.load_runs(run, say=not options.json).items()
+        names, images, errors = _read(files)
+        probabilities = np.zeros((0, len(result.classes)), np.float32)
+        if images:
+            probabilities = inference.predict([result], np.stack(images))
+        if options.json:
+            answers = _answers(names, probabilities, result)
+            print(json.dumps({"network": network, "answers": answers, "errors": errors}, indent=1))
+        else:
+            _print_table(names, probabilities, result.classes)
+        if options.show is not None and images:
+            _show(options.show, names, np.stack(images), probabilities, result.classes)
+            if not options.json:
+                print(f"{options.show}: what the network saw")
+        for name, error in errors.items():
+            print(f"error: {name}: {error}", file=sys.stderr)
+        unreadable.extend(errors)
+
+    return command.guarded(body) or (1 if unreadable else 0)
+
+
+def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Whom to ask, if it is named, and the files."""
+    from rnn_mnist import loading, weights
+
+    first, *others = files
+    named = first.suffix in weights.ENDINGS or (first / "config.toml").exists()
+    if named or (str(first) in loading.PRETRAINED and not first.exists()):
+        if not others:
+            raise InputError(f"{first}: name a picture to look at after it")
+        return [first], others
+    return [], [first, *others]
+
+
+def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
+    """The images of files by their names, and why other files have none."""
+    from rnn_mnist import pictures
+
+    names, images, errors = list[str](), list[Any](), dict[str, str]()
+    for file in _all_files(files):
+        try:
+            source = sys.stdin.buffer.read() if str(file) == "-" else file
+            found = pictures.read_pictures(source)
+        except InputError as error:
+            errors[str(file)] = str(error)
+            continue
+        names += [f"{file}[{n}]" if len(found) > 1 else str(file) for n in range(len(found))]
+        images.extend(found)
+    return names, images, errors
+
+
+def _all_files(files: Sequence[Path]) -> Iterator[Path]:
+    """Files, and in place of a folder the pictures in it."""
+    from rnn_mnist import pictures
+
+    for file in files:
+        if not file.is_dir():
+            yield file
+            continue
+        found = sorted(p for p in file.iterdir() if p.suffix.lower() in pictures.ENDINGS)
+        # A folder without pictures cannot be read as a file: the error is as good as any other.
+        yield from found or [file]
+
+
+def _answers(names: Sequence[str], probabilities: Any, result: Result) -> list[dict[str, Any]]:
+    """What the network says of each image, for machines."""
+    return [
+        {
+            "file": name,
+            "digit": result.classes[shares.argmax()],
+            "probability": float(shares.max()),
+            "probabilities": dict(zip(result.classes, shares.tolist(), strict=True)),
+        }
+        for name, shares in zip(names, probabilities, strict=True)
+    ]
+
+
+def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str]) -> None:
+    """Print what the network says of each image, and its second guess."""
+    import time
+
+    from rnn_mnist.console import Console
+
+    rows = []
+    for name, shares in zip(names, probabilities, strict=True):
+        second, first = shares.argsort()[-2:]
+        guess = f"{classes[second]}  {100 * shares[second]:.1f} %"
+        rows.append([name, classes[first], f"{100 * shares[first]:.1f} %", guess])
+    if rows:
+        console = Console(quiet=False, began=time.perf_counter())
+        console.say_table(["file", "digit", "probability", "second guess"], rows)
+
+
+def _show(
+    path: Path, names: Sequence[str], images: Any, probabilities: Any, classes: Sequence[str]
+) -> None:
+    """Draw what the network saw."""
+    from rnn_mnist import figures
+    from rnn_mnist.files import written_whole
+
+    short = [Path(name).name for name in names]
+    figure = figures.digits(images, probabilities, classes, names=short)
+    with written_whole(path) as file:
+        figure.savefig(file, format="png")
+
+
+if __name__ == "__main__":
+    command.run_and_exit(main)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 Reading = Literal["rows", "columns", "pixels", "permuted"]
 
@@ -36,7 +37,20 @@ def read(images: jax.Array, reading: Reading) -> jax.Array:
     return pixels[..., None]
 
 
-def permutation(size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def permutation(size: int) -> NDArray[np.int64]:
     """The order (T,) int64 in which `permuted` reads: the same for every run and every machine."""
     # Of NumPy's generators this one is never to change.
     return np.random.RandomState(0).permutation(size)
+
+
+def steps_at(reading: Reading, shape: tuple[int, int] = (28, 28)) -> NDArray[np.int64]:
+    """In which step each pixel of an image of so many rows and columns is read: (rows, columns)."""
+    rows, columns = np.indices(shape)
+    if reading == "rows":
+        return rows
+    if reading == "columns":
+        return columns
+    pixels = np.arange(rows.size)
+    if reading == "permuted":
+        pixels = np.argsort(permutation(rows.size))
+    return pixels.reshape(shape)

@@ -133,8 +133,8 @@ def train_run(
                 most = hosts.from_first(plan.steps if console.quiet else REPORT_EVERY)
                 programs = compile_programs(plan, most=most, norms=watch.log_norms)
             if writes:  # What draws the picture at the end is imported while the devices compute.
-                import_plot = functools.partial(importlib.import_module, "rnn_mnist.plot")
-                threading.Thread(target=import_plot, daemon=True).start()
+                import_charts = functools.partial(importlib.import_module, "rnn_mnist.charts")
+                threading.Thread(target=import_charts, daemon=True).start()
             with hosts.together():
                 watching = observe.watched(folder if writes else None, watch, done=progress.step)
                 see = stack.enter_context(watching)

@@ -113,12 +113,12 @@ def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
 
 def complete(folder: Path, history: Sequence[Epoch]) -> None:
     """Write what a folder lacks of a history: a kill may have come before its last files."""
-    from rnn_mnist import plot
+    from rnn_mnist import charts
 
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
     if not metrics.exists() or metrics.read_text() != to_csv(history):
         write_metrics(folder, history)
     if not curves.exists() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
-        figure = plot.curves(history, title=folder.name)
+        figure = charts.curves(history, title=folder.name)
         with written_whole(curves) as file:
             figure.savefig(file, format="png")

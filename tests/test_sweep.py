@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import assert_identical, without_seconds
 
-from rnn_mnist import Config, Data, InputError, data, fit, grid, load_run, plot, waves
+from rnn_mnist import Config, Data, InputError, charts, data, fit, grid, load_run, waves
 from rnn_mnist.explore import sweep
 from rnn_mnist.sweep import main
 
@@ -370,7 +370,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
 def test_two_knobs_are_a_heat_map():
     values = {"learning_rate": [0.1, 1.0], "hidden_size": [4, 8, 12], "seed": [0, 1]}
     found = sweep(SMALL, values, final=False)
-    lines, heat, *_ = plot.sweep(found.settings, title="a sweep").axes
+    lines, heat, *_ = charts.sweep(found.settings, title="a sweep").axes
     assert len(lines.lines) == 6
     best = found.settings[0]
     curve = [100 * np.mean([run.history[n].test_accuracy for run in best.runs]) for n in range(3)]
@@ -382,4 +382,4 @@ def test_two_knobs_are_a_heat_map():
         column = values["learning_rate"].index(setting.values["learning_rate"])
         assert shown[row, column] == pytest.approx(100 * setting.mean)
     one = sweep(SMALL, {"seed": [0]}, final=False)
-    assert len(plot.sweep(one.settings).axes) == 1
+    assert len(charts.sweep(one.settings).axes) == 1
