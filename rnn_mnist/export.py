@@ -1,4 +1,4 @@
-"""The command that exports: python -m rnn_mnist.export torch|onnx|stablehlo RUN -o FILE."""
+"""The command that exports: python -m rnn_mnist.export torch|onnx|stablehlo|page [RUN] -o FILE."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from typing import Annotated, Literal
 import tyro
 
 from rnn_mnist import command
+from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
 
-ENDINGS = {"torch": (".safetensors", ".pt", ".pth"), "onnx": (".onnx",), "stablehlo": (".zip",)}
+ENDINGS = {
+    "torch": (".safetensors", ".pt", ".pth"),
+    "onnx": (".onnx",),
+    "stablehlo": (".zip",),
+    "page": (".html",),
+}
 SAYS = {
     "torch": "PyTorch's names and shapes",
     "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
     "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
+    "page": "a page to draw on; open it in a browser, it needs nothing else",
 }
 
 
@@ -27,15 +34,17 @@ class Options:
 
     torch: a state dict that PyTorch's LSTM and Linear load, as .safetensors or .pt. onnx: a graph
     with the standard LSTM operator, for any batch. stablehlo: prediction and training step for any
-    batch on CPUs, CUDA and TPUs, which `rnn_mnist.load_exported` runs with JAX alone.
+    batch on CPUs, CUDA and TPUs, which `rnn_mnist.load_exported` runs with JAX alone. page: one
+    HTML file on which to draw a digit and watch it being read, in any browser and offline.
     """
 
-    format: tyro.conf.Positional[Literal["torch", "onnx", "stablehlo"]]
+    format: tyro.conf.Positional[Literal["torch", "onnx", "stablehlo", "page"]]
     """What to write."""
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """A run's folder, or weights that end in .safetensors, .pt or .pth."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE", aliases=["-o"])]
     """The file to write."""
+    run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "(default: strong)")] = None
+    """A run's folder, weights that end in .safetensors, .pt or .pth, or a pretrained network:
+    reference or strong."""
 
     def __post_init__(self) -> None:
         """Refuse an ending that says something else."""
@@ -53,18 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options = command.parse_plain(Options, given, module="rnn_mnist.export")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import loading, onnx_graph, stablehlo
+        from rnn_mnist import loading, onnx_graph, page, stablehlo
         from rnn_mnist.files import written_whole
 
-        result = loading.load_result(options.run)
+        (result,) = command.load_runs([options.run] if options.run else []).values()
         if options.format == "torch":
             loading.save_weights(options.output, result)
         else:
-            content = (
-                onnx_graph.to_onnx(result).SerializeToString()
-                if options.format == "onnx"
-                else stablehlo.to_stablehlo(result)
-            )
+            make = {
+                "onnx": lambda: onnx_graph.to_onnx(result).SerializeToString(),
+                "stablehlo": lambda: stablehlo.to_stablehlo(result),
+                "page": lambda: page.to_page(result).encode(),
+            }
+            content = make[options.format]()
             with written_whole(options.output) as file:
                 file.write(content)
         size = options.output.stat().st_size

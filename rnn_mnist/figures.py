@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.inference import Units, made_up_mind
@@ -204,7 +205,8 @@ def confusion(
     axes.set(xlabel="taken for", ylabel="is", title=share)
     name_classes(axes, classes)
     axes.set_yticks(range(count), [_short(name) for name in classes])
-    figure.colorbar(drawn, ax=axes, label="images taken for another class")
+    whole = MaxNLocator(integer=True)
+    figure.colorbar(drawn, ax=axes, label="images taken for another class", ticks=whole)
     return figure
 
 
@@ -306,15 +308,21 @@ def draw_answer(
         axes.set_title(said)
         return
     orange = palette()[1]
-    axes.set_title(f"{said}, but is {classes[label]}", color=orange)
+    truth = f"but is {classes[label]}"
+    joint = ", " if len(said + truth) < 22 else ",\n"
+    axes.set_title(f"{said}{joint}{truth}", color=orange)
     axes.spines[:].set(color=orange, linewidth=3)
 
 
 def name_classes(axes: Axes, classes: Sequence[str]) -> None:
     """Write the names of the classes along the x axis."""
-    long = max(map(len, classes)) > 2
-    rotation = 90 if long or len(classes) > 30 else 0
-    axes.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=rotation)
+    upright = max(map(len, classes)) > 2 or len(classes) > 30
+    axes.set_xticks(
+        range(len(classes)),
+        [_short(name) for name in classes],
+        rotation=90 if upright else 0,
+        fontsize="x-small" if len(classes) > 30 else None,
+    )
 
 
 def _short(name: str) -> str:
@@ -332,7 +340,7 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels, up to five beside each other."""
     columns = min(5, count)
     lines = -(-count // columns)
-    figure = _figure(max(4, 2.6 * columns), 2.9 * lines + 0.4, title)
+    figure = _figure(max(4, 2.6 * columns), 3.2 * lines + 0.4, title)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()

@@ -71,7 +71,8 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
         hidden = jnp.broadcast_to(hidden, (length, *hidden.shape[1:]))  # (T, T, F)
     # What goes backwards over the first t + 1 steps must not begin behind them: they are turned to
     # the end, and what it gives is turned back.
-    later, earlier = (ends + ends[:, None] + 1) % length, (ends - ends[:, None] - 1) % length
+    last, place = ends[:, None], ends[None]
+    later, earlier = (place + last + 1) % length, (place - last - 1) % length  # (T, T)
     for layer in range(config.num_layers):
         ways = [_hidden(params[f"lstm_l{layer}"], hidden, config)]
         if config.bidirectional:

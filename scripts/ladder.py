@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from rnn_mnist import Result, load, load_run
-from rnn_mnist.predict import predict
+from rnn_mnist.inference import predict
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LADDER = ("reference", "tuned", "strong", "best")

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from rnn_mnist import Config, Data, fit
+from rnn_mnist import Config, Data, fit, plan
+from rnn_mnist.loading import Result
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # As a library's user has them, even where a test runs the command in this process.
@@ -81,6 +82,36 @@ def numpy_lstm(
         h = sigmoid(o) * np.tanh(c)
         hidden[:, t] = h
     return hidden, (c, h)
+
+
+def numpy_row_lstm(params, images, num_layers, bidirectional):
+    """The whole network in float64 -> log-probabilities (B, C)."""
+    inputs = images
+    for layer in range(num_layers):
+        read = [numpy_lstm(params[f"lstm_l{layer}"], inputs)]
+        if bidirectional:
+            read.append(numpy_lstm(params[f"lstm_l{layer}_reverse"], inputs, reverse=True))
+        inputs = np.concatenate([hidden for hidden, _ in read], axis=-1)
+    last = np.concatenate([h for _, (_, h) in read], axis=-1)
+    logits = last @ params["hidden2digits"]["kernel"] + params["hidden2digits"]["bias"]
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
+    """A result with random parameters, large enough to tell classes apart."""
+    config = Config(
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        reading=reading,
+        hidden_size=hidden_size,
+        label_smoothing=0.1,
+        dropout=0.1,
+        optimizer="adam",
+    )
+    model = plan.make_model(config, 10)
+    state = plan.learn.init(model, plan.make_optimizer(config, 1), key=jax.random.key(3))
+    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
+    return Result(state._replace(params=params), (), config, tuple("0123456789"))
 
 
 def idx(array):

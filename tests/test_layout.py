@@ -35,9 +35,10 @@ ORDER = [
         "augment",
         "learn",
     ),
-    *("plan", "loop", "waves", "checkpoint", "plot", "run_folder", "console"),
-    *("observe", "loading", "run", "predict", "exported", "onnx_graph", "stablehlo", "explore"),
-    *("command", "train", "sweep", "export"),
+    *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "console"),
+    *("observe", "loading", "run", "inference", "pictures", "figures", "movies"),
+    *("exported", "onnx_graph", "stablehlo", "page", "explore"),
+    *("command", "train", "sweep", "predict", "plot", "export", "draw"),
 ]
 
 
@@ -102,7 +103,10 @@ def test_orbax_is_touched_in_one_module():
             "from rnn_mnist import fit, load; load('mnist', 'test')",
             ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain", "tyro"],
         ),
-        ("import rnn_mnist.train", ["jax", "flax", "tensorflow_datasets", "matplotlib"]),
+        *(
+            (f"import rnn_mnist.{name}", ["jax", "flax", "tensorflow_datasets", "matplotlib"])
+            for name in ("train", "sweep", "predict", "plot", "export", "draw")
+        ),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code, absent):

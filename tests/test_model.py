@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import from_torch, numpy_lstm, sigmoid
+from conftest import from_torch, numpy_lstm, numpy_row_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.initializers import uniform
@@ -16,19 +16,6 @@ def random_params(module, *shape, seed=0):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape)))["params"]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(0.02, 0.4, x.shape), shapes)
-
-
-def numpy_row_lstm(params, images, num_layers, bidirectional):
-    """The whole network in float64 -> log-probabilities (B, C)."""
-    inputs = images
-    for layer in range(num_layers):
-        read = [numpy_lstm(params[f"lstm_l{layer}"], inputs)]
-        if bidirectional:
-            read.append(numpy_lstm(params[f"lstm_l{layer}_reverse"], inputs, reverse=True))
-        inputs = np.concatenate([hidden for hidden, _ in read], axis=-1)
-    last = np.concatenate([h for _, (_, h) in read], axis=-1)
-    logits = last @ params["hidden2digits"]["kernel"] + params["hidden2digits"]["bias"]
-    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

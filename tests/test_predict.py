@@ -1,32 +1,121 @@
-"""Probabilities by one run and by several."""
+"""The command that predicts: whom it asks, what it reads, and what it says."""
 
-import dataclasses
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
-import jax
 import numpy as np
+import PIL.Image
 import pytest
-from conftest import SMALL, numpy_lstm
 
-from rnn_mnist import fit, load
-from rnn_mnist.predict import predict
+from rnn_mnist import load, load_run, predict
+from rnn_mnist.inference import predict as probabilities_of
+from rnn_mnist.pictures import read_pictures
 
 
-def test_several_runs_are_averaged():
-    config = dataclasses.replace(SMALL, epochs=1, dropout=0.5, ema=0.0)
-    other = dataclasses.replace(config, seed=1, hidden_size=5, reading="columns")
-    runs = [fit(config), fit(other)]
-    images = load("mnist", "test[:1100]").images  # More than a batch.
-    wanted = np.zeros((1100, 10))
-    for run, seen in zip(runs, (images, images.swapaxes(1, 2)), strict=True):
-        params = jax.tree.map(np.float64, run.params)
-        _, (_, h) = numpy_lstm(params["lstm_l0"], seen / 255)
-        logits = h @ params["hidden2digits"]["kernel"] + params["hidden2digits"]["bias"]
-        shares = np.exp(logits)
-        wanted += shares / shares.sum(1, keepdims=True) / 2
-    found = predict(runs, images)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    np.testing.assert_allclose(predict(runs[:1], images[:3] / np.float32(255)).sum(1), 1, rtol=1e-5)
-    with pytest.raises(ValueError, match="at least one"):
-        predict([], images)
-    with pytest.raises(ValueError, match="same classes"):
-        predict([runs[0], runs[1]._replace(classes=("a", "b"))], images)
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Run the command beside pictures of a 2, a 0 and a 4: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    for image, name in zip(load("mnist", "test[:3]").images, "204", strict=True):
+        large = PIL.Image.fromarray(255 - image).resize((140, 140))
+        large.save(f"{name}.png")
+
+    def run(*arguments):
+        code = predict.main(arguments)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_table_names_the_digits_and_the_pretrained_network(command):
+    code, out, err = command("2.png", "0.png", "4.png")
+    assert (code, err) == (0, "")
+    first, head, *rows = out.splitlines()
+    assert first == "no run is named: the pretrained network 'strong', 99.56 % test accuracy"
+    assert head.split("   ")[0] == "file"
+    assert [row.split()[:2] for row in rows] == [[f"{n}.png", n] for n in "204"]
+    assert all(row.split()[3] == "%" and 85 < float(row.split()[2]) < 100 for row in rows)
+    assert all(row.split()[4] not in "204" or row.split()[4] != row.split()[1] for row in rows)
+
+
+@pytest.mark.parametrize("who", ["reference", "run", "weights.safetensors"])
+def test_any_kind_of_run_is_asked(command, undisturbed, who):
+    result, folder = undisturbed
+    if who == "run":
+        shutil.copytree(folder, who)
+    elif who != "reference":
+        from rnn_mnist.loading import save_weights
+
+        save_weights(who, result)
+    code, out, err = command(who, "2.png", "0.png", "--json")
+    said = json.loads(out)
+    assert (code, err, said["network"], said["errors"]) == (0, "", who, {})
+    assert [answer["file"] for answer in said["answers"]] == ["2.png", "0.png"]
+    if who != "reference":
+        images = np.concatenate([read_pictures(Path(f"{n}.png")) for n in "20"])
+        wanted = probabilities_of([load_run(folder)], images)
+        for answer, shares in zip(said["answers"], wanted, strict=True):
+            assert answer["digit"] == str(shares.argmax())
+            np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=1e-6)
+
+
+def test_unreadable_files_get_a_line_each_and_the_others_an_answer(command):
+    Path("text.png").write_text("not a picture")
+    PIL.Image.new("L", (50, 50), 255).save("white.png")
+    code, out, err = command("text.png", "2.png", "none.png", "white.png", "--show", "seen.png")
+    assert code == 1
+    assert err.splitlines() == [
+        "error: text.png: no picture; .png, .jpg, .jpeg, .webp, .gif, .bmp, .npy can be read",
+        "error: none.png: cannot be read: No such file or directory",
+        "error: white.png: nothing is drawn on it",
+    ]
+    assert out.splitlines()[2].split()[:2] == ["2.png", "2"]
+    assert out.splitlines()[-1] == "seen.png: what the network saw"
+    with PIL.Image.open("seen.png") as seen:
+        assert min(seen.size) > 200
+
+
+def test_folders_arrays_and_standard_input_are_read(command, tmp_path):
+    Path("folder").mkdir()
+    Path("empty").mkdir()
+    for name in "24":
+        shutil.copy(f"{name}.png", "folder")
+    Path("folder/notes.txt").write_text("not looked at")
+    np.save("array.npy", load("mnist", "test[1:3]").images)
+    code, out, err = command("folder", "array.npy", "empty")
+    assert (code, err) == (1, "error: empty: cannot be read: Is a directory\n")
+    names = ["folder/2.png", "folder/4.png", "array.npy[0]", "array.npy[1]"]
+    assert [row.split()[0] for row in out.splitlines()[2:]] == names
+    assert [row.split()[1] for row in out.splitlines()[2:]] == list("2404")
+    content = io.BytesIO()
+    PIL.Image.open("4.png").save(content, "WEBP")
+    shell = subprocess.run(
+        [sys.executable, "-m", "rnn_mnist.predict", "-", "--json"],
+        input=content.getvalue(),
+        capture_output=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert json.loads(shell.stdout)["answers"][0]["digit"] == "4"
+    assert shell.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a picture to look at"),
+        (["strong"], "strong: name a picture to look at after it"),
+        (["none.safetensors", "2.png"], "none.safetensors: cannot be read: No such file"),
+        (["2.png", "--show", "seen.jpg"], "--show: must be a file that ends in .png"),
+        (["2.png", "--jsn"], "--jsn: unknown flag; did you mean --json?"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
