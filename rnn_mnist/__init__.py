@@ -11,7 +11,7 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnn_mnist.config import Config, Data, InputError, read_config
+    from rnn_mnist.config import Config, Data, DivergenceError, InputError, read_config
     from rnn_mnist.data import load
     from rnn_mnist.exported import load_exported
     from rnn_mnist.history import Epoch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         train_epoch,
         train_step,
     )
-    from rnn_mnist.loading import Result, load_run
+    from rnn_mnist.loading import Result, load_pretrained, load_run
     from rnn_mnist.lstm import LSTMCell
     from rnn_mnist.model import RowLSTM
     from rnn_mnist.optimizers import make_optimizer
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "Data",
+    "DivergenceError",
     "Epoch",
     "InputError",
     "LSTMCell",
@@ -53,6 +54,7 @@ __all__ = [
     "learned",
     "load",
     "load_exported",
+    "load_pretrained",
     "load_run",
     "make_optimizer",
     "nll",

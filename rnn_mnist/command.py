@@ -232,8 +232,8 @@ def guarded(body: Callable[[], None]) -> int:
     """Run a command's body with quiet libraries; errors become one line and an exit code.
 
     Returns:
-      0; 2 where something given cannot be used; 1 where the system refused; 130 where stopped;
-      141 where nobody reads the output any more.
+      0; 2 where something given cannot be used; 3 where training diverged; 1 where the system
+      refused; 130 where stopped; 141 where nobody reads the output any more.
     """
     # XLA's own log is read from the environment.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -249,7 +249,7 @@ def guarded(body: Callable[[], None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except InputError as error:
-            code, line = 2, f"error: {error}"
+            code, line = error.exit_code, f"error: {error}"
         except MemoryError:
             code, line = 1, _NO_MEMORY
         except OSError as error:

@@ -20,6 +20,17 @@ class InputError(Exception):
     and exit with code 2.
     """
 
+    exit_code = 2
+
+
+class DivergenceError(InputError):
+    """Training led to what is no finite number, as it does with too high a learning rate.
+
+    Commands exit with code 3; what was saved before is kept.
+    """
+
+    exit_code = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:

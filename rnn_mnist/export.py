@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.format == "torch":
             loading.save_weights(options.output, result)
         else:
-            make = {
+            make: dict[str, Callable[[], bytes]] = {
                 "onnx": lambda: onnx_graph.to_onnx(result).SerializeToString(),
                 "stablehlo": lambda: stablehlo.to_stablehlo(result),
                 "page": lambda: page.to_page(result).encode(),

@@ -68,7 +68,7 @@ def joined(
         with _own_output():
             yield
     except (InputError, KeyboardInterrupt) as error:  # In all of them, thanks to `together`.
-        code = 2 if isinstance(error, InputError) else 130
+        code = error.exit_code if isinstance(error, InputError) else 130
         try:
             first = is_first()
         except (RuntimeError, AssertionError):  # No device, so nothing that the others wait for.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist import batches
-from rnn_mnist.config import Config, InputError
+from rnn_mnist.config import Config, DivergenceError
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import Metrics, State, learned
 from rnn_mnist.plan import EVALUATION_BATCH, Plan, Programs
@@ -54,7 +54,8 @@ def advance(
       last part has the epoch in its history.
 
     Raises:
-      InputError: A loss is not a finite number; it names the step.
+      DivergenceError: A loss, a gradient's norm or a parameter is not a finite number; it names the
+        step.
     """
     config = plan.config
     began = time.perf_counter()
@@ -71,13 +72,17 @@ def advance(
         state, metrics = programs.train(state, *arrays)
         tests = _evaluate(plan, programs, state) if closes else []
         part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
-        under_way, losses = _add(under_way, metrics)
-        _check(losses, step, config)
+        under_way, losses, norms = _add(under_way, metrics)
+        _check("loss", losses, step, config)
+        _check("gradient", norms, step, config)
         step += len(losses)
         seconds += time.perf_counter() - began
         if closes:
             tested = _fetch_test(tests)
-            _check(np.array(tested[:1]), step - 1, config)
+            _check("loss", np.array(tested[:1]), step - 1, config)
+            # A gate that is driven to infinity only saturates: no loss tells of it.
+            for leaf in jax.tree.leaves(jax.device_get(state.params)):
+                _check("weights", leaf[~np.isfinite(leaf)][:1], step - 1, config)
             loss, correct, seen, norm, measured = under_way
             closed = Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds)
             if measured:
@@ -110,8 +115,11 @@ def _parts(
             yield (epoch, count == number), *part
 
 
-def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
-    """Fetch the metrics of steps (S,) and add them up; also the mean loss of every real step."""
+def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any], NDArray[Any]]:
+    """Fetch the metrics of steps (S,) and add them up; also every real step's mean loss and norm.
+
+    There are no norms where none were measured.
+    """
     loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
     norms = np.zeros(0) if norms is None else norms[real]
@@ -122,7 +130,7 @@ def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any]]:
         _sum(totals.gradient_norm, norms),
         totals.measured + len(norms),
     )
-    return totals, loss[real] / examples[real]
+    return totals, loss[real] / examples[real], norms
 
 
 def _sum(total: float, numbers: NDArray[Any]) -> float:
@@ -144,12 +152,12 @@ def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:
     return loss / examples, correct, examples
 
 
-def _check(losses: NDArray[Any], step: int, config: Config) -> None:
-    """Stop a run whose losses after `step` are not all finite numbers."""
-    bad = np.flatnonzero(~np.isfinite(losses))
+def _check(what: str, numbers: NDArray[Any], step: int, config: Config) -> None:
+    """Stop a run of which numbers, one for each step after `step`, are not all finite."""
+    bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
-        raise InputError(
-            f"learning_rate: the loss became {losses[bad[0]]} at step {step + 1 + bad[0]:,}; "
+        raise DivergenceError(
+            f"learning_rate: the {what} became {numbers[bad[0]]} at step {step + 1 + bad[0]:,}; "
             f"choose one below {config.learning_rate:g}, or set gradient_clip; what a run folder "
             "had saved before is kept"
         )

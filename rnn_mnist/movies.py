@@ -125,7 +125,9 @@ class _Gif(AbstractMovieWriter):
 
     def grab_frame(self, **_: Any) -> None:
         canvas: Any = self.fig.canvas
-        self.pictures.append(PIL.Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB"))
+        picture = PIL.Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB")
+        # Plain areas stay plain, which also keeps files small.
+        self.pictures.append(picture.quantize(64, dither=PIL.Image.Dither.NONE))
 
     def finish(self) -> None:
         first, *others = self.pictures

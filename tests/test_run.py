@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 from rnn_mnist import (
     Config,
     Data,
+    DivergenceError,
     InputError,
     RowLSTM,
     apply,
@@ -152,10 +154,37 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
         **{**vars(SMALL), "optimizer": "sgd", "learning_rate": 1e38, "schedule": "constant"}
     )
     with pytest.raises(
-        InputError, match=r"learning_rate: the loss became (nan|inf) at step \d+; choose"
+        DivergenceError, match=r"learning_rate: the loss became (nan|inf) at step \d+; choose"
     ):
         fit(wild, folder=folder)
     assert len(load_run(folder).history) == 1
+
+
+def test_the_step_at_which_the_gradient_is_no_number_is_named():
+    """Also where the loss stays a number: saturated gates hide a bias that is infinite."""
+    prepared = plan.make_plan(SMALL, make_mesh(find_devices()))
+    programs = plan.compile_programs(prepared, most=20, norms=True)
+    begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
+    norms = iter([1.0] * 30 + [np.inf] + [1.0] * 100)
+
+    def with_norms(state, *part):
+        state, metrics = programs.train(state, *part)
+        found = np.fromiter(norms, float, metrics.gradient_norm.size)
+        return state, metrics._replace(gradient_norm=jnp.array(found))
+
+    patched = programs._replace(train=with_norms)
+    with pytest.raises(DivergenceError, match="the gradient became inf at step 31;"):
+        list(loop.advance(prepared, patched, begin))
+
+    def with_a_bias(state, *part):
+        state, metrics = programs.train(state, *part)
+        bias = state.params["lstm_l0"]["bias_ih"].at[0].set(np.inf)
+        lstm = state.params["lstm_l0"] | {"bias_ih": bias}
+        return state._replace(params=state.params | {"lstm_l0": lstm}), metrics
+
+    begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
+    with pytest.raises(DivergenceError, match=r"the (weights|loss) became (inf|nan) at step"):
+        list(loop.advance(prepared, programs._replace(train=with_a_bias), begin))
 
 
 def test_an_epoch_moves_nothing_between_host_and_device_unasked():
