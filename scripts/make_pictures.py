@@ -17,7 +17,6 @@ from playwright.sync_api import sync_playwright
 FOLDER = Path(__file__).parent / "pictures"
 PLOTS = {
     "beliefs.gif": ("beliefs", "strong", "--image", "0"),
-    "digits.png": ("digits", "reference", "--count", "10", "--seed", "4"),
     "states.png": ("states", "reference", "--image", "0"),
     "mistakes.png": ("mistakes", "strong", "--count", "10"),
 }
@@ -53,7 +52,7 @@ def photograph(page: Path, path: Path) -> None:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(
-            viewport={"width": 1000, "height": 640}, reduced_motion="reduce", color_scheme="light"
+            viewport={"width": 1000, "height": 740}, reduced_motion="reduce", color_scheme="light"
         )
         tab.goto(page.as_uri())
         box = tab.locator("canvas").first.bounding_box()

@@ -1,0 +1,723 @@
+"""The page to draw on, in a browser, against what Python makes of the same picture."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from rnn_mnist import Config, InputError, State, from_torch, load
+from rnn_mnist.inference import beliefs, made_up_mind, predict
+from rnn_mnist.loading import Result, load_pretrained
+from rnn_mnist.page import to_page
+from rnn_mnist.pictures import read_pictures
+from rnn_mnist.reading import steps_of
+
+DIGITS = tuple("0123456789")
+FASHION = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"),
+    "Ankle boot",
+)
+MANY = (*DIGITS, *"ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
+DEVICES = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+        "device_scale_factor": 3,
+    },
+}
+DOT = [(0.5, 0.5)]
+SEVEN = [[(0.2, 0.25), (0.75, 0.22), (0.5, 0.55), (0.42, 0.85)]]
+FOUR = [[(0.35, 0.15), (0.25, 0.5), (0.75, 0.5)], [(0.65, 0.2), (0.62, 0.9)]]
+
+
+def result_of(classes=DIGITS, **config):
+    """A result with random parameters, large enough to tell classes apart."""
+    config, rng = Config(**{"hidden_size": 7, **config}), default_rng(3)
+    size, directions = config.hidden_size, 1 + config.bidirectional
+    shapes = {"hidden2digits.weight": (len(classes), size * directions)}
+    shapes["hidden2digits.bias"] = (len(classes),)
+    for layer in range(config.num_layers):
+        features = size * directions if layer else 784 // steps_of(config.reading)
+        for way in ("", "_reverse")[:directions]:
+            shapes[f"lstm.weight_ih_l{layer}{way}"] = 4 * size, features
+            shapes[f"lstm.weight_hh_l{layer}{way}"] = 4 * size, size
+            shapes[f"lstm.bias_ih_l{layer}{way}"] = shapes[f"lstm.bias_hh_l{layer}{way}"] = (
+                4 * size,
+            )
+    arrays = {name: rng.normal(0, 0.8, shape).astype("f4") for name, shape in shapes.items()}
+    return Result(State(from_torch(arrays), (), jnp.int32(0)), (), config, tuple(classes))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("mnist", "test")
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return load_pretrained()
+
+
+@pytest.fixture(scope="module")
+def strong(pretrained):
+    return to_page(pretrained)
+
+
+@pytest.fixture(scope="module")
+def tabs():
+    """A desktop's and a phone's browser, both offline, with an empty tab each."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = "chromium", "chromium-browser", "google-chrome"
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield {
+            name: browser.new_context(offline=True, **device).new_page()
+            for name, device in DEVICES.items()
+        }
+        browser.close()
+
+
+@pytest.fixture
+def opened(tabs, tmp_path):
+    """Open a page from a file, and see that it asks for nothing and complains of nothing.
+
+    It moves by itself only where `reduced_motion` is "no-preference".
+    """
+    files, requests, complaints = [], [], []
+    listeners = {
+        "request": lambda request: requests.append(request.url),
+        "console": lambda message: complaints.append(message.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+    }
+    for page in tabs.values():
+        for event, listener in listeners.items():
+            page.on(event, listener)
+
+    def opened(html, device="desktop", **media):
+        page = tabs[device]
+        page.set_viewport_size(DEVICES[device]["viewport"])
+        page.emulate_media(**{"reduced_motion": "reduce", "color_scheme": "light", **media})
+        files.append(tmp_path / f"{len(files)}.html")
+        files[-1].write_text(html, encoding="utf-8")
+        page.goto(files[-1].as_uri())
+        return page
+
+    opened.complaints = complaints
+    yield opened
+    for page in tabs.values():
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+    assert requests == [file.as_uri() for file in files]
+    assert complaints == []
+
+
+def until(page, condition):
+    """Wait until a condition holds of the page's state `s`; the policy refuses Playwright's way."""
+    page.evaluate(
+        f"""() => new Promise((done, failed) => {{
+          setTimeout(() => failed(Error("waited in vain: " + {condition!r})), 20_000);
+          const look = () => {{
+            const s = rnnMnist.state();
+            if ({condition}) done(); else requestAnimationFrame(look);
+          }};
+          look();
+        }})"""
+    )
+
+
+def state(page):
+    return page.evaluate("rnnMnist.state()")
+
+
+def draw(page, strokes):
+    """Draw strokes of points, from 0 to 1 across the paper, and wait until they are read."""
+    box = page.locator("#paper").bounding_box()
+    for stroke in strokes:
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*at[0])
+        page.mouse.down()
+        for x, y in at[1:]:
+            page.mouse.move(x, y)
+        page.mouse.up()
+    until(page, "s.settled")
+
+
+def drawn(page, canvas="ink"):
+    """What is on a canvas, as a PNG file: on `ink`, the drawing that the network is to read."""
+    url = page.evaluate("(id) => document.getElementById(id).toDataURL()", canvas)
+    return base64.b64decode(url.partition(",")[2])
+
+
+def painted(page, canvas):
+    """What is on a canvas: (H, W, 4) uint8."""
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(drawn(page, canvas)))
+    return np.asarray(image.convert("RGBA"))
+
+
+def paste(page, content, *, event="paste"):
+    """Paste or drop a file, and wait until it is read or refused."""
+    kind, held = {
+        "paste": ("ClipboardEvent", "clipboardData"),
+        "drop": ("DragEvent", "dataTransfer"),
+    }[event]
+    page.keyboard.press("c")
+    page.evaluate(
+        f"""(content) => {{
+          const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+          const {held} = new DataTransfer();
+          {held}.items.add(new File([bytes], "file", {{ type: "image/png" }}));
+          const options = {{ {held}, bubbles: true, cancelable: true }};
+          document.body.dispatchEvent(new {kind}("{event}", options));
+        }}""",
+        base64.b64encode(content).decode(),
+    )
+    until(page, "s.settled && document.getElementById('said').textContent")
+
+
+def png(array):
+    image = pytest.importorskip("PIL.Image").fromarray(array)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def held(html):
+    """The data that a page holds."""
+    (content,) = re.findall('<script type="application/json" id="data">(.*)</script>', html)
+    return json.loads(content)
+
+
+def text(page, selector):
+    return page.locator(selector).text_content().strip()
+
+
+def test_a_page_asks_for_nothing_and_may_not(opened):
+    html = to_page(result_of())
+    assert not re.search(r"https?:|//\w+\.|src=|@import|url\(|style=|\son\w+=", html)
+    page = opened(html)
+    policy = page.locator("meta[http-equiv]").get_attribute("content")
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert state(page)["steps"] == 28
+
+    # What the policy refuses is no fault of the page's.
+    assert page.evaluate("fetch('data:,x').then(() => 'let through', () => 'refused')") == "refused"
+    changed = opened(html.replace('"use strict";', '"use strict"; '))
+    assert changed.evaluate("typeof rnnMnist") == "undefined"
+    assert all("Content Security Policy" in said for said in opened.complaints)
+    assert len(opened.complaints) >= 2
+    opened.complaints.clear()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(hidden_size=20),
+        dict(num_layers=2, bidirectional=True, reading="columns"),
+        dict(num_layers=2, reading="permuted"),
+        pytest.param(dict(num_layers=3, reading="pixels"), marks=pytest.mark.slow),
+        pytest.param(dict(bidirectional=True), marks=pytest.mark.slow),
+    ],
+)
+def test_it_believes_what_python_believes(opened, digits, config):
+    result = result_of(**config)
+    page = opened(to_page(result))
+    for image in default_rng(5).choice(digits.images, 3):
+        theirs = np.array(
+            page.evaluate("(image) => rnnMnist.beliefs(image)", image.ravel().tolist())
+        )
+        ours = beliefs(result, image)
+        assert theirs.shape == ours.shape
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+        assert made_up_mind(theirs) == made_up_mind(ours)
+
+
+def test_class_names_are_text_and_nothing_else(opened):
+    names = "</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;\u2028", "{{data}}", "4"
+    page = opened(to_page(result_of(names)))
+    assert page.locator("#beliefs b").all_text_contents() == list(names)
+    assert page.locator("script").count() == 2
+    draw(page, FOUR)
+    assert text(page, "#answer") == names[state(page)["answer"]]
+
+
+def test_without_its_data_there_are_no_samples(monkeypatch, strong):
+    def load(name, split):
+        raise InputError(f"{name}, {split}: not at hand")
+
+    assert len(held(strong)["labels"]) == 20
+    many = held(to_page(result_of(MANY)))  # MNIST's classes are others.
+    monkeypatch.setattr("rnn_mnist.data.load", load)
+    for page in (many, held(to_page(result_of()))):
+        assert (page["samples"], page["labels"]) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(precision="bfloat16"), "page: a browser has no products in bfloat16"),
+        (dict(reading="pixels"), "28 x 28, and this network reads 784 steps of 28 values"),
+    ],
+)
+def test_what_a_page_cannot_express_is_refused(change, message):
+    result = result_of()
+    result = result._replace(config=dataclasses.replace(result.config, **change))
+    with pytest.raises(InputError, match=message) as caught:
+        to_page(result)
+    assert "\n" not in str(caught.value)
+
+
+def test_it_says_what_the_network_is(pretrained, strong):
+    assert held(strong)["about"] == (
+        f"An LSTM of 128 hidden units, which reads row by row. It is right on "
+        f"{100 * pretrained.history[-1].test_accuracy:.2f} % of 10,000 test images of MNIST."
+    )
+    result = result_of(num_layers=2, bidirectional=True, reading="permuted")
+    assert held(to_page(result))["about"] == (
+        "An LSTM of 2 layers of 7 hidden units, in both directions, which reads pixel by pixel in "
+        "a shuffled order."
+    )
+
+
+def circle(x, y, radius):
+    angles = np.linspace(0, 2 * np.pi, 9)
+    return [(x + radius * np.sin(angle), y - radius * np.cos(angle)) for angle in angles]
+
+
+DRAWINGS = {
+    "seven": SEVEN,
+    "dot": [DOT],
+    "tiny": [[(0.91, 0.06), (0.95, 0.06), (0.92, 0.14)]],
+    "eight in a corner": [circle(0.2, 0.7, 0.07), circle(0.19, 0.86, 0.09)],
+    "one": [[(0.3, 0.02), (0.31, 0.98)]],
+    "frame": [[(0.01, 0.01), (1.1, -0.1), (1.1, 1.1), (-0.1, 1.1), (-0.1, 0)]],
+    "cross": [[(0.01, 0.01), (1, 1)], [(0.99, 0.01), (0, 1)]],
+    "zigzag": [[(x, 0.1 + 0.8 * (k % 2)) for k, x in enumerate(np.linspace(0.05, 0.95, 7))]],
+}
+
+
+def test_drawings_are_prepared_as_python_prepares_them(opened, monkeypatch):
+    # Strokes of this pen are never so thin that Python would widen them.
+    monkeypatch.setattr("rnn_mnist.pictures._WIDE", 1e9)
+    page = opened(to_page(result_of()))
+    for name, strokes in DRAWINGS.items():
+        draw(page, strokes)
+        ours = read_pictures(drawn(page))[0].astype(int)
+        theirs = np.reshape(state(page)["image"], (28, 28))
+        assert ours.any(), name
+        assert np.abs(ours - theirs).max() <= 1, name
+        page.keyboard.press("c")
+
+
+def test_pictures_are_prepared_as_python_prepares_them(opened):
+    rng = default_rng(2)
+    ink = np.zeros((90, 130), np.uint8)
+    ink[20:70, 40:60] = rng.integers(60, 255, (50, 20))
+    colours = np.full((90, 130, 3), (230, 240, 210), np.uint8)
+    colours[30:80, 15:100] = rng.integers(0, 200, (50, 85, 3))
+    clear = np.zeros((60, 50, 4), np.uint8)
+    clear[10:50, 20:30] = 200, 30, 90, 255
+    page = opened(to_page(result_of()))
+    soft = np.pad(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (50, 1)), 9)
+    for k, array in enumerate((ink, 255 - ink, 200 - ink // 2, colours, clear, soft)):
+        paste(page, png(array), event=("paste", "drop")[k % 2])
+        ours = read_pictures(png(array))[0]
+        theirs = np.reshape(state(page)["image"], (28, 28))
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+        assert text(page, "#subject") == "Your picture is taken for"
+    for content, reason in (
+        (png(np.full((30, 30), 9, np.uint8)), "Nothing is drawn on this picture"),
+        (b"no picture", "This file is no picture"),
+    ):
+        paste(page, content)
+        assert text(page, "#hint") == text(page, "#said") == reason
+        assert state(page)["image"] is None
+        draw(page, SEVEN)
+        page.keyboard.press("c")
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_pasted_digits_are_recognised(opened, digits, strong, count):
+    page, right = opened(strong), 0
+    for image, label in zip(digits.images[:count], digits.labels, strict=False):
+        paper = np.pad(255 - np.kron(image, np.ones((4, 4), np.uint8)), 9, constant_values=255)
+        paste(page, png(paper))
+        right += state(page)["answer"] == label
+    assert right >= 0.95 * count
+
+
+@pytest.mark.slow
+def test_drawn_digits_are_recognised(opened, digits, strong):
+    page, right = opened(strong), 0
+    for image, label in zip(digits.images[:100], digits.labels, strict=False):
+        draw(page, strokes_of(thinned(image > 127)))
+        right += state(page)["answer"] == label
+        page.keyboard.press("c")
+    assert right >= 95
+
+
+def thinned(mask):
+    """A mask's skeleton.
+
+    Source: Zhang and Suen, "A Fast Parallel Algorithm for Thinning Digital Patterns", 1984.
+    """
+    around = (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)  # From the north.
+    while True:
+        before = mask.copy()
+        for parts in (((0, 2, 4), (2, 4, 6)), ((0, 2, 6), (0, 4, 6))):
+            near = np.array([np.roll(mask, shift, (0, 1)) for shift in around])
+            count, changes = near.sum(0), (~near & np.roll(near, -1, 0)).sum(0)
+            inner = near[list(parts[0])].all(0) | near[list(parts[1])].all(0)
+            mask = mask & ~((count >= 2) & (count <= 6) & (changes == 1) & ~inner)
+        if (mask == before).all():
+            return mask
+
+
+def strokes_of(skeleton):
+    """A skeleton's pixels as strokes across the paper."""
+    left = {(x, y) for y, x in np.argwhere(skeleton).tolist()}
+    done, strokes = set(), []
+
+    def near(point, among):
+        distances = {(x, y): abs(x - point[0]) + abs(y - point[1]) for x, y in among}
+        found = [p for p in among if max(abs(p[0] - point[0]), abs(p[1] - point[1])) == 1]
+        return sorted(found, key=lambda p: (distances[p], p))
+
+    while left:
+        # From an end, where there is one.
+        stroke = [min(left, key=lambda p: (len(near(p, left | done)), p))]
+        while True:
+            left.discard(stroke[-1])
+            ahead = near(stroke[-1], left)
+            if not ahead:
+                break
+            stroke.append(ahead[0])
+        for end in (0, -1):  # Where it meets another.
+            for point in near(stroke[end], done)[:1]:
+                stroke.insert(0 if end == 0 else len(stroke), point)
+        done |= set(stroke)
+        points = [((x + 0.5) / 28, (y + 0.5) / 28) for x, y in stroke]
+        strokes.append([*points[:-1:2], points[-1]])
+    return strokes
+
+
+def test_samples_are_test_images(opened, digits, pretrained, strong):
+    page = opened(strong)
+    shown = page.evaluate(
+        """async () => {
+          const shown = [], frame = () => new Promise(requestAnimationFrame);
+          for (let k = 0; k < 21; k++) {
+            document.getElementById("sample").click();
+            while (!rnnMnist.state().settled) await frame();
+            shown.push([rnnMnist.state(), document.getElementById("subject").textContent]);
+          }
+          return shown;
+        }"""
+    )
+    images = np.reshape([now["image"] for now, _ in shown], (21, 28, 28))
+    places = [int(np.flatnonzero((digits.images == image).all((1, 2)))[0]) for image in images]
+    assert places[:20] == sorted(set(places))
+    assert places[20] == places[0]
+    labels, answers = digits.labels[places], predict([pretrained], images.astype("u1")).argmax(1)
+    assert sorted(labels[:20]) == sorted(2 * list(range(10)))
+    for number, ((now, said), label, answer) in enumerate(zip(shown, labels, answers, strict=True)):
+        assert (now["label"], now["answer"]) == (label, answer)
+        verdict = "right" if answer == label else "wrong"
+        assert said == f"Sample {1 + number % 20}, label {label}: {verdict}"
+    draw(page, SEVEN)  # In its place.
+    now = state(page)
+    assert (now["strokes"], now["label"]) == (1, None)
+
+
+def test_buttons_and_keys_do_the_same(opened, strong):
+    page = opened(strong)
+    press = {
+        "clear": ["c", "C"],
+        "undo": ["z", "Control+z"],
+        "replay": ["r"],
+        "sample": ["s"],
+    }
+    assert [page.locator(f"#{name}").is_visible() for name in press] == [True] * 4
+    empty = drawn(page)
+
+    def acts(name):
+        yield lambda: page.locator(f"#{name}").click()
+        for key in press[name]:
+            yield lambda key=key: page.keyboard.press(key)
+
+    draw(page, [DOT])
+    half = drawn(page)
+    for act in acts("undo"):
+        draw(page, [[(0.2, 0.7)]])
+        assert state(page)["strokes"] == 2
+        assert drawn(page) != half
+        act()
+        assert drawn(page) == half
+    for act in acts("clear"):
+        draw(page, [DOT])
+        act()
+        assert drawn(page) == empty
+        now = state(page)
+        assert (now["image"], now["answer"], now["step"]) == (None, None, 0)
+        until(page, "document.getElementById('answer').textContent.trim() === ''")
+        assert page.locator("#hint").is_visible()
+    for act in acts("sample"):
+        act()
+        assert state(page)["label"] is not None
+    for act in acts("replay"):
+        act()
+        until(page, "s.step > 0 && s.step < 28")
+        assert not state(page)["settled"]
+    page.keyboard.press("Control+s")  # The browser's own.
+    assert state(page)["step"] < 28
+    for name in ("undo", "undo", "replay"):  # A sample goes; then there is nothing left.
+        page.locator(f"#{name}").click(force=True)
+        assert state(page)["image"] is None
+
+
+def test_the_slider_steps_through_the_rows(opened, strong):
+    page = opened(strong)
+    assert page.locator("#step").is_disabled()
+    draw(page, FOUR)
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])
+    decided = made_up_mind(np.array(shares))
+    assert decided > 1
+    assert text(page, "#mind") == f"made up its mind at row {decided}"
+    assert page.locator("#mark").is_visible()
+    assert "".join(page.locator("#runs span").all_text_contents()).endswith("4")
+    page.locator("#step").focus()
+    for step in (27, 26, 25):
+        page.keyboard.press("ArrowLeft")
+        until(page, f"s.step === {step} && document.getElementById('step').value == s.step")
+        until(page, f"document.getElementById('count').textContent === '{step} of 28'")
+        answer = str(np.argmax(shares[step - 1]))
+        assert text(page, "#answer") == answer
+        assert text(page, "#share") == percent(max(shares[step - 1]))
+        spoken = page.locator("#step").get_attribute("aria-valuetext")
+        assert spoken == f"row {step} of 28: {answer}"
+        assert text(page, "#mind") == ""
+    page.keyboard.press("Home")
+    until(page, "document.getElementById('count').textContent === '0 of 28'")
+    assert text(page, "#answer") == ""
+    unread = painted(page, "seen")
+    page.keyboard.press("PageUp")
+    until(page, "s.step > 0 && document.getElementById('count').textContent === `${s.step} of 28`")
+    step, read = state(page)["step"], painted(page, "seen")
+    assert (read[step:] == unread[step:]).all()
+    assert (unread[..., 3] == 255).all()  # All is tinted, and what is read is not.
+    assert (read[:step, :3, 3] == 0).all()
+
+
+def percent(share):
+    return (
+        "> 99.9 %" if share >= 0.9995 else f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
+    )
+
+
+WATCH = """() => {
+  window.seen = [];
+  for (const id of ["count", "said", "answer"]) {
+    new MutationObserver(() => seen.push([id, document.getElementById(id).textContent.trim()]))
+      .observe(document.getElementById(id), { childList: true });
+  }
+}"""
+
+
+def distinct(page, id):
+    """The texts that an element has had, without repetitions."""
+    texts = [text for name, text in page.evaluate("seen") if name == id]
+    return [text for k, text in enumerate(texts) if k == 0 or texts[k - 1] != text]
+
+
+def test_reading_is_watched_row_by_row_and_said_once(opened, strong):
+    page = opened(strong, reduced_motion="no-preference")
+    page.evaluate(WATCH)
+    draw(page, SEVEN)
+    counts = [int(said.split()[0]) for said in distinct(page, "count")]
+    begin = len(counts) - 1 - counts[::-1].index(0)
+    assert set(counts[:begin]) <= {0, 28}  # While it is drawn, all of it is read.
+    assert counts[begin:] == sorted(set(counts[begin:]))
+    assert counts[-1] == 28
+    assert len(counts[begin:]) > 8
+    now = state(page)
+    shares = np.array(page.evaluate("(image) => rnnMnist.beliefs(image)", now["image"]))
+    first, second = np.argsort(shares[-1])[::-1][:2]
+    (said,) = filter(None, distinct(page, "said"))
+    assert said == (
+        f"The answer is {first}, {percent(shares[-1, first])}, then {second}, "
+        f"{percent(shares[-1, second])}. Made up its mind at row {made_up_mind(shares)} of 28."
+    )
+    assert first == 7
+
+
+def test_the_answer_is_there_while_one_draws(opened, strong):
+    page = opened(strong, reduced_motion="no-preference")
+    box = page.locator("#paper").bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SEVEN[0]]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at[1:]:
+        page.mouse.move(*point, steps=4)
+    until(page, "document.getElementById('answer').textContent === '7'")
+    assert not page.locator("#hint").is_visible()
+    page.keyboard.press("c")  # Not under the pen.
+    assert state(page)["strokes"] == 1
+    page.mouse.up()
+
+
+def test_nothing_moves_where_motion_is_not_wanted(opened, strong):
+    page = opened(strong, reduced_motion="reduce")
+    page.evaluate(WATCH)
+    draw(page, SEVEN)
+    assert set(distinct(page, "count")) <= {"0 of 28", "28 of 28"}
+    assert distinct(page, "count")[-1] == "28 of 28"
+    assert len(list(filter(None, distinct(page, "said")))) == 1
+    duration = "getComputedStyle(document.querySelector('#beliefs i')).transitionDuration"
+    assert page.evaluate(duration) == "0s"
+
+
+def test_everything_is_reached_and_named_by_keyboard(opened, strong):
+    page = opened(strong)
+    draw(page, SEVEN)
+    reached = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+        outline = "getComputedStyle(document.activeElement).outlineWidth"
+        assert page.evaluate(outline) == "3px"
+    assert reached == ["clear", "undo", "replay", "sample", "step"]
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    assert state(page)["label"] == 2  # The first test image.
+    tree = page.locator("body").aria_snapshot()
+    for part in (
+        'heading "Watch a network read your digit" [level=1]',
+        'img "Drawing area: draw a digit here with mouse, finger or pen"',
+        'button "Replay slowly"',
+        'slider "Rows read"',
+        'list "Probability of each class"',
+        "listitem: 7 ",
+        'status: "The answer is 2, ',
+    ):
+        assert part in tree, tree
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.title() == "Watch a network read your digit"
+
+
+def test_themes_differ_for_the_eye_and_not_for_the_network(opened, strong):
+    page = opened(strong, color_scheme="light")
+    draw(page, SEVEN)
+    ink, image = drawn(page), state(page)["image"]
+    grey = painted(page, "ink")[..., 0]
+    assert (grey[0, 0], grey.max()) == (0, 255)
+
+    def colours():
+        return page.evaluate(
+            """(names) => Object.fromEntries(names.map((name) => {
+              const probe = document.createElement("canvas").getContext("2d");
+              const style = getComputedStyle(document.documentElement);
+              probe.fillStyle = style.getPropertyValue(`--${name}`);
+              probe.fillRect(0, 0, 1, 1);
+              return [name, [...probe.getImageData(0, 0, 1, 1).data].slice(0, 3)];
+            }))""",
+            COLOURS,
+        )
+
+    schemes = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        until(page, f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        seen = colours()
+        until(page, "true")
+        paper = painted(page, "paper")
+        assert (np.median(paper[paper[..., 3] == 255], axis=0)[:3] == seen["ink"]).all()
+        for text_colour, ground, least in (
+            *(("ink", ground, 7) for ground in ("ground", "paper", "run")),
+            *((name, "ground", 4.5) for name in ("muted", "blue", "orange-text")),
+            ("muted", "paper", 4.5),
+            ("on-blue", "blue", 4.5),
+            *((name, "ground", 3) for name in ("bar", "blue", "orange")),
+            ("orange", "paper", 3),
+        ):
+            assert contrast(seen[text_colour], seen[ground]) >= least, (scheme, text_colour, ground)
+        schemes.append(seen)
+        assert drawn(page) == ink
+        assert state(page)["image"] == image
+    assert all(schemes[0][name] != schemes[1][name] for name in schemes[0])
+
+
+COLOURS = (
+    *("ground", "paper", "ink", "muted", "bar", "run", "blue", "on-blue"),
+    *("orange", "orange-text", "unread"),
+)
+
+
+def contrast(one, other):
+    """The contrast of two colours, by WCAG 2's definition."""
+    lights = []
+    for colour in (one, other):
+        shares = np.array(colour) / 255
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        lights.append(linear @ [0.2126, 0.7152, 0.0722])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("classes", "noun"), [(DIGITS, "digit"), (FASHION, "picture"), (MANY, "character")]
+)
+def test_it_fits_a_phone_and_is_drawn_on_by_touch(opened, classes, noun):
+    page = opened(to_page(result_of(classes)), "phone")
+    assert page.locator("#beliefs b").all_text_contents() == list(classes)
+    assert text(page, "#hint") == f"Draw a {noun} here"
+    assert page.locator("#sample").is_visible() == (classes == DIGITS)  # MNIST's classes.
+    box = page.locator("#paper").bounding_box()
+    client = page.context.new_cdp_session(page)
+    for kind, points in (
+        ("touchStart", [(0.2, 0.2)]),
+        *(("touchMove", [(x, 0.2)]) for x in (0.4, 0.6, 0.8)),
+        *(("touchMove", [(0.7, y)]) for y in (0.4, 0.6, 0.9)),
+        ("touchEnd", []),
+    ):
+        at = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in points
+        ]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+    until(page, "s.settled && s.image")
+    assert state(page)["strokes"] == 1
+    assert page.evaluate("scrollY") == 0
+    rows = np.flatnonzero(np.reshape(state(page)["image"], (28, 28)).any(1))
+    assert rows[-1] - rows[0] == 19  # It is as tall as it was drawn, not a dot.
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])[-1]
+    first, second = np.argsort(shares)[::-1][:2]
+    assert text(page, "#answer") == classes[first]
+    assert text(page, "#second") == f"then {classes[second]}, {percent(shares[second])}"
+    said = page.locator("#beliefs span").all_text_contents()
+    assert said == [percent(share) for share in shares]
+    for width in (390, 320):
+        page.set_viewport_size({"width": width, "height": 844})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width
+        clipped = page.evaluate(
+            """[...document.querySelectorAll("h1, p, button, label, b, #beliefs span, #answer")]
+              .filter((e) => !e.closest(".unseen"))
+              .filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth)
+              .map((e) => e.outerHTML)"""
+        )
+        assert clipped == []
+        assert page.locator("#clear").bounding_box()["height"] >= 44
+    if classes == DIGITS:
+        page.set_viewport_size(DEVICES["phone"]["viewport"])
+        last = page.locator("#beliefs li").last.bounding_box()
+        assert last["y"] + last["height"] <= 844
