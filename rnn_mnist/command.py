@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import hashlib
-import importlib.metadata
 import io
 import logging
 import os
-import platform
 import re
 import signal
 import sys
@@ -23,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import tyro
 
 from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_config
-from rnn_mnist.files import cache_folder
 
 if TYPE_CHECKING:
     from rnn_mnist.loading import Result
@@ -203,29 +199,6 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
             accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
             print(f"no run is named: the pretrained network {loading.BEST!r}, {accuracy}")
     return runs
-
-
-def keep_compiled() -> None:
-    """Let JAX keep compiled programs in the cache folder, unless the user has told it where.
-
-    Every version of jaxlib and kind of CPU has a folder of its own there: programs of another may
-    crash.
-    """
-    import jax
-
-    settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is not None:
-        return
-    version = importlib.metadata.version("jaxlib")
-    system = [version, platform.machine(), platform.processor()]
-    with contextlib.suppress(OSError):  # Linux tells what the CPU can do.
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        kinds = ("model name", "flags", "Features")
-        system += sorted({line for line in lines if line.startswith(kinds)})
-    name = hashlib.sha256("\n".join(system).encode()).hexdigest()[:16]
-    folder = cache_folder() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder / f"{version}-{name}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def guarded(body: Callable[[], None]) -> int:

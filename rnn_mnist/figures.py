@@ -18,10 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.inference import Units, made_up_mind
 from rnn_mnist.palette import is_dark, palette
-from rnn_mnist.reading import Reading, steps_at, steps_of
-
-WORDS = {"rows": "row", "columns": "column", "pixels": "pixel", "permuted": "pixel"}
-"""What a network reads in a step."""
+from rnn_mnist.reading import WORDS, Reading, steps_at, steps_of
 
 
 def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> Figure:

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.figures import WORDS, draw_answer, draw_digit, name_classes, read_part
+from rnn_mnist.figures import draw_answer, draw_digit, name_classes, read_part
 from rnn_mnist.files import written_whole
 from rnn_mnist.inference import made_up_mind
 from rnn_mnist.palette import palette
-from rnn_mnist.reading import Reading, steps_of
+from rnn_mnist.reading import WORDS, Reading, steps_of
 
 _FRAMES = 28  # Longer readings are shown in so many parts.
 _PAUSE = 2000  # Milliseconds for which the end of a GIF stands still.

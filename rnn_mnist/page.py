@@ -20,7 +20,6 @@ from rnn_mnist.loading import Result
 SAMPLES = 20
 """Test images that a page brings, about; where there are more classes, one of each."""
 _TEMPLATE = Path(__file__).with_name("page.html")
-_WORDS = {"rows": "row", "columns": "column", "pixels": "pixel", "permuted": "pixel"}
 
 
 def to_page(result: Result) -> str:
@@ -44,7 +43,7 @@ def to_page(result: Result) -> str:
             f"{sizes.input_size} values"
         )
     content = {
-        "word": _WORDS[config.reading],
+        "word": reading.WORDS[config.reading],
         "about": _about(result),
         "classes": result.classes,
         "steps": steps,
@@ -74,8 +73,8 @@ def _about(result: Result) -> str:
     ways = ", in both directions" if config.bidirectional else ""
     units = f"{layers}{config.hidden_size} hidden units{ways}"
     order = " in a shuffled order" if config.reading == "permuted" else ""
-    said = f"An LSTM of {units}, which reads {_WORDS[config.reading]} by "
-    said += f"{_WORDS[config.reading]}{order}."
+    said = f"An LSTM of {units}, which reads {reading.WORDS[config.reading]} by "
+    said += f"{reading.WORDS[config.reading]}{order}."
     if result.history:
         last, name = result.history[-1], config.data.name.upper().replace("_", "-")
         said += f" It is right on {100 * last.test_accuracy:.2f} % of {last.test_count:,} test "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from rnn_mnist import command
+from rnn_mnist import command, compiled
 from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
 
@@ -98,10 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rnn_mnist import movies
         from rnn_mnist.files import written_whole
 
-        command.keep_compiled()
         runs = command.load_runs(options.runs)
         dark = matplotlib.style.context("dark_background")
-        with dark if options.dark else contextlib.nullcontext():
+        with compiled.kept(), dark if options.dark else contextlib.nullcontext():
             if path.suffix == ".png":
                 figure = draw(options, runs)
                 with written_whole(path) as file:

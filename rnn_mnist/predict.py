@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rnn_mnist import command
+from rnn_mnist import command, compiled
 from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
 
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from rnn_mnist import inference
 
-        command.keep_compiled()
         run, files = _split(options.files)
         ((network, result),) = command.load_runs(run, say=not options.json).items()
         names, images, errors = _read(files)
         probabilities = np.zeros((0, len(result.classes)), np.float32)
         if images:
-            probabilities = inference.predict([result], np.stack(images))
+            with compiled.kept():
+                probabilities = inference.predict([result], np.stack(images))
         if options.json:
             answers = _answers(names, probabilities, result)
             print(json.dumps({"network": network, "answers": answers, "errors": errors}, indent=1))

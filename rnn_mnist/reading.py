@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Reading = Literal["rows", "columns", "pixels", "permuted"]
+WORDS = {"rows": "row", "columns": "column", "pixels": "pixel", "permuted": "pixel"}
+"""What is read in each step."""
 
 
 def steps_of(reading: Reading, shape: tuple[int, int] = (28, 28)) -> int:

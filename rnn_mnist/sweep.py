@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command
+from rnn_mnist import command, compiled
 from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
 
@@ -65,19 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist import devices, explore
 
-        if options.compile_cache:
-            command.keep_compiled()
-        devices.split_cpu(options.devices or devices.cores())
-        explore.sweep(
-            options.config,
-            values,
-            folder=options.run or Path("runs") / f"sweep-{name}",
-            keep=options.keep,
-            final=options.final,
-            data_files=options.data_files,
-            devices=options.devices,
-            verbose=True,
-        )
+        with compiled.kept() if options.compile_cache else contextlib.nullcontext():
+            devices.split_cpu(options.devices or devices.cores())
+            explore.sweep(
+                options.config,
+                values,
+                folder=options.run or Path("runs") / f"sweep-{name}",
+                keep=options.keep,
+                final=options.final,
+                data_files=options.data_files,
+                devices=options.devices,
+                verbose=True,
+            )
 
     return command.guarded(body)
 

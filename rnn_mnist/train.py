@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command
+from rnn_mnist import command, compiled
 from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
 
@@ -82,10 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rnn_mnist import devices, hosts, loading, observe, plan, run
         from rnn_mnist.console import Console
 
-        if options.compile_cache:
-            command.keep_compiled()
-        devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
         with contextlib.ExitStack() as stack:
+            if options.compile_cache:
+                stack.enter_context(compiled.kept())
+            devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
                     hosts.joined(options.coordinator, options.processes, options.process_id)

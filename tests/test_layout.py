@@ -38,7 +38,7 @@ ORDER = [
     *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "console"),
     *("observe", "loading", "run", "inference", "pictures", "figures", "movies"),
     *("exported", "onnx_graph", "stablehlo", "page", "explore"),
-    *("command", "train", "sweep", "predict", "plot", "export", "draw"),
+    *("compiled", "command", "train", "sweep", "predict", "plot", "export", "draw"),
 ]
 
 
