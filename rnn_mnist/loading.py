@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rnn_mnist import learn, run_folder, weights
+from rnn_mnist import __version__, learn, run_folder, weights
 from rnn_mnist.config import Config, InputError, from_dict, read_config, to_toml
 from rnn_mnist.console import name_steps
 from rnn_mnist.history import Epoch
@@ -175,7 +175,8 @@ def save_weights(path: Path | str, result: Result) -> None:
 
 def describe(result: Result) -> dict[str, str]:
     """What there is to say of a network beside its weights."""
-    said = {"config": to_toml(result.config), "classes": json.dumps(result.classes)}
+    said = {"rnn_mnist": __version__, "config": to_toml(result.config)}
+    said["classes"] = json.dumps(result.classes)
     if result.history:
         said["test_accuracy"] = str(result.history[-1].test_accuracy)
         said["history"] = json.dumps(result.history)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from rnn_mnist.config import InputError
 
@@ -81,10 +82,9 @@ def prepare(grey: ArrayLike) -> Levels:
     small = _shrink(ink.shape[0], height) @ ink @ _shrink(ink.shape[1], width).T
     small *= 255 / small.max()
     framed = np.zeros((_FRAME, _FRAME), np.uint8)
-    middle = (small.sum(1) @ np.arange(height), small.sum(0) @ np.arange(width)) / small.sum()
     top, left = (
         min(max(_round(_FRAME / 2 - centre), 0), _FRAME - size)
-        for centre, size in zip(middle, small.shape, strict=True)
+        for centre, size in zip(ndimage.center_of_mass(small), small.shape, strict=True)
     )
     framed[top : top + height, left : left + width] = np.floor(small + 0.5)
     return framed
@@ -119,8 +119,6 @@ def _ink(grey: Real) -> Real:
 
 def _photographed(grey: Real) -> Real:
     """The ink of a photograph, without its lighting, specks, and what reaches in from outside."""
-    from scipy import ndimage
-
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 400)
     reach = max(grey.shape) // 4
     around = smooth - ndimage.uniform_filter(smooth, reach)
@@ -171,8 +169,6 @@ def _widened(ink: Real, scale: float) -> Real:
     width = ink.sum() / length * scale
     if width >= _THIN:
         return ink
-    from scipy import ndimage
-
     radius = max(1, round((_WIDE - width) / scale / 2))
     across = np.arange(-radius, radius + 1)
     disc = np.hypot(across[:, None], across) <= radius + 0.5

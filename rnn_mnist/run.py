@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from rnn_mnist import checkpoint, hosts, learn, loading, observe, run_folder
+from rnn_mnist import __version__, checkpoint, hosts, learn, loading, observe, run_folder
 from rnn_mnist.config import (
     Config,
     InputError,
@@ -274,6 +274,7 @@ def _record(
 ) -> checkpoint.Record:
     """What a checkpoint keeps beside the state."""
     return {
+        "rnn_mnist": __version__,
         "data": version,
         "classes": list(classes),
         "history": [list(epoch) for epoch in progress.history],

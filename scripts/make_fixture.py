@@ -1,0 +1,67 @@
+"""Write what this version writes, small, for later versions to read: tests/fixtures/VERSION.
+
+python scripts/make_fixture.py
+
+A run that was stopped after the first of two epochs, its exported files, and what the network says
+of twenty test digits.
+"""
+
+import dataclasses
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from rnn_mnist import Config, Data, __version__, fit, load, load_run, run
+from rnn_mnist.inference import predict
+from rnn_mnist.loading import save_weights
+from rnn_mnist.onnx_graph import to_onnx
+from rnn_mnist.stablehlo import to_stablehlo
+
+FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / __version__
+CONFIG = Config(
+    epochs=2,
+    hidden_size=6,
+    optimizer="adamw",
+    learning_rate=0.01,
+    schedule="cosine",
+    ema=0.9,
+    augment_shift=1.0,
+    data=Data(train="train[:2000]", test="test[:200]"),
+)
+
+
+class StoppedError(Exception):
+    """Ends the run after its first epoch."""
+
+
+def main() -> None:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    whole = fit(CONFIG)
+    advance = run.advance
+
+    def first_epoch(*arguments, **settings):
+        parts = advance(*arguments, **settings)
+        yield from itertools.takewhile(lambda progress: progress.step <= 20, parts)
+        raise StoppedError
+
+    run.advance = first_epoch
+    try:
+        fit(dataclasses.replace(CONFIG), folder=FOLDER / "run")
+    except StoppedError:
+        stopped = load_run(FOLDER / "run")
+    save_weights(FOLDER / "model.safetensors", stopped)
+    (FOLDER / "model.onnx").write_bytes(to_onnx(stopped).SerializeToString())
+    (FOLDER / "model.zip").write_bytes(to_stablehlo(stopped))
+    images = load("mnist", "test[:20]").images
+    np.savez_compressed(
+        FOLDER / "expected.npz",
+        probabilities=predict([stopped], images),
+        after_the_second_epoch=predict([whole], images),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Try every fault that a run must survive, often, and print what was lost.
+
+python scripts/try_faults.py [--only PART_OF_A_NAME] [--share X]
+
+As root, so that small disks can be mounted. It takes about half an hour.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="faults whose names contain this")
+    parser.add_argument("--share", type=float, default=1.0, help="of how often each is tried")
+    options = parser.parse_args()
+    print("| fault | tried | refused in one line | lost |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        place = faults.make_workplace(Path(folder))
+        for name, (fault, times) in faults.FAULTS.items():
+            if options.only in name:
+                outcome = fault(place, max(1, round(options.share * times)))
+                lost = "; ".join(outcome.lost) or "nothing"
+                print(f"| {name} | {outcome.tried} | {outcome.refused} | {lost} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

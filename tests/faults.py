@@ -1,0 +1,349 @@
+"""Faults that the training command must survive, each tried on real processes.
+
+What a faulty run leaves is compared, bit for bit, with what an undisturbed one does. The tests try
+each fault a few times, `scripts/try_faults.py` often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rnn_mnist import InputError, load_run
+from rnn_mnist.loading import Result
+
+COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
+FLAGS = [
+    "--epochs",
+    "3",
+    "--hidden-size",
+    "24",
+    "--data.train",
+    "train[:12000]",
+    "--data.test",
+    "test[:1000]",
+]
+RUN = Path("runs/reference")
+
+
+class Outcome(NamedTuple):
+    """What came of trying a fault."""
+
+    tried: int
+    refused: int = 0
+    """How often the command said in one line that it cannot go on, before it was helped."""
+    lost: tuple[str, ...] = ()
+    """What was lost, or otherwise not as it should be."""
+
+
+class Workplace(NamedTuple):
+    """Where faults are tried, and what should come out."""
+
+    folder: Path
+    whole: Result
+    """Of the undisturbed run."""
+    seconds: float
+    """How long that took."""
+    half: Path
+    """A folder in which the run was stopped after its first epoch."""
+    rng: np.random.Generator
+
+
+def make_workplace(folder: Path, seed: int | None = None) -> Workplace:
+    """Run undisturbed and up to the middle; fills the cache of compiled programs, too."""
+    for name in ("cache", "whole", "half"):
+        (folder / name).mkdir(parents=True)
+    os.environ["RNN_MNIST_CACHE"] = str(folder / "cache")
+    run(folder / "whole")
+    began = time.monotonic()
+    run(folder / "whole", "--run", "again")
+    seconds = time.monotonic() - began
+    process = start(folder / "half")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/3  test accuracy" in line:
+            process.send_signal(signal.SIGTERM)
+    process.communicate()
+    whole = load_run(folder / "whole" / RUN)
+    return Workplace(folder, whole, seconds, folder / "half", np.random.default_rng(seed))
+
+
+def start(folder: Path, *flags: str, **settings: Any) -> subprocess.Popen[str]:
+    """Start the command in a folder."""
+    settings = {"stdin": subprocess.DEVNULL, "stdout": -1, "stderr": -1, "text": True} | settings
+    return subprocess.Popen([*COMMAND, *FLAGS, *flags], cwd=folder, **settings)
+
+
+def run(folder: Path, *flags: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder to its end."""
+    with start(folder, *flags, **settings) as process:
+        out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wrong_with(place: Workplace, folder: Path, process: Any) -> Iterator[str]:
+    """What a run that came to its end did not do as the undisturbed one."""
+    if process.returncode or process.stderr:
+        yield f"exit code {process.returncode}: {process.stderr}"
+        return
+    found = load_run(folder / RUN)
+    leaves = (jax.tree.leaves(result.state) for result in (found, place.whole))
+    if not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True)):
+        yield "other parameters"
+    histories = ([e._replace(seconds=0) for e in r.history] for r in (found, place.whole))
+    if len({str(history) for history in histories}) > 1:
+        yield "another history"
+    with contextlib.suppress(FileNotFoundError):
+        if list((folder / RUN).rglob("*.partial")):
+            yield "half a file"
+
+
+def is_refused(process: Any) -> bool:
+    """Whether the command ended with an error of one line."""
+    return process.returncode in (1, 2) and bool(re.fullmatch(r"error: [^\n]+\n", process.stderr))
+
+
+def fresh(place: Workplace, *, half: bool = False) -> Path:
+    """A new folder, empty or with the stopped run."""
+    folder = place.folder / "tried"
+    shutil.rmtree(folder, ignore_errors=True)
+    if half:
+        shutil.copytree(place.half, folder)
+    else:
+        folder.mkdir()
+    return folder
+
+
+# ------------------------------------------------------------------ the faults
+
+
+def killed(place: Workplace, times: int) -> Outcome:
+    """SIGKILL at random moments, from start-up to exit, again and again until a run is through."""
+    return _stopped(place, times, [signal.SIGKILL], earliest=0.0)
+
+
+def asked_to_stop(place: Workplace, times: int) -> Outcome:
+    """SIGTERM and SIGINT at random moments, as schedulers and Ctrl-C send them."""
+    return _stopped(place, times, [signal.SIGTERM, signal.SIGINT], earliest=0.4)
+
+
+def _stopped(
+    place: Workplace, times: int, signals: list[signal.Signals], *, earliest: float
+) -> Outcome:
+    lost, tried = list[str](), 0
+    while tried < times:
+        folder, saved, through = fresh(place), -1, False
+        while tried < times and not through:
+            number = signals[tried % len(signals)]
+            process = start(folder)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(place.rng.uniform(earliest, place.seconds + 0.2))
+            process.send_signal(number)
+            out, err = process.communicate()
+            through = process.returncode == 0
+            tried += not through
+            allowed = (-number,) if number == signal.SIGKILL else (130, -number)
+            lines = 1 if number != signal.SIGKILL and process.returncode == 130 else 0
+            if not through and (process.returncode not in allowed or err.count("\n") != lines):
+                lost.append(f"{number.name}: exit code {process.returncode}: {err}")
+            # Whatever was saved before is still there, and what was printed is saved but for one.
+            with contextlib.suppress(InputError):
+                now = load_run(folder / RUN).history[-1].epoch
+                printed = [int(k) for k in re.findall(r"epoch (\d)/3  test accuracy", out)]
+                if now < max([saved, *(k - 1 for k in printed)]):
+                    lost.append(f"{number.name}: epoch {now} is left of {saved}, {printed}")
+                saved = now
+        lost += wrong_with(place, folder, run(folder))
+    return Outcome(tried, lost=tuple(lost))
+
+
+def disk_full(place: Workplace, times: int) -> Outcome:
+    """A disk, of a random small size, that fills up; then it is made larger."""
+    refused, lost = 0, list[str]()
+    for _ in range(times):
+        folder = fresh(place)
+        with _mounted(folder):
+            _mount("remount", folder, size=f"{place.rng.integers(60, 1500)}k")
+            process = run(folder)
+            refused += is_refused(process)
+            if process.returncode and not is_refused(process):
+                lost.append(f"exit code {process.returncode}: {process.stderr}")
+            _mount("remount", folder, size="64m")
+            lost += wrong_with(place, folder, run(folder))
+    return Outcome(times, refused, tuple(lost))
+
+
+def read_only(place: Workplace, times: int) -> Outcome:
+    """A folder that cannot be written any more; then it can again."""
+    refused, lost = 0, list[str]()
+    for _ in range(times):
+        folder = fresh(place)
+        with _mounted(folder):
+            shutil.copytree(place.half, folder, dirs_exist_ok=True)
+            _mount("remount,ro", folder, size="64m")
+            process = run(folder)
+            refused += is_refused(process)
+            if not is_refused(process):
+                lost.append(f"exit code {process.returncode}: {process.stderr}")
+            _mount("remount,rw", folder, size="64m")
+            lost += wrong_with(place, folder, run(folder))
+    return Outcome(times, refused, tuple(lost))
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path) -> Iterator[None]:
+    """Make a folder a small file system of its own, in memory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def _mount(options: str, folder: Path, *, size: str) -> None:
+    subprocess.run(["mount", "-o", f"{options},size={size}", folder], check=True)
+
+
+def cache_damaged(place: Workplace, times: int) -> Outcome:
+    """A bit flipped, a file cut short, or all removed, anywhere in the cache folder."""
+    refused, lost, cache = 0, list[str](), place.folder / "cache"
+    for number in range(times):
+        kept = place.folder / "kept"
+        shutil.copytree(cache, kept)
+        damage(cache, place.rng, number)
+        folder = fresh(place)
+        process = run(folder)
+        refused += is_refused(process)
+        if not is_refused(process):
+            lost += wrong_with(place, folder, process)
+        shutil.rmtree(cache, ignore_errors=True)
+        kept.rename(cache)
+    return Outcome(times, refused, tuple(lost))
+
+
+def checkpoint_damaged(place: Workplace, times: int) -> Outcome:
+    """A bit flipped, a file cut short, or all removed, among the checkpoints of a stopped run."""
+    refused, lost = 0, list[str]()
+    for number in range(times):
+        folder = fresh(place, half=True)
+        damage(folder / RUN / "checkpoints", place.rng, number)
+        process = run(folder)
+        refused += is_refused(process)
+        if not is_refused(process):
+            lost += wrong_with(place, folder, process)
+    return Outcome(times, refused, tuple(lost))
+
+
+def damage(folder: Path, rng: np.random.Generator, number: int) -> None:
+    """Flip a random bit of a folder's files; every eighth time cut one short or remove all."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+    if number % 16 == 15:
+        shutil.rmtree(folder)
+        return
+    path = files[rng.integers(len(files))]
+    content = bytearray(path.read_bytes())
+    if number % 16 == 7:
+        path.write_bytes(content[: rng.integers(len(content))])
+        return
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+def clock_set_back(place: Workplace, times: int) -> Outcome:
+    """The clock goes back by years: all that was written before is from the future."""
+    lost = list[str]()
+    for _ in range(times):
+        folder = fresh(place, half=True)
+        then = time.time() + place.rng.uniform(1, 20) * 365 * 86400
+        for path in [*folder.rglob("*"), *(place.folder / "cache").rglob("*")]:
+            os.utime(path, (then, then))
+        lost += wrong_with(place, folder, run(folder))
+        lost += wrong_with(place, folder, run(folder))  # Finished already.
+    return Outcome(times, lost=tuple(lost))
+
+
+def two_at_once(place: Workplace, times: int) -> Outcome:
+    """A second command starts in the folder of one that is training."""
+    refused, lost = 0, list[str]()
+    for _ in range(times):
+        folder = fresh(place)
+        first = start(folder, "--epochs", "3")
+        while not (folder / RUN / "config.toml").exists() and first.poll() is None:
+            time.sleep(0.01)
+        second = run(folder)
+        out, err = first.communicate()
+        refused += is_refused(second) and "another process is training there" in second.stderr
+        if not is_refused(second):
+            lost += wrong_with(place, folder, second)  # The first was through before.
+        ended = subprocess.CompletedProcess([], first.returncode, out, err)
+        lost += wrong_with(place, folder, ended)
+    return Outcome(times, refused, tuple(lost))
+
+
+def odd_surroundings(place: Workplace, times: int) -> Outcome:
+    """No standard input, no colours, a locale without UTF-8, no network, a narrow terminal."""
+    lost = list[str]()
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    surroundings: list[Callable[[Path], Any]] = [
+        lambda folder: run(folder, stdin=None, preexec_fn=lambda: os.close(0)),
+        lambda folder: run(folder, env={**os.environ, "NO_COLOR": "1", "TERM": "dumb"}),
+        lambda folder: run(folder, env={**os.environ, **latin}),
+        _without_network,
+        _narrow,
+    ]
+    for number in range(times):
+        folder = fresh(place)
+        process = surroundings[number % len(surroundings)](folder)
+        lost += (f"{number}: {wrong}" for wrong in wrong_with(place, folder, process))
+    return Outcome(times, lost=tuple(lost))
+
+
+def _without_network(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--user", "--map-root-user", "--net", *COMMAND, *FLAGS]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _narrow(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command on a terminal of 20 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    process = start(folder, stdin=theirs, stdout=theirs, env=environment)
+    os.close(theirs)
+    with contextlib.suppress(OSError):  # The other end is closed.
+        while os.read(ours, 65536):
+            pass
+    os.close(ours)
+    _, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, "", err)
+
+
+FAULTS: dict[str, tuple[Callable[[Workplace, int], Outcome], int]] = {
+    "SIGKILL at a random moment": (killed, 100),
+    "SIGTERM or SIGINT at a random moment": (asked_to_stop, 40),
+    "a full disk": (disk_full, 15),
+    "a read-only folder": (read_only, 3),
+    "a bit flipped in the cache, or more": (cache_damaged, 112),
+    "a bit flipped in a checkpoint, or more": (checkpoint_damaged, 64),
+    "the clock set back": (clock_set_back, 5),
+    "a second command in the same folder": (two_at_once, 5),
+    "no stdin, colours, UTF-8 or network; 20 columns": (odd_surroundings, 10),
+}
+"""Each fault, and how often the script tries it."""

@@ -1,0 +1,34 @@
+"""Faults on real processes, each a few times; `scripts/try_faults.py` tries them often."""
+
+import os
+import shutil
+
+import faults
+import pytest
+
+pytestmark = pytest.mark.slow
+TIMES = {faults.killed: 8, faults.asked_to_stop: 4, faults.disk_full: 3, faults.read_only: 1}
+TIMES |= {faults.cache_damaged: 8, faults.checkpoint_damaged: 8, faults.odd_surroundings: 5}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        # As users have it: the tests' own cache of compiled programs is not checked.
+        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        yield faults.make_workplace(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_nothing_is_lost(workplace, monkeypatch, name):
+    fault, _ = faults.FAULTS[name]
+    if fault in (faults.disk_full, faults.read_only) and (
+        os.geteuid() or not shutil.which("mount")
+    ):
+        pytest.skip("only root may mount a disk")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(workplace.folder / "cache"))
+    outcome = fault(workplace, TIMES.get(fault, 1))
+    assert outcome.lost == ()
+    if fault in (faults.disk_full, faults.read_only, faults.two_at_once):
+        assert outcome.refused > 0
