@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,17 +35,48 @@ def read_archive(path: Path, source: str = "") -> Archive:
       InputError: The file is damaged, or is none of ours.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = {key: npz[key] for key in npz.files}
+        with path.open("rb") as file:
+            arrays = read_npz(file)
         meta = json.loads(str(arrays.pop("meta")))
         archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)
-        intact = meta["sha256"] == _digest(archive)
+        intact = meta["sha256"] == _digest(archive) and _is_data_set(archive)
     # A flipped byte can raise nearly anything in the layers below: zip, deflate, npy, JSON.
     except Exception:
         intact = False
     if not intact:
         remedy = "reinstall rnn_mnist" if path == SHIPPED else "delete it and run again"
         raise InputError(f"{path}: damaged; {remedy}")
+    return archive
+
+
+def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file, none of which holds Python's objects.
+
+    Raises:
+      ValueError: It is none, or unpacks to more than memory should be filled with; what is damaged
+        can raise other errors, too.
+    """
+    with unzipped(file) as archive:
+        arrays = {}
+        for name in archive.namelist():
+            with archive.open(name) as npy:
+                array = np.lib.format.read_array(npy, allow_pickle=False)
+            arrays[name.removesuffix(".npy")] = array
+        return arrays
+
+
+def unzipped(file: BinaryIO) -> zipfile.ZipFile:
+    """Open a zip archive, unless it unpacks to a multiple of itself and more than 1 GiB.
+
+    Raises:
+      ValueError: It does, or is packed by other methods than ours.
+    """
+    archive = zipfile.ZipFile(file)
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > max(2**30, file.seek(0, io.SEEK_END)):
+        raise ValueError("it unpacks to more than 1 GiB")
+    if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("it is packed by an unusual method")
     return archive
 
 
@@ -69,6 +100,22 @@ def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> No
             # ZipInfo's fixed date keeps the file the same, byte for byte, whenever it is made.
             member = zipfile.ZipInfo(f"{key}.npy")
             npz.writestr(member, npy.getbuffer(), method, compresslevel)
+
+
+def _is_data_set(archive: Archive) -> bool:
+    """Whether an archive's arrays and classes are what `Archive` says."""
+    splits = {key.removesuffix("_images").removesuffix("_labels") for key in archive.arrays}
+    texts = (archive.version, *archive.classes)
+    if not all(isinstance(text, str) for text in texts) or len(archive.arrays) != 2 * len(splits):
+        return False
+    pairs = [(archive.arrays[f"{s}_images"], archive.arrays[f"{s}_labels"]) for s in splits]
+    return all(
+        images.dtype == np.uint8
+        and labels.dtype.kind in "iu"
+        and labels.ndim == 1
+        and images.shape == (len(labels), 28, 28)
+        for images, labels in pairs
+    )
 
 
 def _digest(archive: Archive) -> str:

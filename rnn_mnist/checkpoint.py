@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
     if not read_only:
         folder.mkdir(exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT,
+        max_to_keep=None if read_only else KEPT,
+        save_interval_steps=0 if read_only else 1,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=not read_only,
         create=False,
@@ -52,8 +54,22 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
         if jax.process_count() > 1
         else ocp.options.MultiprocessingOptions(),
     )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+    with _warnings_left_out() if read_only else contextlib.nullcontext():
+        manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    with manager:
         yield manager
+
+
+@contextlib.contextmanager
+def _warnings_left_out() -> Iterator[None]:
+    """Keep from the user what orbax warns of: that what is opened to be read cannot be written."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
@@ -108,9 +124,12 @@ def restore(
                 args = ocp.args.Composite(state=ocp.args.StandardRestore(like(record)))
                 return manager.restore(step, args=args).state, record, damaged
             except Exception as error:
-                # Without its sums, because of a kill right after it was saved, it may be damaged.
-                if summed or isinstance(error, InputError):
+                if isinstance(error, InputError | MemoryError):
                     raise
+                # Without its sums, because of a kill right after it was saved, it may be damaged.
+                if summed:
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                    raise InputError(f"{place}: cannot be read: {reason}") from None
         damaged.append(step)
     if damaged:
         raise InputError(

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,11 @@ class InputError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        # It may name what was given, which may be anything: line ends, a megabyte.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        super().__init__(shown if len(shown) <= 2000 else f"{shown[:1600]} ... {shown[-300:]}")
 
 
 class DivergenceError(InputError):
@@ -135,6 +141,7 @@ class Config:
 _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1)
 # What no machine trains; far below what an array's size may be.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
+_HIGHEST |= dict(chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
 _BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -161,6 +168,8 @@ def _check(section: Config | Data, prefix: str = "") -> None:
             raise InputError(f"{name}: must be finite, not {value}")
         if value == "" and field.name != "init_from":
             raise InputError(f"{name}: must not be empty")
+        if kind is str and re.search("[\0\ud800-\udfff]", value):
+            raise InputError(f"{name}: must be in UTF-8 and without null characters, not {value!r}")
         lowest = _LOWEST.get(field.name, 0)
         if kind in (int, float) and value < lowest:
             raise InputError(f"{name}: must be at least {lowest}, not {value}")
@@ -186,17 +195,35 @@ def read_config(path: Path) -> Config:
       InputError: The file cannot be read, is not TOML, or has an unknown key or a bad value.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            return from_toml(file.read(_LONGEST + 1))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
-    try:
-        return from_dict(table)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+# Of a text of 100 kB, tomllib can make a minute's work.
+_LONGEST = 2**14
+
+
+def from_toml(text: str) -> Config:
+    """A config from a TOML file's text, as `read_config`.
+
+    Raises:
+      InputError: It is not TOML, or has an unknown key or a bad value.
+    """
+    if len(text) > _LONGEST:
+        raise InputError(f"no config: longer than {_LONGEST:,} characters")
+    try:
+        return from_dict(tomllib.loads(text))
+    # Besides its own errors: numbers of thousands of digits, tables within tables within tables.
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"not valid TOML: {error}") from None
 
 
 def from_dict(table: Mapping[str, Any]) -> Config:
@@ -221,11 +248,11 @@ def to_toml(config: Config) -> str:
     """The complete config as TOML: `read_config` of it gives an equal one."""
     table = dataclasses.asdict(config)
     data = table.pop("data")
-    # JSON's numbers, booleans and strings are TOML's too.
+    # JSON's numbers, booleans and strings are TOML's too, but for one control character.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     lines += ["", "[data]"]
     lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
 
 def differences(ours: Config, theirs: Config) -> Iterator[tuple[str, Any, Any]]:

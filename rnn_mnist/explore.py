@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import re
 import time
@@ -238,7 +239,7 @@ def _read(folder: Path) -> dict[Config, Run]:
         return {}
     try:
         runs = grid.from_csv((folder / CSV).read_text(encoding="utf-8"))
-    except (ValueError, InputError) as error:
+    except (ValueError, csv.Error, InputError) as error:
         raise InputError(
             f"{folder / CSV}: cannot be read ({error}); mend it, or name another folder with --run"
         ) from None

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax import export
 from numpy.typing import NDArray
 
+from rnn_mnist.archive import read_npz, unzipped
 from rnn_mnist.config import InputError
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
@@ -55,19 +54,32 @@ def load_exported(path: Path | str) -> Exported:
     Raises:
       InputError: It cannot be read, or this version of JAX cannot run it.
     """
-    path = Path(path)
+    path, made = Path(path), ""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, unzipped(file) as archive:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
+        about = dict(json.loads(parts[ABOUT]))
+        made = f"made with jax {about['jax']}, and here is {jax.__version__}"
+        # JAX itself would find out when it is called, if at all.
+        if _minor(about["jax"]) > _minor(jax.__version__):
+            raise InputError(f"{path}: {made}; upgrade jax")
         # Jitted, so that each size of a batch is compiled once.
         predict, train = (
             jax.jit(export.deserialize(bytearray(parts[name])).call) for name in (PREDICT, TRAIN)
         )
-        with np.load(io.BytesIO(parts[LEAVES]), allow_pickle=False) as arrays:
-            leaves = [arrays[name] for name in sorted(arrays.files)]
-        return Exported(predict, train, leaves, parts[CONFIG].decode(), json.loads(parts[ABOUT]))
+        leaves = [leaf for _, leaf in sorted(read_npz(io.BytesIO(parts[LEAVES])).items())]
+        return Exported(predict, train, leaves, parts[CONFIG].decode(), about)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise InputError(f"{path}: not what was exported as stablehlo: {reason}") from None
+    except Exception as error:  # Whatever a damaged file provokes in the layers below.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(
+            f"{path}: not what was exported as stablehlo: {reason}{made and f' ({made})'}"
+        ) from None
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(map(int, version.split(".")[:2]))

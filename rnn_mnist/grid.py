@@ -208,6 +208,13 @@ def to_csv(runs: Iterable[Run]) -> str:
     return text.getvalue()
 
 
+def _value(kind: type, cell: str, *, empty: bool) -> Any:
+    """What `to_csv` wrote into a cell; an empty one is None where it may be."""
+    if kind is bool:
+        return bool(("False", "True").index(cell))
+    return None if empty and not cell else kind(cell)
+
+
 def from_csv(text: str) -> list[Run]:
     """The runs that `to_csv` wrote.
 
@@ -221,12 +228,15 @@ def from_csv(text: str) -> list[Run]:
     count = len(_MEASURED)
     for row in reader:
         cells = [
-            cell == "True" if kind is bool else kind(cell) if cell or kind is str else None
-            for kind, cell in zip(columns.values(), row, strict=True)
+            _value(kind, cell, empty=name in ("train_loss", "train_accuracy"))
+            for (name, kind), cell in zip(columns.items(), row, strict=True)
         ]
         named = dict(zip(columns, cells, strict=True))
         data = {name[5:]: named.pop(name) for name in columns if name.startswith("data.")}
         measured = [named.pop(name) for name in list(columns)[-count - 1 :]]
-        epoch: Any = measured[:count]
-        runs.setdefault(from_dict({**named, "data": data}), []).append(Epoch(*epoch))
+        values: Any = measured[:count]
+        epoch, history = Epoch(*values), runs.setdefault(from_dict({**named, "data": data}), [])
+        if epoch.epoch != len(history) or not 0 <= epoch.test_correct <= epoch.test_count > 0:
+            raise ValueError(f"line {reader.line_num} is no epoch of a run")
+        history.append(epoch)
     return [Run(config, tuple(history)) for config, history in runs.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 
 from rnn_mnist import __version__, learn, run_folder, weights
-from rnn_mnist.config import Config, InputError, from_dict, read_config, to_toml
+from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.console import name_steps
-from rnn_mnist.history import Epoch
+from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.plan import abstract_state, make_model, make_optimizer, own_device
 
@@ -103,6 +102,7 @@ def load_run(folder: Path | str) -> Result:
     config = read_config(folder / "config.toml")
 
     def like(record: Record) -> State:
+        check_record(record)
         return abstract_state(
             make_model(config, len(record["classes"])),
             make_optimizer(config, total_steps=1),
@@ -140,20 +140,87 @@ def load_weights(path: Path | str) -> Result:
     arrays, notes = weights.read_weights(path)
     try:
         sizes = weights.sizes_of(arrays)
-        config = from_dict(tomllib.loads(notes["config"])) if "config" in notes else Config()
-        classes = json.loads(notes["classes"]) if "classes" in notes else []
-        history = [Epoch(*line) for line in json.loads(notes.get("history", "[]"))]
-    except (InputError, ValueError, TypeError) as error:
+        if sizes.input_size not in (1, 28) or sizes.num_classes < 2:
+            raise InputError(
+                f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
+                "classes; of an image, 28 values or 1 can be read, and at least 2 classes known"
+            )
+        config = from_toml(notes["config"]) if "config" in notes else Config()
+        config = weights.with_sizes(config, sizes)
+        classes = classes_of(json.loads(notes.get("classes", "[]")))
+        history = history_of(json.loads(notes.get("history", "[]")))
+    except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
-    config = weights.with_sizes(config, sizes)
     if len(classes) != sizes.num_classes:
-        classes = list(map(str, range(sizes.num_classes)))
+        classes = tuple(map(str, range(sizes.num_classes)))
     params = {
         module: {kind: jnp.asarray(array) for kind, array in part.items()}
         for module, part in weights.from_torch(arrays).items()
     }
     state = State(params, (), jnp.int32(0))
-    return Result(state, tuple(history), config, tuple(map(str, classes)))
+    return Result(state, history, config, classes)
+
+
+def check_record(record: Record) -> None:
+    """Find out whether a checkpoint's record is what `run` writes.
+
+    Raises:
+      ValueError: It is not.
+    """
+    classes_of(record.get("classes"))
+    if not history_of(record.get("history")):
+        raise ValueError("it has no history")
+    under_way, others = record.get("under_way"), [record.get("seconds"), record.get("devices", 1)]
+    texts = [record.get("data"), record.get("kernel", "")]
+    if not (
+        isinstance(under_way, list)
+        and len(under_way) <= len(Totals._fields)
+        and all(map(_is_number, under_way + others))
+        and all(isinstance(text, str) for text in texts)
+    ):
+        raise ValueError("it does not say where the run stands")
+
+
+def classes_of(names: Any) -> tuple[str, ...]:
+    """The names of classes, from JSON.
+
+    Raises:
+      ValueError: They are none.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are no list of names")
+    return tuple(names)
+
+
+def history_of(lines: Any) -> tuple[Epoch, ...]:
+    """A history from JSON.
+
+    Raises:
+      ValueError: It is none.
+    """
+    try:
+        history = tuple(Epoch(*line) for line in lines)
+    except TypeError:
+        raise ValueError("its history is no list of epochs") from None
+    for number, epoch in enumerate(history):
+        known = [v for name, v in epoch._asdict().items() if v is not None or name not in _UNKNOWN]
+        whole = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
+        if not (
+            all(map(_is_number, known))
+            and all(isinstance(value, int) for value in whole)
+            and epoch.epoch == number
+            and 0 <= epoch.test_correct <= epoch.test_count > 0
+        ):
+            raise ValueError(f"its history has no epoch {number} that could be")
+    return history
+
+
+_UNKNOWN = "train_loss", "train_accuracy", "gradient_norm", "images_per_second"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number from JSON that may count or measure something."""
+    return type(value) in (int, float) and 0 <= value < 1e39
 
 
 def save_weights(path: Path | str, result: Result) -> None:

@@ -64,7 +64,9 @@ def to_onnx(result: Result) -> Any:
         single = node("Unsqueeze", [pixels, constant("last_axis", np.array([2]))], "values")
         hidden = node("Transpose", [single], "steps", perm=[1, 0, 2])
     directions = ("", "_reverse")[: 1 + sizes.bidirectional]
-    merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
+    merge = ""
+    if sizes.num_layers > 1:
+        merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
     for layer in range(sizes.num_layers):
         of_layer = [
             constant(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import math
 import shutil
 import tempfile
 import zipfile
@@ -159,10 +161,15 @@ def parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
       InputError: The file is not gzipped, has another type or another length.
     """
     try:
-        raw = gzip.decompress(content)
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("not an IDX file of bytes")
-        shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
+        with gzip.open(io.BytesIO(content)) as file:
+            head = file.read(4)
+            if head[:3] != b"\0\0\x08":
+                raise ValueError("not an IDX file of bytes")
+            shape = np.frombuffer(file.read(4 * head[3]), ">u4", count=head[3]).tolist()
+            # A few bytes can unpack to any number of them.
+            if math.prod(shape) > 2**30:
+                raise ValueError(f"claims to hold {math.prod(shape):,} values")
+            values = file.read(math.prod(shape) + 1)
+        return np.frombuffer(values, np.uint8).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise InputError(f"{source}: cannot be parsed: {error}") from None

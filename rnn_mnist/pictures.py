@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,8 @@ ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
 MOST_PIXELS = 100_000_000
 """A picture of more, which a file of a few bytes may claim to be, is refused."""
+_MOST_BYTES = 4 * MOST_PIXELS
+_MOST_SCANS = 100  # Of a progressive JPEG, which has about ten.
 _SIDE = 1024  # Larger pictures are reduced to about this: the digit becomes 20 pixels anyway.
 _LEAST_CONTRAST = 16  # Grey levels between paper and ink.
 _FAINT = 0.1  # Share of the strongest ink below which a pixel does not count for the digit's box.
@@ -39,17 +42,26 @@ def read_pictures(source: Path | bytes) -> Levels:
       InputError: It is no such file, is too large, or nothing is drawn on it; one line.
     """
     try:
-        content = source.read_bytes() if isinstance(source, Path) else source
+        content = source if isinstance(source, bytes) else _content(source)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # A null character in its name.
+        raise InputError(f"cannot be read: {error}") from None
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"too large: at most {_MOST_BYTES:,} bytes are read")
     if not content.startswith(b"\x93NUMPY"):
         return prepare(_decoded(content))[None]
-    array = _array(content)
-    if array.shape[-2:] == (_FRAME, _FRAME):
-        return array.reshape(-1, _FRAME, _FRAME).round().astype(np.uint8)
-    if array.ndim != 2:
+    array, scale = _array(content)
+    if array.ndim == 2 and array.shape != (_FRAME, _FRAME):
+        return prepare(_reduced(array) * scale)[None]
+    if array.shape[-2:] != (_FRAME, _FRAME):
         raise InputError(f"holds an array of shape {array.shape}, not (28, 28) or (N, 28, 28)")
-    return prepare(array)[None]
+    return np.rint(array.reshape(-1, _FRAME, _FRAME) * np.float32(scale)).astype(np.uint8)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES + 1)
 
 
 def prepare(grey: ArrayLike) -> Levels:
@@ -72,10 +84,12 @@ def prepare(grey: ArrayLike) -> Levels:
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
-    ink = _ink(np.asarray(grey, np.float64))
+    ink = _ink(_reduced(np.asarray(grey)))
     seen = ink >= _FAINT * ink.max()
     rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if _stroke(ink) * _BOX / max(ink.shape) < _THIN:
+        ink = _coarse(ink)
     longest = max(ink.shape)
     ink = _widened(ink, _BOX / longest)
     height, width = (max(1, _round(_BOX * size / longest)) for size in ink.shape)
@@ -88,6 +102,16 @@ def prepare(grey: ArrayLike) -> Levels:
     )
     framed[top : top + height, left : left + width] = np.floor(small + 0.5)
     return framed
+
+
+def _reduced(grey: NDArray[Any]) -> Real:
+    """A picture of a size at which it can be looked at in no time."""
+    import PIL.Image
+
+    factor = max(grey.shape) // _SIDE
+    if factor > 1:
+        grey = np.asarray(PIL.Image.fromarray(grey.astype(np.float32)).reduce(factor))
+    return grey.astype(np.float64)
 
 
 def _round(value: float) -> int:
@@ -161,12 +185,24 @@ def _between(values: Real) -> float:
     return float(edges[1 + np.argmax(below[:-1] * above[1:] * (high - low) ** 2)])
 
 
-def _widened(ink: Real, scale: float) -> Real:
-    """Ink whose strokes, too thin to be seen once they are scaled, are wider."""
+def _stroke(ink: Real) -> float:
+    """How wide a drawing's strokes are, in its pixels."""
     # A stroke has two edges, along which the ink rises to its full strength and falls again.
     slopes = np.gradient(np.pad(ink, 1))
-    length = np.hypot(*slopes).sum() / 2
-    width = ink.sum() / length * scale
+    return float(2 * ink.sum() / np.hypot(*slopes).sum())
+
+
+def _coarse(ink: Real) -> Real:
+    """A large drawing in fewer pixels, each as dark as the darkest of those it stands for."""
+    step = max(1, max(ink.shape) // (_SIDE // 4))
+    for axis, size in enumerate(ink.shape):
+        ink = np.maximum.reduceat(ink, np.arange(0, size, step), axis)
+    return ink
+
+
+def _widened(ink: Real, scale: float) -> Real:
+    """Ink whose strokes, too thin to be seen once they are scaled, are wider."""
+    width = _stroke(ink) * scale
     if width >= _THIN:
         return ink
     radius = max(1, round((_WIDE - width) / scale / 2))
@@ -185,26 +221,32 @@ def _decoded(content: bytes) -> Real:
     import PIL.Image
     import PIL.ImageOps
 
+    most = MOST_PIXELS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of a size that is judged here.
             with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
                 width, height = opened.size
-                if width * height > MOST_PIXELS:
+                if opened.format == "WEBP":  # Its decoder keeps copies.
+                    most = MOST_PIXELS // 2
+                if width * height > most:
                     raise PIL.Image.DecompressionBombError
+                # Each goes over the whole picture, and takes but a few bytes.
+                if opened.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MOST_SCANS:
+                    raise ValueError
                 opened.draft("L", (_SIDE, _SIDE))
                 picture = PIL.ImageOps.exif_transpose(opened)
                 deep = picture.mode.startswith("I")  # 16 bits
-                grey = picture if deep else picture.convert("RGBA").convert("LA")
+                grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
+                grey = grey.reduce(max(1, max(grey.size) // _SIDE))
     except PIL.Image.DecompressionBombError:
-        raise InputError(f"too large: at most {MOST_PIXELS:,} pixels are read") from None
+        raise InputError(f"too large: at most {most:,} pixels are read") from None
     except PIL.UnidentifiedImageError:
         raise InputError(f"no picture; {', '.join(ENDINGS)} can be read") from None
     except Exception:  # Whatever else a damaged file provokes in the library.
         raise InputError("cannot be read: damaged") from None
     if deep:
         return np.asarray(grey, np.float64) / 257
-    grey = grey.reduce(max(1, max(grey.size) // _SIDE))
     levels: Real = np.asarray(grey, np.float64)[..., 0]
     opaque: Real = np.asarray(grey, np.float64)[..., 1] / 255
     # Transparent paper is white under dark ink and black under light ink.
@@ -216,8 +258,8 @@ def _decoded(content: bytes) -> Real:
 _FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
 
 
-def _array(content: bytes) -> Real:
-    """A NumPy file's array, from 0 to 255.
+def _array(content: bytes) -> tuple[NDArray[Any], int]:
+    """A NumPy file's array, and by what to multiply it to get grey levels from 0 to 255.
 
     Raises:
       InputError: It is damaged, too large, or holds something else than grey levels.
@@ -228,7 +270,7 @@ def _array(content: bytes) -> Real:
         raise InputError(f"cannot be read: {error}".splitlines()[0]) from None
     if given.dtype.kind not in "buif" or not 1 <= given.size <= MOST_PIXELS or given.ndim < 2:
         raise InputError(f"holds {given.dtype} of shape {given.shape}, not grey levels (H, W)")
-    array: Real = given.astype(np.float64)
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+    low, high = given.min(), given.max()
+    if not (low >= 0 and high <= 255):  # Nor is what is not a number.
         raise InputError("holds values that are no grey levels: from 0 to 255, or from 0 to 1")
-    return array * 255 if array.max() <= 1 else array
+    return given, 255 if high <= 1 else 1

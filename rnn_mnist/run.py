@@ -179,6 +179,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
     """Where the run in a folder stands, if it has begun; and what there is to note about it."""
 
     def like(record: checkpoint.Record) -> State:
+        loading.check_record(record)
         if record["data"] != plan.version:
             raise InputError(
                 f"{manager.directory}: the run began with {record['data']}, which is now "

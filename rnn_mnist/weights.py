@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import pickletools
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_mnist.archive import unzipped
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.files import written_whole
 from rnn_mnist.reading import steps_of
@@ -89,7 +92,8 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
       InputError: It is none's; one line that lists what is missing, unknown or does not fit.
     """
     layers = {found[2] for name in state_dict if (found := _LSTM.fullmatch(name))}
-    num_layers = 1 + max((int(re.findall(r"\d+", layer)[0]) for layer in layers), default=0)
+    # At least as many as have names: a layer's number may be anything.
+    num_layers = len({layer.removesuffix("_reverse") for layer in layers}) or 1
     bidirectional = any(layer.endswith("_reverse") for layer in layers)
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
     _, features = _pair(shapes.get("lstm.weight_ih_l0"))
@@ -198,10 +202,16 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             return load(content), _notes(content)
         torch = _torch(path)
         with path.open("rb") as file:
+            _check_program(file)
+            file.seek(0)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-        if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
-            raise InputError(f"{path}: not a state dict; save model.state_dict() of the network")
-        return {name: value.detach().numpy() for name, value in loaded.items()}, {}
+            if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
+                raise ValueError("not a state dict; save model.state_dict() of the network")
+            arrays = {str(name): value.detach().numpy() for name, value in loaded.items()}
+            # A tensor may repeat a single number as often as it likes.
+            if sum(array.nbytes for array in arrays.values()) > file.seek(0, io.SEEK_END):
+                raise ValueError("its tensors are larger than it is")
+        return arrays, {}
     except InputError:
         raise
     except OSError as error:
@@ -209,6 +219,36 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except Exception as error:  # Whatever a damaged file provokes in the library.
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path}: cannot be read as weights: {reason}") from None
+
+
+# What a state dict's program asks for, and nothing else.
+_ASKED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
+
+
+def _check_program(file: BinaryIO) -> None:
+    """Refuse a .pt file whose program does more than make a state dict, before it runs.
+
+    PyTorch's `weights_only` runs no code of the file's own, but lets it fill the memory, as
+    bytearray(10**11) does, or hash a tuple of tuples of tuples of itself, which never ends.
+
+    Raises:
+      ValueError: It does, or PyTorch before 1.6 wrote it.
+    """
+    if file.read(4) != b"PK\x03\x04":
+        raise ValueError("no zip archive, as PyTorch writes since 1.6")
+    with unzipped(file) as archive:
+        programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
+        for program in map(archive.read, programs):
+            before, plain = "", set[Any]()  # Of what is kept to be used again, names alone.
+            for step, value, _ in pickletools.genops(program):
+                if "PUT" in step.name:
+                    (plain.add if before in ("GLOBAL", "BINUNICODE") else plain.discard)(value)
+                asks = step.name == "GLOBAL" and not _ASKED.fullmatch(str(value))
+                if asks or ("GET" in step.name and value not in plain):
+                    raise ValueError(f"no state dict: it asks for {value}")
+                before = step.name
 
 
 def _notes(content: bytes) -> dict[str, str]:

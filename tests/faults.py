@@ -301,7 +301,7 @@ def odd_surroundings(place: Workplace, times: int) -> Outcome:
     lost = list[str]()
     latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     surroundings: list[Callable[[Path], Any]] = [
-        lambda folder: run(folder, stdin=None, preexec_fn=lambda: os.close(0)),
+        _without_stdin,
         lambda folder: run(folder, env={**os.environ, "NO_COLOR": "1", "TERM": "dumb"}),
         lambda folder: run(folder, env={**os.environ, **latin}),
         _without_network,
@@ -314,8 +314,17 @@ def odd_surroundings(place: Workplace, times: int) -> Outcome:
     return Outcome(times, lost=tuple(lost))
 
 
+def _without_stdin(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, *FLAGS]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def _without_network(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = ["unshare", "--user", "--map-root-user", "--net", *COMMAND, *FLAGS]
+    """Run the command where there is no network, not even its own host; where that can be had."""
+    apart = ["unshare", "--user", "--map-root-user", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], check=False).returncode:
+        apart = []
+    command = [*apart, *COMMAND, *FLAGS]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -337,11 +346,11 @@ def _narrow(folder: Path) -> subprocess.CompletedProcess[str]:
 
 FAULTS: dict[str, tuple[Callable[[Workplace, int], Outcome], int]] = {
     "SIGKILL at a random moment": (killed, 100),
-    "SIGTERM or SIGINT at a random moment": (asked_to_stop, 40),
-    "a full disk": (disk_full, 15),
+    "SIGTERM or SIGINT at a random moment": (asked_to_stop, 30),
+    "a full disk": (disk_full, 12),
     "a read-only folder": (read_only, 3),
-    "a bit flipped in the cache, or more": (cache_damaged, 112),
-    "a bit flipped in a checkpoint, or more": (checkpoint_damaged, 64),
+    "a bit flipped in the cache, or more": (cache_damaged, 100),
+    "a bit flipped in a checkpoint, or more": (checkpoint_damaged, 48),
     "the clock set back": (clock_set_back, 5),
     "a second command in the same folder": (two_at_once, 5),
     "no stdin, colours, UTF-8 or network; 20 columns": (odd_surroundings, 10),

@@ -141,6 +141,12 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path, monkeypatch):
         fit(SMALL, folder=folder)
 
 
+def test_loading_a_run_prints_nothing(undisturbed):
+    code = f"import rnn_mnist; rnn_mnist.load_run({str(undisturbed[1])!r})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (loaded.stdout, loaded.stderr) == (b"", b"")
+
+
 def test_loading_a_run_changes_nothing_and_says_what_it_left_out(tmp_path, monkeypatch):
     folder = tmp_path / "watched"
     fit_until(folder, monkeypatch, parts=15)

@@ -1,12 +1,13 @@
 """What earlier versions wrote is read, and gives what it gave then."""
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rnn_mnist import fit, load, load_exported, load_run, read_config
+from rnn_mnist import InputError, fit, load, load_exported, load_run, read_config
 from rnn_mnist.inference import predict
 from rnn_mnist.loading import load_weights
 
@@ -41,10 +42,15 @@ def test_exported_files_are_read(written, images):
     weights = load_weights(folder / "model.safetensors")
     assert len(weights.history) == 2
     np.testing.assert_allclose(predict([weights], images), expected["probabilities"], atol=1e-5)
-    exported = load_exported(folder / "model.zip")
     seen = images / np.float32(255)
-    found = np.exp(exported.predict(seen))
-    np.testing.assert_allclose(found, expected["probabilities"], atol=1e-5)
+    try:
+        exported = load_exported(folder / "model.zip")
+    except InputError as error:
+        # JAX keeps it readable for some months; then it must be said what made it.
+        assert re.search(r"made with jax [\d.]+, and here is [\d.]+", str(error))  # noqa: PT017
+    else:
+        found = np.exp(exported.predict(seen))
+        np.testing.assert_allclose(found, expected["probabilities"], atol=1e-5)
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     (found,) = session.run(None, {"images": seen})
