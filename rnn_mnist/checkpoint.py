@@ -121,7 +121,12 @@ def restore(
             try:
                 args = ocp.args.Composite(record=ocp.args.JsonRestore())
                 record = dict(manager.restore(step, args=args).record)
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(like(record)))
+                wanted = like(record)
+                # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
+                stored = ocp.StandardCheckpointHandler().metadata(place / "state").tree
+                if _shapes(stored) != _shapes(wanted):
+                    raise ValueError("its state is not of the shapes that the config asks for")
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
                 return manager.restore(step, args=args).state, record, damaged
             except Exception as error:
                 if isinstance(error, InputError | MemoryError):
@@ -137,6 +142,10 @@ def restore(
             "folder to start again, or put back a copy"
         )
     return None
+
+
+def _shapes(state: Any) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
 def mend(manager: ocp.CheckpointManager, restored: int, damaged: list[int]) -> None:
