@@ -76,6 +76,8 @@ def _parse(
     options: type[Options], arguments: list[str], module: str, **settings: Any
 ) -> tuple[Options, str | None]:
     """Options, and the first word that has no place."""
+    if any("\0" in word for word in arguments):
+        raise InputError("no argument may hold a null character")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -227,7 +229,8 @@ def guarded(body: Callable[[], None]) -> int:
             code, line = 1, _NO_MEMORY
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
-            code, line = 1, f"error: {name}{error.strerror or error}"
+            # As an InputError, it shows what is in a name, such as line ends, in one line.
+            code, line = 1, f"error: {InputError(f'{name}{error.strerror or error}')}"
         except KeyboardInterrupt as stop:
             code, line = 130, str(stop) or "stopped"
         except RuntimeError as error:

@@ -17,7 +17,8 @@ ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
 MOST_PIXELS = 100_000_000
 """A picture of more, which a file of a few bytes may claim to be, is refused."""
-_MOST_BYTES = 4 * MOST_PIXELS
+MOST_BYTES = 4 * MOST_PIXELS
+"""A file of more is refused."""
 _MOST_SCANS = 100  # Of a progressive JPEG, which has about ten.
 _SIDE = 1024  # Larger pictures are reduced to about this: the digit becomes 20 pixels anyway.
 _LEAST_CONTRAST = 16  # Grey levels between paper and ink.
@@ -47,8 +48,8 @@ def read_pictures(source: Path | bytes) -> Levels:
         raise InputError(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # A null character in its name.
         raise InputError(f"cannot be read: {error}") from None
-    if len(content) > _MOST_BYTES:
-        raise InputError(f"too large: at most {_MOST_BYTES:,} bytes are read")
+    if len(content) > MOST_BYTES:
+        raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
     if not content.startswith(b"\x93NUMPY"):
         return prepare(_decoded(content))[None]
     array, scale = _array(content)
@@ -61,7 +62,7 @@ def read_pictures(source: Path | bytes) -> Levels:
 
 def _content(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_MOST_BYTES + 1)
+        return file.read(MOST_BYTES + 1)
 
 
 def prepare(grey: ArrayLike) -> Levels:

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not options.json:
                 print(f"{options.show}: what the network saw")
         for name, error in errors.items():
-            print(f"error: {name}: {error}", file=sys.stderr)
+            print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
         unreadable.extend(errors)
 
     return command.guarded(body) or (1 if unreadable else 0)
@@ -100,7 +100,7 @@ def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
     names, images, errors = list[str](), list[Any](), dict[str, str]()
     for file in _all_files(files):
         try:
-            source = sys.stdin.buffer.read() if str(file) == "-" else file
+            source = sys.stdin.buffer.read(pictures.MOST_BYTES + 1) if str(file) == "-" else file
             found = pictures.read_pictures(source)
         except InputError as error:
             errors[str(file)] = str(error)

@@ -116,7 +116,7 @@ def complete(folder: Path, history: Sequence[Epoch]) -> None:
     from rnn_mnist import charts
 
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
-    if not metrics.exists() or metrics.read_text() != to_csv(history):
+    if not metrics.exists() or metrics.read_bytes() != to_csv(history).encode():
         write_metrics(folder, history)
     if not curves.exists() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
         figure = charts.curves(history, title=folder.name)
