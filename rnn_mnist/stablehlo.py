@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from rnn_mnist import exported, learn
+from rnn_mnist import __version__, exported, learn
 from rnn_mnist.config import to_toml
 from rnn_mnist.learn import State
 from rnn_mnist.loading import Result
@@ -66,12 +68,14 @@ def to_stablehlo(result: Result) -> bytes:
     seed = jax.ShapeDtypeStruct((), np.uint32)
 
     def exported_of(function: Any, *arguments: Any) -> bytes:
-        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+        with _without_folders():
+            made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
         return bytes(made.serialize())
 
     about = {
         "classes": list(result.classes),
         "test_accuracy": None if last is None else last.test_correct / last.test_count,
+        "rnn_mnist": __version__,
         "jax": jax.__version__,
         "calling_convention": export.maximum_supported_calling_convention_version,
         "platforms": PLATFORMS,
@@ -90,3 +94,15 @@ def to_stablehlo(result: Result) -> bytes:
         }.items():
             archive.writestr(name, content)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def _without_folders() -> Iterator[None]:
+    """Let programs name the source files that they come from, not the folders on this machine."""
+    settings: Any = jax.config
+    before = settings.jax_hlo_source_file_canonicalization_regex
+    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_hlo_source_file_canonicalization_regex", before)

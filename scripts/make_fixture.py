@@ -7,6 +7,7 @@ of twenty test digits.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import shutil
 from pathlib import Path
@@ -52,6 +53,8 @@ def main() -> None:
         fit(dataclasses.replace(CONFIG), folder=FOLDER / "run")
     except StoppedError:
         stopped = load_run(FOLDER / "run")
+    for step in (FOLDER / "run" / "checkpoints").iterdir():
+        say_no_folder(step)
     save_weights(FOLDER / "model.safetensors", stopped)
     (FOLDER / "model.onnx").write_bytes(to_onnx(stopped).SerializeToString())
     (FOLDER / "model.zip").write_bytes(to_stablehlo(stopped))
@@ -61,6 +64,17 @@ def main() -> None:
         probabilities=predict([stopped], images),
         after_the_second_epoch=predict([whole], images),
     )
+
+
+def say_no_folder(checkpoint):
+    """Take out of a checkpoint where on this machine it was written, and sum it up again."""
+    lines = []
+    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != "SHA256SUMS"):
+        if path.name == "commit_success.txt":
+            path.write_text("Checkpoint commit was successful")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"{digest}  {path.relative_to(checkpoint)}\n")
+    (checkpoint / "SHA256SUMS").write_text("".join(lines))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ def main() -> None:
     print("| fault | tried | refused in one line | lost |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        place = faults.make_workplace(Path(folder))
+        scene = faults.make_scene(Path(folder))
         for name, (fault, times) in faults.FAULTS.items():
             if options.only in name:
-                outcome = fault(place, max(1, round(options.share * times)))
+                outcome = fault(scene, max(1, round(options.share * times)))
                 lost = "; ".join(outcome.lost) or "nothing"
                 print(f"| {name} | {outcome.tried} | {outcome.refused} | {lost} |", flush=True)
 

@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     """What was lost, or otherwise not as it should be."""
 
 
-class Workplace(NamedTuple):
+class Scene(NamedTuple):
     """Where faults are tried, and what should come out."""
 
     folder: Path
@@ -65,7 +65,7 @@ class Workplace(NamedTuple):
     rng: np.random.Generator
 
 
-def make_workplace(folder: Path, seed: int | None = None) -> Workplace:
+def make_scene(folder: Path, seed: int | None = None) -> Scene:
     """Run undisturbed and up to the middle; fills the cache of compiled programs, too."""
     for name in ("cache", "whole", "half"):
         (folder / name).mkdir(parents=True)
@@ -81,7 +81,7 @@ def make_workplace(folder: Path, seed: int | None = None) -> Workplace:
             process.send_signal(signal.SIGTERM)
     process.communicate()
     whole = load_run(folder / "whole" / RUN)
-    return Workplace(folder, whole, seconds, folder / "half", np.random.default_rng(seed))
+    return Scene(folder, whole, seconds, folder / "half", np.random.default_rng(seed))
 
 
 def start(folder: Path, *flags: str, **settings: Any) -> subprocess.Popen[str]:
@@ -97,16 +97,16 @@ def run(folder: Path, *flags: str, **settings: Any) -> subprocess.CompletedProce
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def wrong_with(place: Workplace, folder: Path, process: Any) -> Iterator[str]:
+def wrong_with(scene: Scene, folder: Path, process: Any) -> Iterator[str]:
     """What a run that came to its end did not do as the undisturbed one."""
     if process.returncode or process.stderr:
         yield f"exit code {process.returncode}: {process.stderr}"
         return
     found = load_run(folder / RUN)
-    leaves = (jax.tree.leaves(result.state) for result in (found, place.whole))
+    leaves = (jax.tree.leaves(result.state) for result in (found, scene.whole))
     if not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True)):
         yield "other parameters"
-    histories = ([e._replace(seconds=0) for e in r.history] for r in (found, place.whole))
+    histories = ([e._replace(seconds=0) for e in r.history] for r in (found, scene.whole))
     if len({str(history) for history in histories}) > 1:
         yield "another history"
     with contextlib.suppress(FileNotFoundError):
@@ -119,12 +119,12 @@ def is_refused(process: Any) -> bool:
     return process.returncode in (1, 2) and bool(re.fullmatch(r"error: [^\n]+\n", process.stderr))
 
 
-def fresh(place: Workplace, *, half: bool = False) -> Path:
+def fresh(scene: Scene, *, half: bool = False) -> Path:
     """A new folder, empty or with the stopped run."""
-    folder = place.folder / "tried"
+    folder = scene.folder / "tried"
     shutil.rmtree(folder, ignore_errors=True)
     if half:
-        shutil.copytree(place.half, folder)
+        shutil.copytree(scene.half, folder)
     else:
         folder.mkdir()
     return folder
@@ -133,27 +133,27 @@ def fresh(place: Workplace, *, half: bool = False) -> Path:
 # ------------------------------------------------------------------ the faults
 
 
-def killed(place: Workplace, times: int) -> Outcome:
+def killed(scene: Scene, times: int) -> Outcome:
     """SIGKILL at random moments, from start-up to exit, again and again until a run is through."""
-    return _stopped(place, times, [signal.SIGKILL], earliest=0.0)
+    return _stopped(scene, times, [signal.SIGKILL], earliest=0.0)
 
 
-def asked_to_stop(place: Workplace, times: int) -> Outcome:
+def asked_to_stop(scene: Scene, times: int) -> Outcome:
     """SIGTERM and SIGINT at random moments, as schedulers and Ctrl-C send them."""
-    return _stopped(place, times, [signal.SIGTERM, signal.SIGINT], earliest=0.4)
+    return _stopped(scene, times, [signal.SIGTERM, signal.SIGINT], earliest=0.4)
 
 
 def _stopped(
-    place: Workplace, times: int, signals: list[signal.Signals], *, earliest: float
+    scene: Scene, times: int, signals: list[signal.Signals], *, earliest: float
 ) -> Outcome:
     lost, tried = list[str](), 0
     while tried < times:
-        folder, saved, through = fresh(place), -1, False
+        folder, saved, through = fresh(scene), -1, False
         while tried < times and not through:
             number = signals[tried % len(signals)]
             process = start(folder)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(place.rng.uniform(earliest, place.seconds + 0.2))
+                process.wait(scene.rng.uniform(earliest, scene.seconds + 0.2))
             process.send_signal(number)
             out, err = process.communicate()
             through = process.returncode == 0
@@ -169,40 +169,40 @@ def _stopped(
                 if now < max([saved, *(k - 1 for k in printed)]):
                     lost.append(f"{number.name}: epoch {now} is left of {saved}, {printed}")
                 saved = now
-        lost += wrong_with(place, folder, run(folder))
+        lost += wrong_with(scene, folder, run(folder))
     return Outcome(tried, lost=tuple(lost))
 
 
-def disk_full(place: Workplace, times: int) -> Outcome:
+def disk_full(scene: Scene, times: int) -> Outcome:
     """A disk, of a random small size, that fills up; then it is made larger."""
     refused, lost = 0, list[str]()
     for number in range(times):
-        folder = fresh(place)
+        folder = fresh(scene)
         with _mounted(folder):
-            _mount("remount", folder, size=f"{place.rng.integers(60, 1500) if number else 60}k")
+            _mount("remount", folder, size=f"{scene.rng.integers(60, 1500) if number else 60}k")
             process = run(folder)
             refused += is_refused(process)
             if process.returncode and not is_refused(process):
                 lost.append(f"exit code {process.returncode}: {process.stderr}")
             _mount("remount", folder, size="64m")
-            lost += wrong_with(place, folder, run(folder))
+            lost += wrong_with(scene, folder, run(folder))
     return Outcome(times, refused, tuple(lost))
 
 
-def read_only(place: Workplace, times: int) -> Outcome:
+def read_only(scene: Scene, times: int) -> Outcome:
     """A folder that cannot be written any more; then it can again."""
     refused, lost = 0, list[str]()
     for _ in range(times):
-        folder = fresh(place)
+        folder = fresh(scene)
         with _mounted(folder):
-            shutil.copytree(place.half, folder, dirs_exist_ok=True)
+            shutil.copytree(scene.half, folder, dirs_exist_ok=True)
             _mount("remount,ro", folder, size="64m")
             process = run(folder)
             refused += is_refused(process)
             if not is_refused(process):
                 lost.append(f"exit code {process.returncode}: {process.stderr}")
             _mount("remount,rw", folder, size="64m")
-            lost += wrong_with(place, folder, run(folder))
+            lost += wrong_with(scene, folder, run(folder))
     return Outcome(times, refused, tuple(lost))
 
 
@@ -220,33 +220,33 @@ def _mount(options: str, folder: Path, *, size: str) -> None:
     subprocess.run(["mount", "-o", f"{options},size={size}", folder], check=True)
 
 
-def cache_damaged(place: Workplace, times: int) -> Outcome:
+def cache_damaged(scene: Scene, times: int) -> Outcome:
     """A bit flipped, a file cut short, or all removed, anywhere in the cache folder."""
-    refused, lost, cache = 0, list[str](), place.folder / "cache"
+    refused, lost, cache = 0, list[str](), scene.folder / "cache"
     for number in range(times):
-        kept = place.folder / "kept"
+        kept = scene.folder / "kept"
         shutil.copytree(cache, kept)
-        damage(cache, place.rng, number)
-        folder = fresh(place)
+        damage(cache, scene.rng, number)
+        folder = fresh(scene)
         process = run(folder)
         refused += is_refused(process)
         if not is_refused(process):
-            lost += wrong_with(place, folder, process)
+            lost += wrong_with(scene, folder, process)
         shutil.rmtree(cache, ignore_errors=True)
         kept.rename(cache)
     return Outcome(times, refused, tuple(lost))
 
 
-def checkpoint_damaged(place: Workplace, times: int) -> Outcome:
+def checkpoint_damaged(scene: Scene, times: int) -> Outcome:
     """A bit flipped, a file cut short, or all removed, among the checkpoints of a stopped run."""
     refused, lost = 0, list[str]()
     for number in range(times):
-        folder = fresh(place, half=True)
-        damage(folder / RUN / "checkpoints", place.rng, number)
+        folder = fresh(scene, half=True)
+        damage(folder / RUN / "checkpoints", scene.rng, number)
         process = run(folder)
         refused += is_refused(process)
         if not is_refused(process):
-            lost += wrong_with(place, folder, process)
+            lost += wrong_with(scene, folder, process)
     return Outcome(times, refused, tuple(lost))
 
 
@@ -265,35 +265,35 @@ def damage(folder: Path, rng: np.random.Generator, number: int) -> None:
     path.write_bytes(content)
 
 
-def clock_set_back(place: Workplace, times: int) -> Outcome:
+def clock_set_back(scene: Scene, times: int) -> Outcome:
     """The clock goes back by years: all that was written before is from the future."""
     lost = list[str]()
     for _ in range(times):
-        folder = fresh(place, half=True)
-        then = time.time() + place.rng.uniform(1, 20) * 365 * 86400
-        for path in [*folder.rglob("*"), *(place.folder / "cache").rglob("*")]:
+        folder = fresh(scene, half=True)
+        then = time.time() + scene.rng.uniform(1, 20) * 365 * 86400
+        for path in [*folder.rglob("*"), *(scene.folder / "cache").rglob("*")]:
             os.utime(path, (then, then))
-        lost += wrong_with(place, folder, run(folder))
-        lost += wrong_with(place, folder, run(folder))  # Finished already.
+        lost += wrong_with(scene, folder, run(folder))
+        lost += wrong_with(scene, folder, run(folder))  # Finished already.
     return Outcome(times, lost=tuple(lost))
 
 
-def two_at_once(place: Workplace, times: int) -> Outcome:
+def two_at_once(scene: Scene, times: int) -> Outcome:
     """Two commands start in one folder: the one that comes second is refused, the other ends."""
     refused, lost = 0, list[str]()
     for _ in range(times):
-        folder = fresh(place)
+        folder = fresh(scene)
         for process in (start(folder), start(folder)):
             out, err = process.communicate()
             ended = subprocess.CompletedProcess([], process.returncode, out, err)
             if is_refused(ended) and "another process is training there" in err:
                 refused += 1
             else:
-                lost += wrong_with(place, folder, ended)
+                lost += wrong_with(scene, folder, ended)
     return Outcome(times, refused, tuple(lost))
 
 
-def odd_surroundings(place: Workplace, times: int) -> Outcome:
+def odd_surroundings(scene: Scene, times: int) -> Outcome:
     """No standard input, no colours, a locale without UTF-8, no network, a narrow terminal."""
     lost = list[str]()
     latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -305,9 +305,9 @@ def odd_surroundings(place: Workplace, times: int) -> Outcome:
         _narrow,
     ]
     for number in range(times):
-        folder = fresh(place)
+        folder = fresh(scene)
         process = surroundings[number % len(surroundings)](folder)
-        lost += (f"{number}: {wrong}" for wrong in wrong_with(place, folder, process))
+        lost += (f"{number}: {wrong}" for wrong in wrong_with(scene, folder, process))
     return Outcome(times, lost=tuple(lost))
 
 
@@ -341,7 +341,7 @@ def _narrow(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, "", err)
 
 
-FAULTS: dict[str, tuple[Callable[[Workplace, int], Outcome], int]] = {
+FAULTS: dict[str, tuple[Callable[[Scene, int], Outcome], int]] = {
     "SIGKILL at a random moment": (killed, 100),
     "SIGTERM or SIGINT at a random moment": (asked_to_stop, 30),
     "a full disk": (disk_full, 12),

@@ -12,23 +12,23 @@ TIMES |= {faults.cache_damaged: 5, faults.checkpoint_damaged: 5, faults.odd_surr
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def scene(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # As users have it: the tests' own cache of compiled programs is not checked.
         patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-        yield faults.make_workplace(tmp_path_factory.mktemp("faults"))
+        yield faults.make_scene(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.parametrize("name", faults.FAULTS)
-def test_nothing_is_lost(workplace, monkeypatch, name):
+def test_nothing_is_lost(scene, monkeypatch, name):
     fault, _ = faults.FAULTS[name]
     if fault in (faults.disk_full, faults.read_only) and (
         os.geteuid() or not shutil.which("mount")
     ):
         pytest.skip("only root may mount a disk")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.setenv("RNN_MNIST_CACHE", str(workplace.folder / "cache"))
-    outcome = fault(workplace, TIMES.get(fault, 1))
+    monkeypatch.setenv("RNN_MNIST_CACHE", str(scene.folder / "cache"))
+    outcome = fault(scene, TIMES.get(fault, 1))
     assert outcome.lost == ()
     if fault in (faults.disk_full, faults.read_only):
         assert outcome.refused > 0
