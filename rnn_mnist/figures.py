@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_mnist.drawing import draw_answer, draw_digit, name_classes, percent, short
 from rnn_mnist.inference import Units, made_up_mind
-from rnn_mnist.palette import is_dark, palette
-from rnn_mnist.reading import WORDS, Reading, steps_at, steps_of
+from rnn_mnist.palette import palette
+from rnn_mnist.reading import WORDS, Reading, steps_of
 
 
 def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> Figure:
@@ -104,7 +104,7 @@ def beliefs(
     colour = palette()[1]
     table.axhline(decided - 0.5, color=colour, linewidth=2)
     table.set(xlabel="class", ylabel=f"{word}s read")
-    end = _percent(beliefs[-1].max())
+    end = percent(beliefs[-1].max())
     table.set_title(f"takes it for {winner} from {word} {decided} on, at the end by {end}")
     name_classes(table, classes)
     figure.colorbar(shown, ax=table, label="probability")
@@ -201,7 +201,7 @@ def confusion(
     share = f"{right:,} of {len(labels):,} right, {100 * right / len(labels):.2f} %"
     axes.set(xlabel="taken for", ylabel="is", title=share)
     name_classes(axes, classes)
-    axes.set_yticks(range(count), [_short(name) for name in classes])
+    axes.set_yticks(range(count), [short(name) for name in classes])
     whole = MaxNLocator(integer=True)
     figure.colorbar(drawn, ax=axes, label="images taken for another class", ticks=whole)
     return figure
@@ -235,7 +235,7 @@ def mistakes(
     for axes, image in zip(panels, worst.tolist(), strict=True):
         label = int(labels[image])
         draw_answer(axes, images[image], probabilities[image], classes, label=label)
-        given = f"image {image:,}; {_percent(probabilities[image, label])} for {classes[label]}"
+        given = f"image {image:,}; {percent(probabilities[image, label])} for {classes[label]}"
         axes.set_xlabel(given, fontsize="small")
     return figure
 
@@ -269,68 +269,6 @@ def saliency(
         below.set(xticks=(), yticks=())
     figure.colorbar(drawn, ax=panels[1], label="change of the logit\nfor a pixel from 0 to 1")
     return figure
-
-
-def draw_digit(
-    axes: Axes, image: NDArray[Any], *, shown: int | None = None, reading: Reading = "rows"
-) -> AxesImage:
-    """Draw a digit, or only what is read in its first steps; returns what `set_data` changes."""
-    read = image if shown is None else read_part(image, shown, reading)
-    axes.set_facecolor(_UNREAD[is_dark()])
-    axes.set(xticks=(), yticks=())
-    return axes.imshow(read, cmap="gray" if is_dark() else "gray_r", vmin=0, vmax=255)
-
-
-def read_part(image: NDArray[Any], shown: int, reading: Reading) -> NDArray[np.float64]:
-    """What is read of an image in its first steps; the rest is NaN."""
-    return np.where(steps_at(reading) < shown, image.astype(float), np.nan)
-
-
-_UNREAD = "#F3E3D3", "#33291F"
-
-
-def draw_answer(
-    axes: Axes,
-    image: NDArray[Any],
-    probabilities: NDArray[Any],
-    classes: Sequence[str],
-    *,
-    label: int | None = None,
-) -> None:
-    """Draw a digit under what the network takes it for; in a frame where that is wrong."""
-    draw_digit(axes, image)
-    answer = int(probabilities.argmax())
-    said = f"{classes[answer]}, {_percent(probabilities[answer])}"
-    if label is None or label == answer:
-        axes.set_title(said)
-        return
-    orange = palette()[1]
-    truth = f"but is {classes[label]}"
-    joint = ", " if len(said + truth) < 22 else ",\n"
-    axes.set_title(f"{said}{joint}{truth}", color=orange)
-    axes.spines[:].set(color=orange, linewidth=3)
-
-
-def name_classes(axes: Axes, classes: Sequence[str]) -> None:
-    """Write the names of the classes along the x axis."""
-    upright = max(map(len, classes)) > 2 or len(classes) > 30
-    axes.set_xticks(
-        range(len(classes)),
-        [_short(name) for name in classes],
-        rotation=90 if upright else 0,
-        fontsize="x-small" if len(classes) > 30 else None,
-    )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else f"{name[:11]}."
-
-
-def _percent(share: float) -> str:
-    """A share in per cent, never as certain."""
-    if 0.0005 <= share < 0.9995:
-        return f"{100 * share:.1f} %"
-    return "> 99.9 %" if share > 0.5 else "< 0.1 %"
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:

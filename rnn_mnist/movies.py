@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.figures import draw_answer, draw_digit, name_classes, read_part
+from rnn_mnist.drawing import draw_answer, draw_digit, name_classes, read_part
 from rnn_mnist.files import written_whole
 from rnn_mnist.inference import made_up_mind
 from rnn_mnist.palette import palette

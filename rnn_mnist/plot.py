@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rnn_mnist.loading import Result
 
 Kind = Literal["rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"]
+MOST = 100
+"""Images on a picture."""
 MOVING = "rows", "digits", "beliefs"
 """What can also move."""
 # Which kinds an option is for.
@@ -75,6 +77,12 @@ class Options:
                     raise InputError(f"--{name}: must be at least {low}, not {getattr(self, name)}")
         if self.image is not None and self.picture is not None:
             raise InputError("--picture: comes in place of --image; name one of them")
+        named = "image" if self.image is not None else "picture" if self.picture else ""
+        for name in ("count", "seed"):
+            if named and getattr(self, name) is not None:
+                raise InputError(f"--{name}: has no effect where --{named} names the image")
+        if (self.count or 0) > MOST:
+            raise InputError(f"--count: must be at most {MOST}, not {self.count:,}")
         if len(self.runs) > 1 and self.kind in ("rows", "beliefs", "states", "saliency"):
             raise InputError(f"{self.runs[1]}: {self.kind} is drawn of one run")
         endings = (".png", ".gif", ".mp4") if self.kind in MOVING else (".png",)
@@ -129,6 +137,9 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
         if len(runs) == 1:
             return charts.curves(run.history, title=title)
         return charts.compare({name: run.history for name, run in runs.items()})
+    other = [name for name, one in runs.items() if one.classes != run.classes]
+    if other:
+        raise InputError(f"{other[0]}: has other classes than {name}; draw them one by one")
     images, labels, indices = _images(options, run)
     if options.kind in ("digits", "confusion", "mistakes", "saliency"):
         probabilities = inference.predict(list(runs.values()), images)

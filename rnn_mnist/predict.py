@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rnn_mnist.loading import Result
 
 
+MOST_SHOWN = 100
+"""Images that are drawn on what --show writes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Say which digits are in pictures: drawings or photographs of one digit each.
@@ -70,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _print_table(names, probabilities, result.classes)
         if options.show is not None and images:
-            _show(options.show, names, np.stack(images), probabilities, result.classes)
+            some = slice(MOST_SHOWN)
+            _show(options.show, names[some], np.stack(images[some]), probabilities, result.classes)
             if not options.json:
-                print(f"{options.show}: what the network saw")
+                of = f", the first {MOST_SHOWN} of {len(images):,}" * (len(images) > MOST_SHOWN)
+                print(f"{options.show}: what the network saw{of}")
         for name, error in errors.items():
             print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
         unreadable.extend(errors)

@@ -36,7 +36,7 @@ ORDER = [
         "learn",
     ),
     *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "console"),
-    *("observe", "loading", "run", "inference", "pictures", "figures", "movies"),
+    *("observe", "loading", "run", "inference", "pictures", "drawing", "figures", "movies"),
     *("exported", "onnx_graph", "stablehlo", "page", "explore"),
     *("compiled", "command", "train", "sweep", "predict", "plot", "export", "draw"),
 ]

@@ -6,13 +6,17 @@ import io
 import json
 import re
 import shutil
+import webbrowser
+from pathlib import Path
+from urllib.request import url2pathname
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from rnn_mnist import Config, InputError, State, from_torch, load
+from rnn_mnist import Config, InputError, State, export, from_torch, load
+from rnn_mnist.draw import main as draw_command
 from rnn_mnist.inference import beliefs, made_up_mind, predict
 from rnn_mnist.loading import Result, load_pretrained
 from rnn_mnist.page import to_page
@@ -721,3 +725,20 @@ def test_it_fits_a_phone_and_is_drawn_on_by_touch(opened, classes, noun):
         page.set_viewport_size(DEVICES["phone"]["viewport"])
         last = page.locator("#beliefs li").last.bounding_box()
         assert last["y"] + last["height"] <= 844
+
+
+def test_commands_write_the_page_and_open_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wanted = to_page(load_pretrained())
+    assert export.main(["page", "-o", "digit.html"]) == 0
+    assert (tmp_path / "digit.html").read_text(encoding="utf-8") == wanted
+    assert "strong" in capsys.readouterr().out
+    asked = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: asked.append(url) or len(asked) == 1)
+    assert draw_command([]) == draw_command(["reference"]) == 0
+    first, second = (Path(url2pathname(url.removeprefix("file://"))) for url in asked)
+    assert first.read_text(encoding="utf-8") == wanted
+    assert second.read_text(encoding="utf-8") == to_page(load_pretrained("reference"))
+    out = capsys.readouterr().out
+    assert f"{first}: opened in the browser\n" in out
+    assert f"{second}: no browser was found; open this file in one\n" in out

@@ -87,6 +87,9 @@ def test_mp4_is_written_or_its_lack_named(command, monkeypatch):
         (["states", "strong", "--layer", "lstm_l1"], "--layer: 'lstm_l1' is not one of lstm_l0"),
         (["rows", "strong", "--image", "10000"], "--image: must be below 10,000, not 10,000"),
         (["rows", "--image", "-1"], "--image: must be at least 0, not -1"),
+        (["saliency", "--image", "3", "--seed", "1"], "--seed: has no effect where --image names"),
+        (["digits", "--count", "101"], "--count: must be at most 100, not 101"),
+        (["digits", "reference", "classes.safetensors"], "classes.safetensors: has other classes"),
         (["digits", "--count", "0"], "--count: must be at least 1, not 0"),
         (["rows", "--image", "1", "--picture", "a.png"], "--picture: comes in place of --image"),
         (

@@ -86,6 +86,12 @@ def test_folders_arrays_and_standard_input_are_read(command, tmp_path):
         shutil.copy(f"{name}.png", "folder")
     Path("folder/notes.txt").write_text("not looked at")
     np.save("array.npy", load("mnist", "test[1:3]").images)
+    np.save("many.npy", load("mnist", "test[:103]").images)
+    code, out, err = command("many.npy", "--show", "seen.png")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "seen.png: what the network saw, the first 100 of 103",
+    )
     code, out, err = command("folder", "array.npy", "empty")
     assert (code, err) == (1, "error: empty: cannot be read: Is a directory\n")
     names = ["folder/2.png", "folder/4.png", "array.npy[0]", "array.npy[1]"]
