@@ -3,11 +3,17 @@
 import gzip
 import hashlib
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+# Most of these tests' time is XLA's compiler's: where nothing else is asked for, it does not
+# optimise. Two processes share the cores, so that each has one for PyTorch and NumPy.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import numpy as np

@@ -66,7 +66,7 @@ def pulled_back(params, inputs, carry, gradients, *, reverse=False, sequence=Tru
     return results, pull(gradients)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     sizes=st.tuples(*[st.one_of(st.integers(1, 40), st.integers(1, 300))] * 4),
     reverse=st.booleans(),

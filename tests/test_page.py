@@ -605,6 +605,8 @@ def test_everything_is_reached_and_named_by_keyboard(opened, strong):
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
     assert state(page)["label"] == 2  # The first test image.
+    # What is said aloud waits until nothing moves.
+    page.get_by_role("status").filter(has_text="The answer is 2, ").wait_for()
     tree = page.locator("body").aria_snapshot()
     for part in (
         'heading "Watch a network read your digit" [level=1]',
