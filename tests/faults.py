@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
-from rnn_mnist import InputError, load_run
+from rnn_mnist import InputError, load_run, read_config
 from rnn_mnist.loading import Result
 
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
@@ -169,8 +170,29 @@ def _stopped(
                 if now < max([saved, *(k - 1 for k in printed)]):
                     lost.append(f"{number.name}: epoch {now} is left of {saved}, {printed}")
                 saved = now
+            lost += (f"{number.name}: {name} is not whole" for name in _cut_short(folder / RUN))
         lost += wrong_with(scene, folder, run(folder))
     return Outcome(tried, lost=tuple(lost))
+
+
+def _cut_short(folder: Path) -> Iterator[str]:
+    """Files of a run that are there and not whole, at whatever moment."""
+    config, metrics, curves = (folder / n for n in ("config.toml", "metrics.csv", "curves.png"))
+    if config.exists():
+        try:
+            read_config(config)
+        except InputError:
+            yield config.name
+    if metrics.exists():
+        text = metrics.read_text()
+        if not text.endswith("\n") or len({line.count(",") for line in text.splitlines()}) != 1:
+            yield metrics.name
+    if curves.exists():
+        try:
+            with Image.open(curves) as image:
+                image.load()
+        except OSError:
+            yield curves.name
 
 
 def disk_full(scene: Scene, times: int) -> Outcome:

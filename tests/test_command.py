@@ -143,6 +143,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_programs_are_compiled_once_and_kept_for_the_next_start(tmp_path):
     environment = {**os.environ, "RNN_MNIST_CACHE": str(tmp_path / "cache")}
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):

@@ -472,8 +472,10 @@ def run_tests(environment, names):
         "import os, pytest, sys\n"
         "from rnn_mnist import kernels\n"
         "kernels.__path__[:0] = filter(None, [os.environ.get('KERNEL_FOLDER')])\n"
-        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}, '-k', {names!r}]))"
+        f"sys.exit(pytest.main(['-qn0', '-p', 'no:cacheprovider', {__file__!r}, '-k', {names!r}]))"
     )
+    # It is the kernel that is tried: XLA's own programs around it may be slow.
+    environment = {**environment, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=environment,

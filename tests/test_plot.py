@@ -167,7 +167,11 @@ def drawn(classes=DIGITS):
 
 @pytest.mark.parametrize(
     ("classes", "dark"),
-    [(DIGITS, True), (LONG, False), pytest.param(MANY, True, marks=pytest.mark.slow)],
+    [
+        (DIGITS, True),
+        pytest.param(LONG, False, marks=pytest.mark.slow),
+        pytest.param(MANY, True, marks=pytest.mark.slow),
+    ],
     ids=["digits", "long", "many"],
 )
 def test_no_text_is_cut_off_or_faint(classes, dark):
@@ -259,6 +263,7 @@ def test_rows_are_revealed_in_the_order_of_reading():
         assert panel.get_title() == f"after 14 {reading}"
 
 
+@pytest.mark.slow
 def test_animations_are_shown_in_a_notebook():
     run, image = load_pretrained("reference"), load("mnist", "test[:1]").images[0]
     for animation in (

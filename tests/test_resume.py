@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
-from PIL import Image
 
 from rnn_mnist import (
     InputError,
@@ -23,7 +22,6 @@ from rnn_mnist import (
     kernels,
     load_run,
     plan,
-    read_config,
     run,
 )
 
@@ -205,9 +203,8 @@ def start(folder, *flags):
     )
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path, number):
     process = start(tmp_path, *FLAGS.split())
     for line in process.stdout:
@@ -255,51 +252,3 @@ def run_whole(folder, *flags):
     command = [*COMMAND, *flags, "--run", "whole"]
     subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return load_run(folder / "whole")
-
-
-def assert_files_whole(folder):
-    """Every file in a run folder is complete, at any moment."""
-    if (folder / "config.toml").exists():
-        read_config(folder / "config.toml")
-    if (folder / "metrics.csv").exists():
-        text = (folder / "metrics.csv").read_text()
-        assert text.endswith("\n")
-        assert {line.count(",") for line in text.splitlines()} == {8}
-    if (folder / "curves.png").exists():
-        with Image.open(folder / "curves.png") as image:
-            image.load()
-
-
-@pytest.mark.slow
-def test_the_reference_run_killed_ten_times_ends_as_if_never_killed(tmp_path):
-    """SIGKILL at ten random moments of the real command, from start-up to the last file."""
-    folder = tmp_path / "runs" / "reference"
-    rng = np.random.default_rng()
-    saved = []
-    while len(saved) < 10:
-        process = start(tmp_path)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.2, 2.5))
-        process.kill()
-        said, _ = process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            break  # It came to its end before.
-        assert_files_whole(folder)
-        done = [int(k) for k in re.findall(r"epoch +(\d+)/10  test accuracy", said)]
-        known = -1
-        # Until it is whole, a checkpoint's folder has a longer name than its step.
-        if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
-            known = load_run(folder).history[-1].epoch
-        # A line is printed right before its epoch is saved.
-        assert known >= max([*done, 0]) - 1
-        assert known >= max([*saved, -1])
-        saved.append(known)
-    assert len(saved) >= 5
-    out = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert out.stderr == ""
-    assert_files_whole(folder)
-    assert not list(folder.rglob("*.partial"))
-    assert {path.name for path in folder.iterdir()} == set(run.run_folder.FILES)
-    killed, whole = load_run(folder), run_whole(tmp_path)
-    assert_identical(killed.state, whole.state)
-    assert without_seconds(killed.history) == without_seconds(whole.history)
