@@ -46,7 +46,7 @@ class Metrics(NamedTuple):
     examples: jax.Array
     """Images counted, int32."""
     gradient_norm: jax.Array | None = None
-    """Norm of a step's whole gradient before clipping, float32, where it was asked for."""
+    """Norm of a step's whole gradient before clipping, float32; None where nothing is learned."""
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "shape"))
@@ -99,7 +99,7 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
 
 @functools.partial(
     jax.jit,
-    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "norms", "axis_name"),
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
 )
 def train_step(
     state: State,
@@ -112,7 +112,6 @@ def train_step(
     key: jax.Array | None = None,
     label_smoothing: float = 0.0,
     distortion: Distortion = Distortion(),
-    norms: bool = False,
     axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
     """Take one optimizer step on the mean loss of a batch.
@@ -132,7 +131,6 @@ def train_step(
       label_smoothing: Share of each label that is spread over all classes, in what is minimised;
         the metrics do not know of it.
       distortion: How images are distorted.
-      norms: Measure the gradient's norm, too.
       axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`) over which the batch is spread.
 
     Returns:
@@ -164,8 +162,7 @@ def train_step(
     if axis_name is not None:
         gradient, metrics = add_up((gradient, metrics), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)
-    if norms:
-        metrics = metrics._replace(gradient_norm=optax.tree_utils.tree_norm(gradient))
+    metrics = metrics._replace(gradient_norm=optax.tree_utils.tree_norm(gradient))
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     stepped = State(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
     state = jax.tree.map(functools.partial(jnp.where, metrics.examples > 0), stepped, state)
@@ -180,9 +177,7 @@ def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
 
 @functools.partial(
     jax.jit,
-    static_argnames=(
-        *("model", "optimizer", "label_smoothing", "distortion", "norms", "mesh", "sharded"),
-    ),
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
     donate_argnames="state",
 )
 def train_epoch(
@@ -196,7 +191,6 @@ def train_epoch(
     key: jax.Array | None = None,
     label_smoothing: float = 0.0,
     distortion: Distortion = Distortion(),
-    norms: bool = False,
     mesh: Mesh | None = None,
     sharded: bool = False,
 ) -> tuple[State, Metrics]:
@@ -210,10 +204,9 @@ def train_epoch(
         row, a step. On a mesh of D devices, B is a multiple of D.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
-      key: As `train_step` takes it, and the next three.
+      key: As `train_step` takes it, and the next two.
       label_smoothing: As there.
       distortion: As there.
-      norms: As there.
       mesh: From `make_mesh`; one device computes if left out.
       sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
         order count from its first; else every device holds all.
@@ -240,7 +233,6 @@ def train_epoch(
                 key=key,
                 label_smoothing=label_smoothing,
                 distortion=distortion,
-                norms=norms,
                 axis_name=axis_of(mesh),
             )
             return stepped

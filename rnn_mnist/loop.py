@@ -6,7 +6,7 @@ import functools
 import itertools
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +39,12 @@ class Progress(NamedTuple):
 
 
 def advance(
-    plan: Plan, programs: Programs, progress: Progress, *, cuts: Sequence[int] = ()
+    plan: Plan,
+    programs: Programs,
+    progress: Progress,
+    *,
+    cuts: Sequence[int] = (),
+    norms: bool = False,
 ) -> Iterator[Progress]:
     """Go on with a run to its end.
 
@@ -48,6 +53,7 @@ def advance(
       programs: Compiled for it.
       progress: Where it stands.
       cuts: Steps after which a part is to end, in ascending order; the result is the same.
+      norms: Keep the gradient's mean norm and the throughput of each epoch in the history.
 
     Yields:
       A progress for the untrained network, then for every part of every epoch; that of an epoch's
@@ -72,20 +78,19 @@ def advance(
         state, metrics = programs.train(state, *arrays)
         tests = _evaluate(plan, programs, state) if closes else []
         part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
-        under_way, losses, norms = _add(under_way, metrics)
-        _check("loss", losses, step, config)
-        _check("gradient", norms, step, config)
+        under_way, losses, lengths = _add(under_way, metrics)
+        _check({"loss": losses, "gradient's norm": lengths}, step, config)
         step += len(losses)
         seconds += time.perf_counter() - began
         if closes:
             tested = _fetch_test(tests)
-            _check("loss", np.array(tested[:1]), step - 1, config)
-            # A gate that is driven to infinity only saturates: no loss tells of it.
-            for leaf in jax.tree.leaves(jax.device_get(state.params)):
-                _check("weights", leaf[~np.isfinite(leaf)][:1], step - 1, config)
+            # What an update drives to infinity may only saturate a gate: no loss tells of it.
+            leaves = jax.tree.leaves(jax.device_get(state.params))
+            infinite = np.concatenate([leaf[~np.isfinite(leaf)] for leaf in leaves])[:1]
+            _check({"weights": infinite, "test loss": np.array(tested[:1])}, step - 1, config)
             loss, correct, seen, norm, measured = under_way
             closed = Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds)
-            if measured:
+            if norms and measured:
                 closed = closed._replace(
                     gradient_norm=norm / measured, images_per_second=seen / seconds
                 )
@@ -116,13 +121,10 @@ def _parts(
 
 
 def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any], NDArray[Any]]:
-    """Fetch the metrics of steps (S,) and add them up; also every real step's mean loss and norm.
-
-    There are no norms where none were measured.
-    """
+    """Fetch metrics of steps (S,) and add them up; also each real step's mean loss and norm."""
     loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
-    norms = np.zeros(0) if norms is None else norms[real]
+    norms = norms[real]
     totals = Totals(
         _sum(totals.loss, loss[real]),
         totals.correct + int(correct.sum()),
@@ -152,12 +154,17 @@ def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:
     return loss / examples, correct, examples
 
 
-def _check(what: str, numbers: NDArray[Any], step: int, config: Config) -> None:
-    """Stop a run of which numbers, one for each step after `step`, are not all finite."""
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
+def _check(measured: Mapping[str, NDArray[Any]], step: int, config: Config) -> None:
+    """Stop a run if a number is not finite; there is one for each step after `step`, or none."""
+    bad = [
+        (index, what)
+        for what, numbers in measured.items()
+        for index in np.flatnonzero(~np.isfinite(numbers))[:1]
+    ]
+    if bad:
+        first, what = min(bad, key=operator.itemgetter(0))
         raise DivergenceError(
-            f"learning_rate: the {what} became {numbers[bad[0]]} at step {step + 1 + bad[0]:,}; "
-            f"choose one below {config.learning_rate:g}, or set gradient_clip; what a run folder "
-            "had saved before is kept"
+            f"learning_rate: the {what} became {measured[what][first]} at step "
+            f"{step + 1 + first:,}; choose one below {config.learning_rate:g}, or set "
+            "gradient_clip; what a run folder had saved before is kept"
         )

@@ -188,13 +188,12 @@ def make_optimizer(
     )
 
 
-def compile_programs(plan: Plan, *, most: int, norms: bool = False) -> Programs:
+def compile_programs(plan: Plan, *, most: int) -> Programs:
     """Compile what a run needs, ahead of its first step.
 
     Args:
       plan: What to compile for.
       most: Steps in a call of `train` at the most; the result of a run does not depend on it.
-      norms: Measure the gradient's norm in each step, too.
     """
     streamed = _streams(plan.config)
     data_of = functools.partial(abstract_data, place=plan.place, sharded=streamed)
@@ -212,7 +211,6 @@ def compile_programs(plan: Plan, *, most: int, norms: bool = False) -> Programs:
         optimizer=plan.optimizer,
         label_smoothing=plan.config.label_smoothing,
         distortion=make_distortion(plan.config),
-        norms=norms,
         mesh=plan.mesh,
         sharded=streamed,
     )

@@ -63,7 +63,7 @@ def fit(
       tensorboard: Write TensorBoard's event files into the folder.
       profile: First and last of those steps, counted from 1, of which JAX's profiler writes a trace
         into the folder.
-      log_norms: Measure the gradient's norm and the throughput, too.
+      log_norms: Keep the gradient's mean norm and the throughput of each epoch, too.
 
     Returns:
       The final state and the history. The same config gives the same state, bit for bit, on as
@@ -131,7 +131,7 @@ def train_run(
         if unfinished:
             with console.compiling():
                 most = hosts.from_first(plan.steps if console.quiet else REPORT_EVERY)
-                programs = compile_programs(plan, most=most, norms=watch.log_norms)
+                programs = compile_programs(plan, most=most)
             if writes:  # What draws the picture at the end is imported while the devices compute.
                 import_charts = functools.partial(importlib.import_module, "rnn_mnist.charts")
                 threading.Thread(target=import_charts, daemon=True).start()
@@ -141,7 +141,7 @@ def train_run(
             stack.enter_context(console.live(done=progress.step))
             if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
-            for step in advance(plan, programs, progress, cuts=watch.cuts):
+            for step in advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms):
                 progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
                 see(progress)

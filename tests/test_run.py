@@ -163,7 +163,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
 def test_the_step_at_which_the_gradient_is_no_number_is_named():
     """Also where the loss stays a number: saturated gates hide a bias that is infinite."""
     prepared = plan.make_plan(SMALL, make_mesh(find_devices()))
-    programs = plan.compile_programs(prepared, most=20, norms=True)
+    programs = plan.compile_programs(prepared, most=20)
     begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
     norms = iter([1.0] * 30 + [np.inf] + [1.0] * 100)
 
@@ -173,7 +173,7 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
         return state, metrics._replace(gradient_norm=jnp.array(found))
 
     patched = programs._replace(train=with_norms)
-    with pytest.raises(DivergenceError, match="the gradient became inf at step 31;"):
+    with pytest.raises(DivergenceError, match="the gradient's norm became inf at step 31;"):
         list(loop.advance(prepared, patched, begin))
 
     def with_a_bias(state, *part):
@@ -183,7 +183,7 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
         return state._replace(params=state.params | {"lstm_l0": lstm}), metrics
 
     begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
-    with pytest.raises(DivergenceError, match=r"the (weights|loss) became (inf|nan) at step"):
+    with pytest.raises(DivergenceError, match="the weights became inf at step 63;"):
         list(loop.advance(prepared, programs._replace(train=with_a_bias), begin))
 
 
