@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from rnn_mnist.config import InputError
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
 CONFIG, ABOUT = "config.toml", "about.json"
+CALLED = "shape_assertion", "cu_threefry2x32_ffi"  # A check of shapes, and random bits on CUDA.
 
 
 class Exported(NamedTuple):
@@ -63,10 +65,14 @@ def load_exported(path: Path | str) -> Exported:
         # JAX itself would find out when it is called, if at all.
         if _minor(about["jax"]) > _minor(jax.__version__):
             raise InputError(f"{path}: {made}; upgrade jax")
+        programs = [export.deserialize(bytearray(parts[name])) for name in (PREDICT, TRAIN)]
+        for program in programs:
+            # Of all that is not StableHLO's own, a program may call what an export of ours does.
+            for called in re.findall(r"custom_call(?: @(\w+)\()?", program.mlir_module()):
+                if called not in CALLED:
+                    raise InputError(f"{path}: calls {called or 'code'} outside of StableHLO")
         # Jitted, so that each size of a batch is compiled once.
-        predict, train = (
-            jax.jit(export.deserialize(bytearray(parts[name])).call) for name in (PREDICT, TRAIN)
-        )
+        predict, train = (jax.jit(program.call) for program in programs)
         leaves = [leaf for _, leaf in sorted(read_npz(io.BytesIO(parts[LEAVES])).items())]
         return Exported(predict, train, leaves, parts[CONFIG].decode(), about)
     except InputError:

@@ -13,6 +13,7 @@ import struct
 import zipfile
 from types import SimpleNamespace
 
+import jax.export
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -609,6 +610,24 @@ def test_exported_files_are_read_or_refused(tmp_path, times):
     ):
         with pytest.raises(InputError, match="not what was exported as stablehlo"):
             load_exported(write(path, odd))
+
+
+def test_exported_files_call_nothing_on_the_machine(tmp_path):
+    with zipfile.ZipFile(io.BytesIO(stablehlo.to_stablehlo(result_of(hidden_size=2)))) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+
+    def foreign(images):
+        (named,) = jax.ffi.ffi_call(
+            "a_name_of_theirs", [jax.ShapeDtypeStruct((1, 10), np.float32)]
+        )(images)
+        return named
+
+    images = jax.ShapeDtypeStruct((1, 28, 28), np.float32)
+    allowed = [jax.export.DisabledSafetyCheck.custom_call("a_name_of_theirs")]
+    program = jax.export.export(jax.jit(foreign), disabled_checks=allowed)(images).serialize()
+    path = write(tmp_path / "model.zip", zipped(parts | {"predict.bin": bytes(program)}))
+    with pytest.raises(InputError, match="calls a_name_of_theirs outside of StableHLO"):
+        load_exported(path)
 
 
 def test_what_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
