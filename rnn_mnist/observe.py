@@ -24,7 +24,7 @@ class Watch(NamedTuple):
     profile: tuple[int, int] | None = None
     """First and last of the steps to trace, counted from 1."""
     log_norms: bool = False
-    """Measure the gradient's norm and the throughput."""
+    """Keep the gradient's norm and the throughput of each epoch."""
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -45,6 +45,13 @@ def check(watch: Watch, *, steps: int, folder: Path | None) -> None:
         )
     if folder is None and (watch.tensorboard or watch.profile):
         raise InputError("tensorboard and profile need a folder to write into")
+
+
+def missed(watch: Watch, *, done: int) -> list[str]:
+    """What can be watched no longer of a run that has taken so many steps, in words."""
+    if watch.profile is None or done < watch.profile[0]:
+        return []
+    return [f"no trace is written: the run was beyond step {watch.profile[0]:,} already"]
 
 
 @contextlib.contextmanager

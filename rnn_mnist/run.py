@@ -126,6 +126,7 @@ def train_run(
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
                 progress, notes = _restore(plan, manager)
         progress = _share(plan, progress or _new(plan))
+        notes += observe.missed(watch, done=progress.step)
         console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:

@@ -39,7 +39,7 @@ class Options:
     """Steps, counted from 1, of which JAX's profiler writes a trace into the run's folder, for
     TensorBoard, XProf or Perfetto."""
     log_norms: bool = False
-    """Measure the gradient's norm and the throughput, too, for metrics.csv and TensorBoard."""
+    """Keep the gradient's norm and the throughput, too, for metrics.csv and TensorBoard."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
     distributed: bool = False

@@ -76,8 +76,7 @@ def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monke
     fit(SMALL, folder=whole, tensorboard=True)
     with monkeypatch.context() as patch:
         patch.setattr(run, "advance", some)
-        small = lambda p, **settings: plan.compile_programs(p, **{**settings, "most": 10})  # noqa: E731
-        patch.setattr(run, "compile_programs", small)
+        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
         with pytest.raises(KilledError):
             fit(SMALL, folder=folder, tensorboard=True)
     assert max(scalars(folder)["loss/step"]) > 63  # Beyond the epoch that was saved.
@@ -93,7 +92,7 @@ def test_tensorboard_without_its_library_says_what_to_install(tmp_path, monkeypa
         fit(TINY, folder=tmp_path / "run", tensorboard=True)
 
 
-def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeypatch):
+def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeypatch, capfd):
     ends = []
     real = run.advance
 
@@ -115,6 +114,10 @@ def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeyp
     ]
     assert sum("ThunkExecutor" in name or "Execute" in name for name in names) > 0
     assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
+    capfd.readouterr()
+    fit(TINY, folder=tmp_path / "run", profile=(3, 6), verbose=True)
+    note = "note    no trace is written: the run was beyond step 3 already\n"
+    assert note in capfd.readouterr().out
 
 
 def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
