@@ -7,8 +7,8 @@ import faults
 import pytest
 
 pytestmark = pytest.mark.slow
-TIMES = {faults.killed: 8, faults.asked_to_stop: 3, faults.disk_full: 2, faults.read_only: 1}
-TIMES |= {faults.cache_damaged: 5, faults.checkpoint_damaged: 5, faults.odd_surroundings: 5}
+TIMES = {faults.killed: 5, faults.asked_to_stop: 3, faults.odd_surroundings: 5}
+TIMES |= {faults.cache_damaged: 3, faults.checkpoint_damaged: 3}
 
 
 @pytest.fixture(scope="module")
