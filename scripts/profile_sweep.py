@@ -26,7 +26,7 @@ CONFIG = Config(epochs=3, data=Data(train="train[:55000]", test="train[55000:]")
 GRID = {"learning_rate": [0.01, 0.03, 0.1, 0.3], "seed": [0, 1, 2, 3]}
 
 
-def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+def clocked(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
     """The function; each call's seconds are added to a list."""
 
     @functools.wraps(function)
@@ -61,10 +61,10 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", cores())
     starting = list[float]()
     imports = [sys.executable, "-c", "from rnn_mnist.explore import sweep"]
-    timed(subprocess.run, starting)(imports, check=True)
+    clocked(subprocess.run, starting)(imports, check=True)
     compiling, drawing = list[float](), list[float]()
-    waves.compile_programs = timed(waves.compile_programs, compiling)
-    waves.init = timed(waves.init, drawing)
+    waves.compile_programs = clocked(waves.compile_programs, compiling)
+    waves.init = clocked(waves.init, drawing)
     began = time.perf_counter()
     sweep(CONFIG, GRID, final=False)
     rest = time.perf_counter() - began - compiling[0] - drawing[0]
