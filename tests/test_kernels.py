@@ -167,16 +167,16 @@ def gate(x, which):
     return np.asarray(lstm(params, x[:, None, None], carry, kernel="native")[1][0])[:, 0]
 
 
-@pytest.mark.parametrize(("which", "most"), [("sigmoid", 3.0), ("tanh", 3.0)])
-def test_activations_are_accurate(which, most):
+@pytest.mark.parametrize("which", ["sigmoid", "tanh"])
+def test_activations_are_accurate(which):
     rng = np.random.default_rng(0)
-    near = np.concatenate([rng.uniform(-20, 20, 300_000), rng.normal(0, 1, 300_000)])
+    near = np.concatenate([rng.uniform(-85, 85, 300_000), rng.normal(0, 4, 300_000)])
     tiny = 10.0 ** rng.uniform(-30, 0, 100_000) * rng.choice([-1, 1], 100_000)
     x = np.concatenate([near, tiny, [0.0]]).astype(np.float32)
     wanted = {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "tanh": np.tanh}[which](np.float64(x))
     ulps = np.abs(gate(x, which) - wanted) / np.spacing(np.abs(wanted).astype(np.float32))
-    print(which, "within", ulps.max(), "ulp")
-    assert ulps.max() <= most
+    assert ulps[np.abs(wanted) > 1e-7].max() <= 3
+    assert ulps.max() <= 5.5
     far = np.float32([-1e38, -1000, -88, 88, 1000, 1e38])
     ends = {"sigmoid": [0] * 3 + [1] * 3, "tanh": [-1] * 3 + [1] * 3}[which]
     np.testing.assert_allclose(gate(far, which), ends, atol=1e-30)

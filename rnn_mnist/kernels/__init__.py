@@ -75,7 +75,7 @@ def lstm(
 
     Results are the same bits for any number of threads. Under `jax.vmap`, the models share out the
     cores. It has a first derivative in reverse mode, no other. Inputs that are zero may be left
-    out: where a gradient is not a number, it still adds nothing to their weights'.
+    out, and first hidden states: where a gradient is not a number, it still adds nothing to their weights'.
 
     Args:
       params: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,).
@@ -119,9 +119,9 @@ def _lstm(weights: Any, inputs: Any, h: Any, c: Any, reverse: bool, sequence: bo
 
 
 def _lstm_fwd(weights: Any, inputs: Any, h: Any, c: Any, reverse: bool, sequence: bool) -> Any:
-    # An image's gradient, which nobody asks for in training, is a product that can be left out;
-    # the residuals' structure remembers it.
-    wanted = () if inputs.perturbed else None
+    # Gradients of images and of the first hidden state, which nobody asks for in training, are
+    # products that can be left out; the residuals' structure remembers it.
+    wanted = tuple(() if argument.perturbed else None for argument in (inputs, h))
     weights = tuple(weight.value for weight in weights)
     inputs, h, c = inputs.value, h.value, c.value
     *results, saved = _forward(weights, inputs, h, c, reverse, sequence, save=True)
@@ -136,11 +136,14 @@ def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
     ]
     weight_ih, weight_hh, bias_ih, _ = weights
     batch, steps, features = inputs.shape
+    of_inputs_wanted, of_h_wanted = (argument is not None for argument in wanted)
     shapes = [weight_ih.shape, weight_hh.shape, bias_ih.shape]
-    shapes += [(batch, 0 if wanted is None else steps, features), h.shape, c.shape]
+    shapes += [(batch, steps if of_inputs_wanted else 0, features)]
+    shapes += [(batch if of_h_wanted else 0, h.shape[1]), c.shape]
     arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
     *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
-    of_inputs = jnp.zeros_like(inputs) if wanted is None else of_inputs
+    of_inputs = of_inputs if of_inputs_wanted else jnp.zeros_like(inputs)
+    of_h = of_h if of_h_wanted else jnp.zeros_like(h)
     return (*of_weights, of_bias, of_bias), of_inputs, of_h, of_c
 
 

@@ -17,10 +17,11 @@
 //      of gates, transposed, are i, f, g and o of W units. Only the tile's last vector is filled
 //      up.
 //
-// The backward pass goes the other way, and adds up the tile's own gradients of the weights in each
-// step, as outer products that stay in the first cache for small networks. How the batch is cut
-// depends on the shapes alone, and tiles are added up in their order: results are the same bits for
-// any number of threads.
+// Blocks of weights are used for all rows of a tile while they are in the first cache. The backward
+// pass goes the other way. It keeps what a few steps have read, and the gradients of their gates,
+// and adds the product of these to the tile's own gradients of the weights, of which blocks stay in
+// registers. How the batch is cut depends on the shapes alone, and tiles are added up in their
+// order: results are the same bits for any number of threads.
 //
 // This file is compiled for several instruction sets, with LSTM_LEVEL (a name), LSTM_BYTES (of a
 // vector) and LSTM_COLUMNS (vectors of sums that a row has in registers); and once with
@@ -51,7 +52,7 @@ struct Layer {
   bool reverse;
   const T *inputs, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *h0, *c0;
   T *packed_ih, *packed_hh, *packed_bias;
-  bool dense;  // Count features that are zero: with infinite weights, they give NaN.
+  bool dense;  // Count inputs that are zero: with infinite weights, they give NaN.
 
   INLINE Index padded() const { return divide_up(hidden, 4) * 4; }
   INLINE Index columns() const { return 4 * padded(); }
@@ -63,6 +64,9 @@ struct Layer {
     return (least > share ? least : share) * kGroup;
   }
   INLINE Index tiles() const { return divide_up(batch, tile_rows()); }
+
+  // Steps of a tile whose gradients of weights are added up together, in loops that are long.
+  INLINE Index window() const { return tile_rows() < 50 ? 50 / tile_rows() : 1; }
 
   // Elements that the forward pass saves for the backward pass before a tile: in every step i, f,
   // g, o, c and tanh(c) of its units, and a vector more for what fills up its last.
@@ -79,8 +83,8 @@ struct Forward : Layer<T> {
 template <typename T>
 struct Backward : Layer<T> {
   const T *saved, *d_hidden_states, *d_h, *d_c;                    // The second may be null.
-  T *d_weight_ih, *d_weight_hh, *d_bias, *d_inputs, *d_h0, *d_c0;  // d_inputs may be null.
-  T* partial;  // Of each tile: d_weight_ih, d_weight_hh and d_bias with columns interleaved.
+  T *d_weight_ih, *d_weight_hh, *d_bias, *d_inputs, *d_h0, *d_c0;  // d_inputs and d_h0 may be null.
+  T* partial;  // Of each tile: d_weight_ih, d_weight_hh and d_bias, as weights are packed forwards.
 
   INLINE Index partial_rows() const { return this->features + this->hidden + 1; }
 };
@@ -88,8 +92,9 @@ struct Backward : Layer<T> {
 // Elements of working memory that a thread needs, for any instruction set.
 template <typename T>
 INLINE Index scratch_size(const Layer<T>& layer) {
-  const Index units = layer.tile_rows() * layer.padded() + 16;
-  return 4 * units + 4 * units + 2 * (layer.features + layer.hidden) + 64;
+  const Index rows = layer.tile_rows(), units = rows * layer.padded() + 16;
+  return layer.window() * (5 * units + rows * (layer.features + 80)) + 3 * units +
+         (rows / kGroup + 2) * (layer.features + 1) + layer.hidden + 64;
 }
 
 template <typename T>
@@ -140,8 +145,8 @@ INLINE void store(T* to, V vector) {
 // x, but no less than `least` and no more than `most`; NaN stays what it is.
 template <typename V>
 INLINE V clamp(V x, V least, V most) {
-#ifdef __AVX512F__
-  if constexpr (std::is_same_v<V, Vector<float, 16>>) {  // GCC does not find these by itself.
+#ifdef __AVX__
+  if constexpr (sizeof(V) == LSTM_BYTES) {  // GCC does not find these by itself.
     asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least));
     asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
     return x;
@@ -151,24 +156,24 @@ INLINE V clamp(V x, V least, V most) {
   return x > most ? most : x;
 }
 
-// exp(x) - 1, such that sigmoid and tanh are within 3 ulp. The exponent is split off by adding a
-// number so large that the sum's last bits are the integer; the rest goes through a polynomial
-// (minimax on |r| <= ln(2) / 2). Beyond the bounds, sigmoid and tanh have long reached 0 and 1; NaN
-// stays what it is.
-template <typename T, typename V>
-INLINE V expm1(V x) {
+// exp(kSign x) + kAdd, such that sigmoid and tanh are within 3 ulp, or 5.5 where sigmoid is below
+// 1e-7. The exponent is split off by adding a number so large that the sum's last bits are the
+// integer; the rest goes through a polynomial (minimax on |r| <= ln(2) / 2). Beyond the bounds,
+// sigmoid and tanh have long reached 0 and 1; NaN stays what it is.
+template <typename T, int kSign, int kAdd, typename V>
+INLINE V exp_plus(V x) {
   if constexpr (sizeof(T) == 8) {  // For tests: exact rather than fast.
     for (int lane = 0; lane < kLanes<T>; lane++)
-      x[lane] = std::expm1(x[lane] > 700 ? 700 : x[lane]);
-    return x;
+      x[lane] = std::expm1(kSign * x[lane] > 700 ? 700 : kSign * x[lane]);
+    return x + (kAdd + 1);
   } else {
     typedef std::uint32_t Bits __attribute__((vector_size(sizeof(V))));
-    x = clamp(x, V{} - 87, V{} + 88);
-    const V shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+    x = clamp(x, V{} - 87, V{} + 87);
+    const V shifted = x * (kSign * 1.44269504f) + 12582912.0f, n = shifted - 12582912.0f;
 #ifdef __FP_FAST_FMAF
-    const V r = x - n * 0.693147182f;
+    const V r = kSign * x - n * 0.693147182f;
 #else  // Without a fused product, ln(2) is taken off in two parts, of which the first is exact.
-    const V r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    const V r = kSign * x - n * 0.693359375f + n * 2.12194440e-4f;
 #endif
     V p = r * 0.00138825155f + 0.00836654752f;
     p = p * r + 0.0416672006f;
@@ -176,19 +181,19 @@ INLINE V expm1(V x) {
     p = p * r + 0.49999997f;
     p = p * (r * r) + r;
     const V power = reinterpret_cast<V>((reinterpret_cast<Bits>(shifted) << 23) + 0x3f800000);
-    return power * p + (power - 1);  // For n = 0 just p, exact however small.
+    return power * p + (power + kAdd);  // With -1 and n = 0 just p, exact however small.
   }
 }
 
 template <typename T, typename V>
 INLINE V sigmoid(V x) {
-  return 1 / (expm1<T>(-x) + 2);
+  return 1 / exp_plus<T, -1, 1>(x);
 }
 
 template <typename T, typename V>
 INLINE V tanh(V x) {
-  const V e = expm1<T>(-2 * x);
-  return -e / (e + 2);
+  const V e = exp_plus<T, 1, -1>(2 * x);
+  return e / (e + 2);
 }
 
 // Transpose four vectors of four blocks of lanes, in two steps: of each pair the first and third
@@ -321,29 +326,40 @@ INLINE void with_sums(Index rows, const Columns<T>& columns, Index block, F f) {
   });
 }
 
-// The product of a group's gradients of gates and packed weights; the columns are those of `out`.
+// Call f(first, rows, number) for each group of rows.
+template <typename F>
+INLINE void for_groups(Index rows, F f) {
+  for (Index first = 0, number = 0; first < rows; first += kGroup, number++) {
+    f(first, rows - first < kGroup ? rows - first : kGroup, number);
+  }
+}
+
+// The product of a tile's gradients of gates and packed weights; the columns are those of `out`.
 template <typename T>
 void multiply(Index rows, const T* d_gates, Index width, const T* packed, const Columns<T>& columns,
               T* out, Index stride) {
   for (Index block = 0; block < columns.blocks; block++) {
     const Index at = columns.begin(block) * kLanes<T>;
-    with_sums<T, false>(rows, columns, block, [&](auto sums, Index rest) INLINED {
-      sums.start(nullptr);
-      sums.template add<false>(d_gates, width, nullptr, width, packed + width * at);
-      sums.finish(out + at, stride, rest);
+    for_groups(rows, [&](Index first, Index group, Index) INLINED {
+      with_sums<T, false>(group, columns, block, [&](auto sums, Index rest) INLINED {
+        sums.start(nullptr);
+        sums.template add<false>(d_gates + first * width, width, nullptr, width,
+                                 packed + width * at);
+        sums.finish(out + first * stride + at, stride, rest);
+      });
     });
   }
 }
 
-// The features that are not zero in all of a group's rows -> how many. `any` is working memory; the
+// The features that are not zero in all of a few rows -> how many. `any` is working memory; the
 // next step's features, so far `ahead`, are fetched, which the processor does not do by itself.
 template <typename T>
-INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, std::int32_t* list,
-                           T* any, Index ahead) {
+INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, Index stride,
+                           std::int32_t* list, T* any, Index ahead) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   using V = Vector<Bits, kLanes<T>>;
   constexpr Index W = kLanes<T>;
-  const Index features = layer.features, stride = layer.steps * features;
+  const Index features = layer.features;
   if (layer.dense || features < W) {
     for (Index k = 0; k < features; k++) list[k] = static_cast<std::int32_t>(k);
     return features;
@@ -411,6 +427,7 @@ void pack_forward(const Layer<T>& layer) {
 // Weights transposed, as the backward products read them: rows are interleaved columns.
 template <typename T>
 void pack_backward(const Layer<T>& layer) {
+  constexpr Index U = kLanes<T> / 4;
   const Index hidden = layer.hidden, width = layer.columns();
   const auto pack = [&](const T* weights, Index rows, Index padded, T* packed) {
     const Columns<T> columns(padded);
@@ -421,13 +438,20 @@ void pack_backward(const Layer<T>& layer) {
       // A few at a time: rows of weights are often a power of two apart, and so in each other's way
       // in the cache.
       for (Index part = 0; part < size; part += 4) {
-        for (Index column = 0; column < width; column++) {
-          const Place<T> place(column);
-          const T* source = weights + place.gate * hidden + place.unit;
-          T* to = packed + column * size + part;
-          for (Index k = 0; k < 4; k++) {
-            const Index row = from + part + k;
-            to[k] = row < rows && place.unit < hidden ? source[row * 4 * hidden] : T(0);
+        const Index first = from + part, found = rows - first < 4 ? rows - first : 4;
+        T* to = packed + part;
+        for (Index unit = 0; unit < layer.padded(); unit += U) {
+          for (Index gate = 0; gate < 4; gate++) {
+            for (Index l = 0; l < U; l++, to += size) {
+              const T* source = weights + (first * 4 + gate) * hidden + unit + l;
+              if (found == 4 && unit + l < hidden) {
+                for (Index k = 0; k < 4; k++) to[k] = source[k * 4 * hidden];
+              } else {
+                for (Index k = 0; k < 4; k++) {
+                  to[k] = k < found && unit + l < hidden ? source[k * 4 * hidden] : T(0);
+                }
+              }
+            }
           }
         }
       }
@@ -465,6 +489,15 @@ void narrow(const Layer<T>& layer, const T* from, Index rows, T* to, Index strid
   }
 }
 
+// Whether a tile begins with hidden states that are zero, so that products with them are.
+template <typename T>
+bool begins_with_zeros(const Layer<T>& layer, const Tile<T>& tile) {
+  const T* h0 = layer.h0 + tile.from * layer.hidden;
+  bool zeros = !layer.dense;
+  for (Index i = 0; zeros && i < tile.rows * layer.hidden; i++) zeros = h0[i] == 0;
+  return zeros;
+}
+
 // All steps of a tile.
 template <typename T>
 void forward(const Forward<T>& layer, Index tile, T* scratch) {
@@ -474,9 +507,12 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
   const Index padded = layer.padded(), width = layer.columns();
   const auto [from, rows, vectors] = Tile<T>(layer, tile);
   const Index units = vectors * W;
+  const Index x_stride = steps * features;
+  const bool zeros = begins_with_zeros(layer, Tile<T>(layer, tile));
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
-  auto* list = reinterpret_cast<std::int32_t*>(any + features);
+  auto* listed = reinterpret_cast<std::int32_t*>(any + features);
+  auto* lists = listed + layer.tile_rows() / kGroup;
   T* saved = layer.saved ? layer.saved + layer.saved_before(tile) : nullptr;
   std::memset(gates, 0, 4 * units * sizeof(T));
   widen(layer, layer.h0 + from * hidden, rows, h);
@@ -484,22 +520,25 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
 
   for (Index step = 0; step < steps; step++) {
     const Index t = layer.reverse ? steps - 1 - step : step;
-    for (Index row = 0; row < rows; row += kGroup) {
-      const Index group = rows - row < kGroup ? rows - row : kGroup;
-      const T* x = layer.inputs + ((from + row) * steps + t) * features;
-      const Index listed =
-          list_features(layer, x, group, list, any, layer.reverse ? -features : features);
-      for (Index block = 0; block < columns.blocks; block++) {
-        const Index at = columns.begin(block) * W;
+    const T* x = layer.inputs + (from * steps + t) * features;
+    for_groups(rows, [&](Index first, Index group, Index number) INLINED {
+      listed[number] =
+          list_features(layer, x + first * x_stride, group, x_stride, lists + number * features,
+                        any, layer.reverse ? -features : features);
+    });
+    const Index read = step == 0 && zeros ? 0 : hidden;
+    for (Index block = 0; block < columns.blocks; block++) {
+      const Index at = columns.begin(block) * W;
+      for_groups(rows, [&](Index first, Index group, Index number) INLINED {
         with_sums<T, true>(group, columns, block, [&](auto sums, Index rest) INLINED {
           sums.start(layer.packed_bias + at);
-          sums.template add<true>(x, steps * features, list, listed,
-                                  layer.packed_ih + features * at);
-          sums.template add<false>(h + row * padded, padded, nullptr, hidden,
+          sums.template add<true>(x + first * x_stride, x_stride, lists + number * features,
+                                  listed[number], layer.packed_ih + features * at);
+          sums.template add<false>(h + first * padded, padded, nullptr, read,
                                    layer.packed_hh + hidden * at);
-          sums.finish(gates + row * width + at, width, rest);
+          sums.finish(gates + first * width + at, width, rest);
         });
-      }
+      });
     }
     for (Index v = 0; v < vectors; v++) {
       V i = load<V>(gates + 4 * v * W), f = load<V>(gates + (4 * v + 1) * W);
@@ -523,46 +562,68 @@ void forward(const Forward<T>& layer, Index tile, T* scratch) {
   narrow(layer, c, rows, layer.c + from * hidden, hidden);
 }
 
-// One block of `add_outer`: d stays in registers, while rows of out pass by.
+// Add a.T @ d to M rows of `out`, which are listed as columns of a, and stay in registers.
 template <typename T, int M, int N>
-void add_outer_block(const T* a, Index stride, const std::int32_t* list, Index n, const T* d,
-                     Index width, T* out, T* total) {
+INLINE void add_outer(Index rows, const T* a, Index stride, const std::int32_t* list, const T* d,
+                      T* out) {
   using V = Whole<T>;
   constexpr Index W = kLanes<T>;
-  V delta[M][N];
+  V sum[M][N];
   for (int m = 0; m < M; m++) {
-    for (int v = 0; v < N; v++) delta[m][v] = load<V>(d + m * width + v * W);
+    for (int v = 0; v < N; v++) sum[m][v] = load<V>(out + (list[m] * N + v) * W);
   }
-  for (int v = 0; total && v < N; v++) {
-    V sum = load<V>(total + v * W);
-    for (int m = 0; m < M; m++) sum += delta[m][v];
-    store(total + v * W, sum);
-  }
-  for (Index i = 0; i < n; i++) {
-    const Index k = list[i];
-    V sum[N];
-    for (int v = 0; v < N; v++) sum[v] = load<V>(out + k * width + v * W);
+  for (Index row = 0; row < rows; row++, a += stride, d += N * W) {
+    V delta[N];
+    for (int v = 0; v < N; v++) delta[v] = load<V>(d + v * W);
     for (int m = 0; m < M; m++) {
-      for (int v = 0; v < N; v++) sum[v] += a[m * stride + k] * delta[m][v];
+      const T x = a[list[m]];
+      for (int v = 0; v < N; v++) sum[m][v] += x * delta[v];
     }
-    for (int v = 0; v < N; v++) store(out + k * width + v * W, sum[v]);
+  }
+  for (int m = 0; m < M; m++) {
+    for (int v = 0; v < N; v++) store(out + (list[m] * N + v) * W, sum[m][v]);
   }
 }
 
-// Add a.T @ d, of a group's rows, to the listed rows of out, and the sum of d's rows to total, if
-// there is one. d, out and total have the gates' columns.
+// What the steps of a window read, row after row, and the gradients of the weights that it meets.
 template <typename T>
-void add_outer(Index rows, const T* a, Index stride, const std::int32_t* list, Index n, const T* d,
-               Index width, T* out, T* total) {
-  const Columns<T> columns(width);
+struct Reads {
+  const T* a;
+  Index columns, stride;
+  const std::int32_t* list;  // Of the columns that count.
+  Index listed;
+  T* d_weights;
+};
+
+// Add a window's products to a tile's gradients. The panel is working memory.
+template <typename T>
+void add_window(Index rows, const T* d_gates, const Columns<T>& columns, T* panel, T* d_bias,
+                const Reads<T>& inputs, const Reads<T>& states) {
+  using V = Whole<T>;
+  constexpr Index W = kLanes<T>;
   for (Index block = 0; block < columns.blocks; block++) {
-    const Index at = columns.begin(block) * kLanes<T>;
-    const Index vectors = columns.begin(block + 1) - columns.begin(block);
-    constant<1, kGroup>(rows, [&](auto m) INLINED {
-      constant<1, LSTM_COLUMNS>(vectors, [&](auto v) INLINED {
-        add_outer_block<T, m.value, v.value>(a, stride, list, n, d + at, width, out + at,
-                                             total ? total + at : nullptr);
-      });
+    const Index begin = columns.begin(block), size = columns.begin(block + 1) - begin;
+    constant<1, LSTM_COLUMNS>(size, [&](auto n) INLINED {
+      constexpr int N = n.value;
+      // Rows of gates are often a power of two apart, and so in each other's way in the cache.
+      V total[N];
+      for (int v = 0; v < N; v++) total[v] = load<V>(d_bias + (begin + v) * W);
+      for (Index row = 0; row < rows; row++) {
+        for (int v = 0; v < N; v++) {
+          const V d = load<V>(d_gates + (row * columns.vectors + begin + v) * W);
+          store(panel + (row * N + v) * W, d);
+          total[v] += d;
+        }
+      }
+      for (int v = 0; v < N; v++) store(d_bias + (begin + v) * W, total[v]);
+      for (const Reads<T>* reads : {&inputs, &states}) {
+        for_groups(reads->listed, [&](Index first, Index group, Index) INLINED {
+          constant<1, kGroup>(group, [&](auto m) INLINED {
+            add_outer<T, m.value, N>(rows, reads->a, reads->stride, reads->list + first, panel,
+                                     reads->d_weights + reads->columns * begin * W);
+          });
+        });
+      }
     });
   }
 }
@@ -575,21 +636,24 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
   const auto [from, rows, vectors] = Tile<T>(layer, tile);
-  const Index units = vectors * W;
-  const Columns<T> input_columns(features), columns(padded);
-  T *d_gates = scratch, *d_h = d_gates + 4 * units, *d_c = d_h + units, *h = d_c + units;
-  T *c0 = h + units, *any = c0 + units;
+  const Index units = vectors * W, most = layer.window() * rows;
+  const bool zeros = begins_with_zeros(layer, Tile<T>(layer, tile));
+  const Columns<T> columns(width), x_columns(features), h_columns(padded);
+  T *d_gates = scratch, *h = d_gates + 4 * layer.window() * units;
+  T *d_h = h + layer.window() * units, *d_c = d_h + units, *c0 = d_c + units, *x = c0 + units;
+  T *panel = x + most * features, *any = panel + most * LSTM_COLUMNS * W;
   auto* list = reinterpret_cast<std::int32_t*>(any + features);
   auto* all = list + features;
   const T* saved = layer.saved + layer.saved_before(tile);
-  T* d_weight_ih = layer.partial + tile * layer.partial_rows() * width;
-  T *d_weight_hh = d_weight_ih + features * width, *d_bias = d_weight_hh + hidden * width;
-  std::memset(d_weight_ih, 0, layer.partial_rows() * width * sizeof(T));
+  T* partial = layer.partial + tile * layer.partial_rows() * width;
+  T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
+  std::memset(partial, 0, layer.partial_rows() * width * sizeof(T));
   for (Index k = 0; k < hidden; k++) all[k] = static_cast<std::int32_t>(k);
   widen(layer, layer.d_h + from * hidden, rows, d_h);
   widen(layer, layer.d_c + from * hidden, rows, d_c);
   widen(layer, layer.c0 + from * hidden, rows, c0);
 
+  Index kept = 0;  // Rows in the window.
   for (Index step = steps - 1; step >= 0; step--) {
     const Index t = layer.reverse ? steps - 1 - step : step;
     if (layer.d_hidden_states) {
@@ -598,6 +662,7 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
         for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
       }
     }
+    T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
     for (Index v = 0; v < vectors; v++) {
       const T* now = saved + (step * vectors + v) * 6 * W;
       const T* before = now - vectors * 6 * W;
@@ -610,29 +675,33 @@ void backward(const Backward<T>& layer, Index tile, T* scratch) {
       V d_g = d_cell * i * (1 - g * g), d_o = d * tanh_cell * o * (1 - o);
       store(d_c + v * W, d_cell * f);
       transpose<T>(d_i, d_f, d_g, d_o);
-      store(d_gates + 4 * v * W, d_i), store(d_gates + (4 * v + 1) * W, d_f);
-      store(d_gates + (4 * v + 2) * W, d_g), store(d_gates + (4 * v + 3) * W, d_o);
+      store(d_now + 4 * v * W, d_i), store(d_now + (4 * v + 1) * W, d_f);
+      store(d_now + (4 * v + 2) * W, d_g), store(d_now + (4 * v + 3) * W, d_o);
       // The hidden state that this step read.
-      if (step) store(h + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
+      if (step) store(h_now + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
     }
-    if (!step) widen(layer, layer.h0 + from * hidden, rows, h);
-    for (Index row = 0; row < rows; row += kGroup) {
-      const Index group = rows - row < kGroup ? rows - row : kGroup;
-      const T* x = layer.inputs + ((from + row) * steps + t) * features;
-      const Index listed =
-          list_features(layer, x, group, list, any, layer.reverse ? features : -features);
-      const T* d = d_gates + row * width;
-      add_outer(group, x, steps * features, list, listed, d, width, d_weight_ih, d_bias);
-      add_outer(group, h + row * padded, padded, all, hidden, d, width, d_weight_hh,
-                static_cast<T*>(nullptr));
-      multiply(group, d, width, layer.packed_hh, columns, d_h + row * padded, padded);
-      if (layer.d_inputs) {
-        T* d_x = layer.d_inputs + ((from + row) * steps + t) * features;
-        multiply(group, d, width, layer.packed_ih, input_columns, d_x, steps * features);
-      }
+    if (!step) widen(layer, layer.h0 + from * hidden, rows, h_now);
+    for (Index m = 0; m < rows; m++) {
+      const T* row = layer.inputs + ((from + m) * steps + t) * features;
+      std::memcpy(x + (kept + m) * features, row, features * sizeof(T));
+      __builtin_prefetch(row + (layer.reverse ? features : -features));
+    }
+    kept += rows;
+    if (kept == most || step == 0 || (step == 1 && zeros)) {
+      const Index x_listed = list_features(layer, x, kept, features, list, any, 0);
+      const Index h_listed = step == 0 && zeros ? 0 : hidden;
+      add_window(kept, d_gates, columns, panel, d_bias,
+                 {x, features, features, list, x_listed, partial},
+                 {h, hidden, padded, all, h_listed, d_weight_hh});
+      kept = 0;
+    }
+    if (step || layer.d_h0) multiply(rows, d_now, width, layer.packed_hh, h_columns, d_h, padded);
+    if (layer.d_inputs) {
+      T* d_x = layer.d_inputs + (from * steps + t) * features;
+      multiply(rows, d_now, width, layer.packed_ih, x_columns, d_x, steps * features);
     }
   }
-  narrow(layer, d_h, rows, layer.d_h0 + from * hidden, hidden);
+  if (layer.d_h0) narrow(layer, d_h, rows, layer.d_h0 + from * hidden, hidden);
   narrow(layer, d_c, rows, layer.d_c0 + from * hidden, hidden);
 }
 
@@ -641,20 +710,32 @@ template <typename T>
 void add_up(const Backward<T>& layer, Index row) {
   using V = Whole<T>;
   constexpr Index W = kLanes<T>, U = W / 4;
-  const Index width = layer.columns(), hidden = layer.hidden, features = layer.features;
-  T* to = row < features            ? layer.d_weight_ih + row * 4 * hidden
-          : row < features + hidden ? layer.d_weight_hh + (row - features) * 4 * hidden
-                                    : layer.d_bias;
-  for (Index v = 0; v < width / W; v++) {
-    V sum{};
-    for (Index tile = 0; tile < layer.tiles(); tile++) {
-      sum += load<V>(layer.partial + (tile * layer.partial_rows() + row) * width + v * W);
+  const Index width = layer.columns(), hidden = layer.hidden, tiles = layer.tiles();
+  // Of three matrices, the one that the row is in, its first row and how many it has.
+  Index first = 0, rows = layer.features;
+  T* to = layer.d_weight_ih;
+  if (row >= rows) first = rows, rows = hidden, to = layer.d_weight_hh;
+  if (row >= first + rows) first += rows, rows = 1, to = layer.d_bias;
+  to += (row - first) * 4 * hidden;
+  const Columns<T> columns(width);
+  Index block = 0, begin = 0, end = columns.begin(1);
+  for (Index v = 0; v < columns.vectors; v += 4) {
+    V gates[4]{};
+    for (Index k = v; k < v + 4 && k < columns.vectors; k++) {
+      if (k == end) block++, begin = end, end = columns.begin(block + 1);
+      const Index at = first * columns.vectors + rows * begin + (row - first) * (end - begin);
+      const T* from = layer.partial + (at + k - begin) * W;
+      for (Index tile = 0; tile < tiles; tile++) {
+        gates[k - v] += load<V>(from + tile * layer.partial_rows() * width);
+      }
     }
-    T lanes[W];
-    store(lanes, sum);
+    transpose<T>(gates[0], gates[1], gates[2], gates[3]);
+    const Index unit = v * U, left = hidden - unit < W ? hidden - unit : W;
     for (Index gate = 0; gate < 4; gate++) {
-      for (Index lane = 0; lane < U && v * U + lane < hidden; lane++) {
-        to[gate * hidden + v * U + lane] = lanes[gate * U + lane];
+      if (left == W) {
+        store(to + gate * hidden + unit, gates[gate]);
+      } else {
+        std::memcpy(to + gate * hidden + unit, &gates[gate], left * sizeof(T));
       }
     }
   }
@@ -681,6 +762,7 @@ const Level level{kRoutines<float>, {}};
 #ifdef LSTM_HANDLERS
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -861,6 +943,21 @@ ffi::Error no_memory() {
                     "RESOURCE_EXHAUSTED: no memory for the LSTM");
 }
 
+// By the largest of the bits without the sign, of which compilers make vectors.
+template <typename T>
+bool finite(const T* x, Index count) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const T infinity = std::numeric_limits<T>::infinity();
+  Bits most = 0, limit;
+  std::memcpy(&limit, &infinity, sizeof limit);
+  for (Index i = 0; i < count; i++) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    most = std::max<Bits>(most, bits & std::numeric_limits<Bits>::max());
+  }
+  return most < limit;
+}
+
 // Sizes and inputs of a model.
 template <typename T>
 Layer<T> make_layer(const Models& models, Index model, bool reverse, const ffi::AnyBuffer& inputs,
@@ -875,9 +972,9 @@ Layer<T> make_layer(const Models& models, Index model, bool reverse, const ffi::
   layer.weight_ih = models.at<T>(weight_ih, model),
   layer.weight_hh = models.at<T>(weight_hh, model);
   layer.h0 = models.at<T>(h0, model), layer.c0 = models.at<T>(c0, model);
-  for (Index i = 0; i < layer.features * 4 * layer.hidden; i++) {
-    layer.dense |= !std::isfinite(layer.weight_ih[i]);
-  }
+  const Index columns = 4 * layer.hidden;
+  layer.dense = !finite(layer.weight_ih, layer.features * columns) ||
+                !finite(layer.weight_hh, layer.hidden * columns);
   return layer;
 }
 
@@ -940,7 +1037,7 @@ ffi::Error backward(ffi::ThreadPool& pool, bool reverse, const ffi::AnyBuffer& w
                     ffi::Result<ffi::AnyBuffer>& d_weight_hh, ffi::Result<ffi::AnyBuffer>& d_bias,
                     ffi::Result<ffi::AnyBuffer>& d_inputs, ffi::Result<ffi::AnyBuffer>& d_h0,
                     ffi::Result<ffi::AnyBuffer>& d_c0) {
-  const Models models(d_h0->dimensions(), 2);
+  const Models models(d_c0->dimensions(), 2);
   std::vector<Backward<T>> layers(models.count());
   for (Index model = 0; model < models.count(); model++) {
     Backward<T>& layer = layers[model];
@@ -1063,7 +1160,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(rnn_mnist_lstm_backward, lstm::backward_any,
                                   .Ret<AnyBuffer>()  // of weight_hh
                                   .Ret<AnyBuffer>()  // of each bias
                                   .Ret<AnyBuffer>()  // of inputs (B, T or 0, F)
-                                  .Ret<AnyBuffer>()  // of h0
+                                  .Ret<AnyBuffer>()  // of h0 (B or 0, H)
                                   .Ret<AnyBuffer>()  // of c0
                                   .Attr<bool>("reverse"));
 #endif
