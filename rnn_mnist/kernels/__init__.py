@@ -74,8 +74,9 @@ def lstm(
     """Read whole sequences, by the definition of `LSTMCell`, on a CPU; call `load` first.
 
     Results are the same bits for any number of threads. Under `jax.vmap`, the models share out the
-    cores. It has a first derivative in reverse mode, no other. Inputs that are zero may be left
-    out, and first hidden states: where a gradient is not a number, it still adds nothing to their weights'.
+    cores. It has a first derivative in reverse mode, no other. Inputs and first hidden states
+    that are zero may be left out: where a gradient is not a number, it still adds nothing to
+    their weights'.
 
     Args:
       params: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,).
