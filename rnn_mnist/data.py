@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,12 +97,15 @@ def select(archive: Archive, split: str) -> Split:
     }
     pieces = catalogue.slices(split, sizes)
     images, labels = (
-        np.concatenate(
-            [archive.arrays[f"{part}_{what}"][start:stop] for part, start, stop in pieces]
-        )
+        _joined([archive.arrays[f"{part}_{what}"][start:stop] for part, start, stop in pieces])
         for what in ("images", "labels")
     )
     return Split(images, labels, archive.classes, archive.version, archive.source)
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of several; of one, itself."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def prepared_folder() -> Path:

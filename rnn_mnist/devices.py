@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
+from rnn_mnist.archive import aligned
 from rnn_mnist.config import InputError
 
 AXIS = "batch"
@@ -97,15 +98,17 @@ def axis_of(mesh: Mesh | None) -> str | None:
     return AXIS if mesh is not None and mesh.size > 1 else None
 
 
-def put(array: NDArray[Any], sharding: NamedSharding) -> jax.Array:
-    """Put an array that every process has onto the devices of this process."""
+def put(array: NDArray[Any], sharding: NamedSharding, *, shared: bool = False) -> jax.Array:
+    """Put an array that every process has onto the devices of this process.
+
+    A CPU's devices may use the memory of one that is shared: nobody is to write to it any more.
+    """
     # At such an address the devices of a CPU share the array; anywhere else each copies it.
-    memory = np.empty(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    aligned = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    aligned[...] = array
+    if not shared or array.ctypes.data % 64 or not array.flags.c_contiguous:
+        original, array = array, aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+        array[...] = original
     with jax.transfer_guard_host_to_device("allow"):  # This is no transfer by mistake.
-        return jax.make_array_from_callback(array.shape, sharding, aligned.__getitem__)
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def put_tree(tree: Any, sharding: NamedSharding) -> Any:

@@ -105,7 +105,9 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         for field in ("train", "test"):
             with _naming(f"data.{field}"):
                 split = data.select(archive, getattr(config.data, field))
-            images, labels = (put(array, place.images) for array in (split.images, split.labels))
+            images, labels = (
+                put(array, place.images, shared=True) for array in (split.images, split.labels)
+            )
             splits[field] = len(labels), functools.partial(batches.resident, images, labels, place)
         classes, version, source = archive.classes, archive.version, archive.source
     else:

@@ -10,10 +10,12 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from rnn_mnist import __version__, checkpoint, hosts, learn, loading, observe, run_folder
 from rnn_mnist.config import (
@@ -139,6 +141,8 @@ def train_run(
             with hosts.together():
                 watching = observe.watched(folder if writes else None, watch, done=progress.step)
                 see = stack.enter_context(watching)
+            saver = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            saved: Future[None] = saver.submit(lambda: None)
             stack.enter_context(console.live(done=progress.step))
             if hosts.any_of(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
@@ -148,22 +152,36 @@ def train_run(
                 see(progress)
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
+                        saved.result()
                         if manager is not None and folder is not None:
-                            checkpoint.save(manager, progress.state, _record_of(plan, progress))
-                            run_folder.write_metrics(folder, progress.history)
+                            saved = saver.submit(_save, manager, folder, plan, _copied(progress))
                 if stopping and folder is not None and len(progress.history) <= config.epochs:
                     with hosts.together():
+                        saved.result()
                         if writes:
                             run_folder.complete(folder, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
                     )
+            with hosts.together():
+                saved.result()
         with hosts.together():
             if folder is not None and writes:
                 run_folder.complete(folder, progress.history)
     console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
+
+
+def _copied(progress: Progress) -> Progress:
+    """A progress to save while the devices go on, which takes the state that it had."""
+    return progress._replace(state=jax.tree.map(np.array, jax.device_get(progress.state)))
+
+
+def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
+    """Write what a kill is not to take: a checkpoint, then the metrics."""
+    checkpoint.save(manager, progress.state, _record_of(plan, progress))
+    run_folder.write_metrics(folder, progress.history)
 
 
 def _check_alike(config: Config, first: Config) -> None:
