@@ -100,7 +100,7 @@ def test_the_notebooks_model_loads_what_was_trained_here(
     model = classroom(8, num_layers, bidirectional)
     model.load_state_dict(state_dict)
     ours, theirs = log_probs_of(result, digits.images), answers(model, digits.images)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(ours.argmax(1), theirs.argmax(1))
     back = load_result(path)
     assert_identical(back.params, result.params)

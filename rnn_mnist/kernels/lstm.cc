@@ -259,6 +259,8 @@ struct Sums {
   // Add a @ weights, over the columns k of a that are listed, or over the first n.
   template <bool kListed>
   INLINE void add(const T* a, Index stride, const std::int32_t* list, Index n, const T* weights) {
+    const T* row[M];
+    for (int m = 0; m < M; m++) row[m] = a + m * stride;
     for (Index i = 0; i < n; i++) {
       const Index k = kListed ? list[i] : i;
       const T* w = weights + k * kWidth;
@@ -267,7 +269,7 @@ struct Sums {
       for (int v = 0; v < N; v++) weight[v] = load<V>(w + v * W);
       if constexpr (kTail) short_weight = load<Short>(w + N * W);
       for (int m = 0; m < M; m++) {
-        const T x = a[m * stride + k];
+        const T x = row[m][k];
         for (int v = 0; v < N; v++) sum[m][v] += x * weight[v];
         if constexpr (kTail) short_sum[m] += x * short_weight;
       }
