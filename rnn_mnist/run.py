@@ -141,6 +141,7 @@ def train_run(
             with hosts.together():
                 watching = observe.watched(folder if writes else None, watch, done=progress.step)
                 see = stack.enter_context(watching)
+            # Saving takes as long as a tenth of a small epoch: it is done beside the next one.
             saver = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             saved: Future[None] = saver.submit(lambda: None)
             stack.enter_context(console.live(done=progress.step))

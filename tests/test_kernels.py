@@ -167,6 +167,15 @@ def gate(x, which):
     return np.asarray(lstm(params, x[:, None, None], carry, kernel="native")[1][0])[:, 0]
 
 
+def test_an_infinite_weight_meets_a_first_state_of_zeros_as_in_the_scan():
+    params, inputs, _ = make_case(7, 1, 9, 12)
+    params["weight_hh"][3, 5] = np.inf
+    zeros = np.zeros((7, 12), np.float32)
+    ours, scans = (lstm(params, inputs, (zeros, zeros), kernel=k)[1][1] for k in ("native", "scan"))
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(scans))
+    assert np.isnan(ours).any()
+
+
 @pytest.mark.parametrize("which", ["sigmoid", "tanh"])
 def test_activations_are_accurate(which):
     rng = np.random.default_rng(0)
