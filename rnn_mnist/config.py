@@ -75,9 +75,12 @@ class Config:
     """LSTM layers on top of each other."""
     bidirectional: bool = False
     """Read the rows downwards and upwards, with weights of their own for each direction."""
-    reading: Literal["rows", "columns", "pixels", "permuted"] = "rows"
-    """What a step reads: a row, a column, or a single pixel of 784, row by row or in an order that
-    is shuffled once and for all."""
+    reading: Literal["rows", "columns", "windows", "pixels", "permuted"] = "rows"
+    """What a step reads: a row, a column, the windows of 4 x 4 pixels that lie side by side, or a
+    single pixel of 784, row by row or in an order that is shuffled once and for all."""
+    inner_size: int = 16
+    """Hidden size of the LSTM that reads the windows of a step, along the row and back, where
+    windows are read."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gates; 1 or more remembers for longer."""
     chrono: int = 0
@@ -138,10 +141,10 @@ class Config:
 
 
 # Of any other number, the lowest is 0.
-_LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1)
+_LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1)
 # What no machine trains; far below what an array's size may be.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
-_HIGHEST |= dict(chrono=10**9, remat=10**9)
+_HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
 _BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_mnist.drawing import draw_answer, draw_digit, name_classes, percent, short
 from rnn_mnist.inference import Units, made_up_mind
 from rnn_mnist.palette import palette
-from rnn_mnist.reading import WORDS, Reading, steps_of
+from rnn_mnist.reading import WORDS, Reading, steps_at, steps_of
 
 
 def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> Figure:
@@ -108,10 +108,11 @@ def beliefs(
     table.set_title(f"takes it for {winner} from {word} {decided} on, at the end by {end}")
     name_classes(table, classes)
     figure.colorbar(shown, ax=table, label="probability")
-    if reading == "rows":
-        digit.axhline(decided - 1.5, color=colour, linewidth=2)
+    row, column = np.argwhere(steps_at(reading) == decided - 1)[0]
+    if reading in ("rows", "windows"):
+        digit.axhline(row - 0.5, color=colour, linewidth=2)
     elif reading == "columns":
-        digit.axvline(decided - 1.5, color=colour, linewidth=2)
+        digit.axvline(column - 0.5, color=colour, linewidth=2)
     digit.set_title("the digit")
     return figure
 

@@ -15,6 +15,7 @@ from rnn_mnist.config import Config
 from rnn_mnist.learn import apply, scaled
 from rnn_mnist.loading import Result
 from rnn_mnist.lstm import PRECISION, lstm
+from rnn_mnist.model import read_along
 from rnn_mnist.plan import EVALUATION_BATCH, make_model
 from rnn_mnist.reading import read
 
@@ -65,7 +66,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
 
 @functools.partial(jax.jit, static_argnames="config")
 def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
-    hidden = read(scaled(jnp.asarray(image))[None], config.reading)  # (1, T, F)
+    hidden = _inputs(params, image, config)  # (1, T, F)
     length, ends = hidden.shape[1], jnp.arange(hidden.shape[1])
     if config.bidirectional:
         hidden = jnp.broadcast_to(hidden, (length, *hidden.shape[1:]))  # (T, T, F)
@@ -88,6 +89,14 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
     head = params["hidden2digits"]
     logits: jax.Array = jnp.matmul(last, head["kernel"], precision=PRECISION) + head["bias"][None]
     return jax.nn.softmax(logits)
+
+
+def _inputs(params: Any, image: ArrayLike, config: Config) -> jax.Array:
+    """What the first layer reads of an image (28, 28): (1, T, F)."""
+    inputs = read(scaled(jnp.asarray(image))[None], config.reading)
+    if config.reading != "windows":
+        return inputs
+    return read_along(params, inputs, dtype=config.precision, kernel=config.kernel)
 
 
 def _hidden(weights: Any, inputs: jax.Array, config: Config, *, reverse: bool = False) -> jax.Array:
@@ -128,7 +137,7 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
       For `lstm_l0`, in a network of both directions `lstm_l0_reverse`, and so on: the steps in the
       order of the image, also where they were read from the last to the first.
     """
-    inputs = read(scaled(jnp.asarray(image))[None], run.config.reading)  # (1, T, F)
+    inputs = _inputs(run.params, image, run.config)  # (1, T, F)
     found = {}
     for layer in range(run.config.num_layers):
         names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 1 + run.config.bidirectional]

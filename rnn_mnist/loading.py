@@ -82,7 +82,7 @@ def sized(config: Config) -> Config:
     if not config.init_from:
         return config
     begin, plain = load_result(config.init_from).config, Config()
-    names = "hidden_size", "num_layers", "bidirectional", "reading"
+    names = "hidden_size", "num_layers", "bidirectional", "reading", "inner_size"
     unnamed = [name for name in names if getattr(config, name) == getattr(plain, name)]
     return dataclasses.replace(config, **{name: getattr(begin, name) for name in unnamed})
 
@@ -140,10 +140,11 @@ def load_weights(path: Path | str) -> Result:
     arrays, notes = weights.read_weights(path)
     try:
         sizes = weights.sizes_of(arrays)
-        if sizes.input_size not in (1, 28) or sizes.num_classes < 2:
+        if not weights.readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
                 f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
-                "classes; of an image, 28 values or 1 can be read, and at least 2 classes known"
+                "classes; of an image, 28 values or 1 can be read, or 14 windows of 16, and at "
+                "least 2 classes known"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()
         config = weights.with_sizes(config, sizes)

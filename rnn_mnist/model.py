@@ -5,6 +5,9 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from jax.typing import DTypeLike
 
 from rnn_mnist.initializers import uniform
 from rnn_mnist.lstm import PRECISION, Kernel, LSTMCell, lstm
-from rnn_mnist.reading import Reading, read
+from rnn_mnist.reading import WINDOW, Reading, read
 
 
 class RowLSTM(nn.Module):
@@ -21,7 +24,7 @@ class RowLSTM(nn.Module):
     Layer k reads the hidden states of layer k - 1. A bidirectional layer has a second cell that
     reads from the last row to the first, and hands on both hidden states side by side. The last
     hidden state of the top layer (for two directions, the last that each computed) goes through
-    a linear layer.
+    a linear layer. Windows are first read by an LSTM of their own, as `read_along` says.
     """
 
     hidden_size: int = 20
@@ -34,6 +37,8 @@ class RowLSTM(nn.Module):
     """What computes the LSTM on a CPU, as `choose_kernel` takes it."""
     reading: Reading = "rows"
     """What is read in each step, as `read` takes it."""
+    inner_size: int = 16
+    """Hidden size of the LSTM that reads the windows of a step, where windows are read."""
     dropout: float = 0.0
     """Share of a layer's hidden units that are left out of what it hands on, while training."""
     forget_bias: float = 0.0
@@ -62,6 +67,14 @@ class RowLSTM(nn.Module):
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, batch = read(images, self.reading), images.shape[0]
+        if self.reading == "windows":
+            inner = {
+                name: LSTMCell(
+                    WINDOW**2, self.inner_size, self.dtype, self.forget_bias, name=name
+                ).weights
+                for name in INNER
+            }
+            inputs = read_along(inner, inputs, dtype=self.dtype, kernel=self.kernel)
         for layer in range(self.num_layers):
             readings = []
             for suffix in ("", "_reverse") if self.bidirectional else ("",):
@@ -99,6 +112,39 @@ class RowLSTM(nn.Module):
             name="hidden2digits",
         )(last)  # (B, C)
         return nn.log_softmax(logits)
+
+
+INNER = "inner_l0", "inner_l0_reverse"
+"""Names of the LSTM that reads windows, in either direction."""
+
+
+def read_along(
+    params: Mapping[str, Mapping[str, jax.Array]], inputs: jax.Array, **settings: Any
+) -> jax.Array:
+    """Read the windows of each step by an LSTM, along the row and back, with the same weights.
+
+    A pattern in the image is so the same to the network wherever it is, up to where the row's first
+    and last windows are, while an LSTM that gets whole rows must learn it for each place.
+
+    Args:
+      params: Of `INNER`, each as `lstm` takes it, for windows of P pixels and N hidden units.
+      inputs: (B, T, W * P), as `read` gives windows.
+      settings: Of `lstm`.
+
+    Returns:
+      The hidden states of both directions at every window, side by side: (B, T, W * 2N).
+
+    Source: Visin et al., "ReNet: A Recurrent Neural Network Based Alternative to Convolutional
+    Networks", 2015, of whose two sweeps this is one.
+    """
+    batch, steps, _ = inputs.shape
+    windows = inputs.reshape(batch * steps, -1, WINDOW**2)  # (B * T, W, P)
+    ways = []
+    for name in INNER:
+        zeros = jnp.zeros((batch * steps, params[name]["weight_hh"].shape[0]), jnp.float32)
+        reverse = name.endswith("_reverse")
+        ways.append(lstm(params[name], windows, (zeros, zeros), reverse=reverse, **settings)[0])
+    return jnp.concatenate(ways, axis=-1).reshape(batch, steps, -1)
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:

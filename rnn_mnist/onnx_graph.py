@@ -51,6 +51,22 @@ def to_onnx(result: Result) -> Any:
         nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
         return output
 
+    def lstm(inputs: str, stack: str, layer: int, size: int, *, both_ways: bool) -> str:
+        """Of inputs (T, B, F), hidden states (T, D, B, H) in D directions."""
+        output = f"layer{layer}" if stack == "lstm" else stack
+        directions = ("", "_reverse")[: 1 + both_ways]
+        names = [f"{stack}.{{}}_l{layer}{direction}" for direction in directions]
+        of_layer = [
+            constant(f"{output}_{kind}", np.stack([_stack(state, kinds, name) for name in names]))
+            for kind, kinds in (
+                ("W", ("weight_ih",)),
+                ("R", ("weight_hh",)),
+                ("B", ("bias_ih", "bias_hh")),
+            )
+        ]
+        direction = "bidirectional" if both_ways else "forward"
+        return node("LSTM", [inputs, *of_layer], output, hidden_size=size, direction=direction)
+
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
         order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
@@ -58,36 +74,28 @@ def to_onnx(result: Result) -> Any:
     else:
         shape = constant("as_pixels", np.array([0, -1], np.int64))
         pixels = node("Reshape", ["images", shape], "pixels")
-        if config.reading == "permuted":
-            shuffle = constant("permutation", reading.permutation(28 * 28))
-            pixels = node("Gather", [pixels, shuffle], "permuted", axis=1)
-        single = node("Unsqueeze", [pixels, constant("last_axis", np.array([2]))], "values")
-        hidden = node("Transpose", [single], "steps", perm=[1, 0, 2])
-    directions = ("", "_reverse")[: 1 + sizes.bidirectional]
-    merge = ""
-    if sizes.num_layers > 1:
-        merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
+        if config.reading == "windows":  # Beyond the edges there is 0.
+            beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
+            pixels = node("Pad", [pixels, beyond], "padded")
+        places = constant("places", reading.places(config.reading))
+        values = node("Gather", [pixels, places], "values", axis=1)  # (B, T, F)
+        if config.reading == "windows":
+            across = reading.places(config.reading).shape[1] // reading.WINDOW**2
+            each = constant("each", np.array([-1, across, reading.WINDOW**2], np.int64))
+            windows = node("Reshape", [values, each], "windows")
+            turned = node("Transpose", [windows], "along", perm=[1, 0, 2])
+            inner = lstm(turned, "inner", 0, sizes.inner_size, both_ways=True)
+            merged = node("Transpose", [inner], "both_ways", perm=[2, 0, 1, 3])
+            back = np.array([-1, reading.steps_of(config.reading), across * 2 * sizes.inner_size])
+            values = node("Reshape", [merged, constant("back", back)], "read")
+        hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
     for layer in range(sizes.num_layers):
-        of_layer = [
-            constant(
-                f"{name}{layer}", np.stack([_stack(state, kinds, layer, d) for d in directions])
-            )
-            for name, kinds in (
-                ("W", ("weight_ih",)),
-                ("R", ("weight_hh",)),
-                ("B", ("bias_ih", "bias_hh")),
-            )
-        ]
-        read = node(
-            "LSTM",
-            [hidden, *of_layer],
-            f"layer{layer}",
-            hidden_size=sizes.hidden_size,
-            direction="bidirectional" if sizes.bidirectional else "forward",
-        )
+        read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)
             together = node("Transpose", [read], f"together{layer}", perm=[0, 2, 1, 3])
-            hidden = node("Reshape", [together, merge], f"hidden{layer}")
+            if not layer:
+                constant("side_by_side", np.array([0, 0, -1], np.int64))
+            hidden = node("Reshape", [together, "side_by_side"], f"hidden{layer}")
     last = node("Transpose", [f"layer{sizes.num_layers - 1}_last"], "last", perm=[1, 0, 2])
     flat = node("Flatten", [last], "flat")
     head = [
@@ -111,12 +119,10 @@ def to_onnx(result: Result) -> Any:
     return model
 
 
-def _stack(
-    state: Mapping[str, NDArray[Any]], kinds: tuple[str, ...], layer: int, direction: str
-) -> NDArray[Any]:
+def _stack(state: Mapping[str, NDArray[Any]], kinds: tuple[str, ...], name: str) -> NDArray[Any]:
     """A layer's weights in one direction, one under the other; gates in ONNX's order i, o, f, g."""
     stacked = []
     for kind in kinds:
-        i, f, g, o = np.split(state[f"lstm.{kind}_l{layer}{direction}"], 4)
+        i, f, g, o = np.split(state[name.format(kind)], 4)
         stacked += [i, o, f, g]
     return np.concatenate(stacked)

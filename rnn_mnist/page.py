@@ -37,7 +37,7 @@ def to_page(result: Result) -> str:
             f"page: a browser has no products in {config.precision}; choose stablehlo, or torch"
         )
     sizes, steps = weights.sizes_of(state), reading.steps_of(config.reading)
-    if sizes.input_size * steps != 28 * 28:
+    if config.reading not in weights.readings_of(sizes):
         raise InputError(
             f"page: draws images of 28 x 28, and this network reads {steps} steps of "
             f"{sizes.input_size} values"
@@ -47,8 +47,9 @@ def to_page(result: Result) -> str:
         "about": _about(result),
         "classes": result.classes,
         "steps": steps,
-        # Which pixel is read when: for every reading, each step takes the next few of these.
-        "order": np.argsort(reading.steps_at(config.reading), axis=None, kind="stable").tolist(),
+        "places": reading.places(config.reading).tolist(),
+        "readAt": reading.steps_at(config.reading).ravel().tolist(),
+        "window": reading.WINDOW**2 if config.reading == "windows" else 0,
         "numLayers": sizes.num_layers,
         "bidirectional": sizes.bidirectional,
         "tensors": [[name, array.shape] for name, array in state.items()],
@@ -74,7 +75,10 @@ def _about(result: Result) -> str:
     units = f"{layers}{config.hidden_size} hidden units{ways}"
     order = " in a shuffled order" if config.reading == "permuted" else ""
     said = f"An LSTM of {units}, which reads {reading.WORDS[config.reading]} by "
-    said += f"{reading.WORDS[config.reading]}{order}."
+    said += f"{reading.WORDS[config.reading]}{order}"
+    if config.reading == "windows":
+        said += f", along each of which one of {config.inner_size} goes both ways first"
+    said += "."
     if result.history:
         last, name = result.history[-1], config.data.name.upper().replace("_", "-")
         said += f" It is right on {100 * last.test_accuracy:.2f} % of {last.test_count:,} test "

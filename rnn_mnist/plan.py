@@ -150,6 +150,7 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         config.precision,
         config.kernel,
         config.reading,
+        config.inner_size,
         config.dropout,
         config.forget_bias,
         config.chrono,

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from rnn_mnist.archive import unzipped
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.files import written_whole
-from rnn_mnist.reading import steps_of
+from rnn_mnist.reading import WINDOW, Reading, places
 
 HEAD = "hidden2digits"
-_LSTM = re.compile(r"lstm\.(weight_ih|weight_hh|bias_ih|bias_hh)_(l\d+(?:_reverse)?)")
+_LSTM = re.compile(r"(inner|lstm)\.(weight_ih|weight_hh|bias_ih|bias_hh)_(l\d+(?:_reverse)?)")
 _KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 
 ENDINGS = ".safetensors", ".pt", ".pth"
@@ -34,10 +34,13 @@ class Sizes(NamedTuple):
     """What the tensors of a network tell of it."""
 
     input_size: int
+    """Values that it reads of an image in each step."""
     hidden_size: int
     num_layers: int
     bidirectional: bool
     num_classes: int
+    inner_size: int = 0
+    """Hidden size of the LSTM that reads windows; 0: there is none."""
 
 
 def to_torch(params: Mapping[str, Mapping[str, Any]]) -> StateDict:
@@ -49,7 +52,8 @@ def to_torch(params: Mapping[str, Mapping[str, Any]]) -> StateDict:
     Returns:
       NumPy arrays, float32, by PyTorch's names: lstm.weight_ih_l0 (4H, F), lstm.weight_hh_l0
       (4H, H), lstm.bias_ih_l0 and lstm.bias_hh_l0 (4H,), further layers and `_reverse` likewise,
-      hidden2digits.weight (C, H or 2H) and hidden2digits.bias (C,).
+      hidden2digits.weight (C, H or 2H) and hidden2digits.bias (C,); where windows are read, the
+      same of inner.
     """
     state = {}
     for module, arrays in params.items():
@@ -57,7 +61,8 @@ def to_torch(params: Mapping[str, Mapping[str, Any]]) -> StateDict:
             if module == HEAD:
                 name = f"{HEAD}.{'weight' if kind == 'kernel' else 'bias'}"
             else:
-                name = f"lstm.{kind}_{module.removeprefix('lstm_')}"
+                stack, layer = module.split("_", 1)
+                name = f"{stack}.{kind}_{layer}"
             state[name] = np.ascontiguousarray(np.asarray(array, np.float32).T)
     return dict(sorted(state.items(), key=lambda item: _place(item[0])))
 
@@ -78,7 +83,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> Params:
     for name, array in sorted(arrays.items(), key=lambda item: _place(item[0])):
         found = _LSTM.fullmatch(name)
         if found:
-            module, kind = f"lstm_{found[2]}", found[1]
+            module, kind = f"{found[1]}_{found[3]}", found[2]
         else:
             module, kind = HEAD, "kernel" if name.endswith("weight") else "bias"
         params.setdefault(module, {})[kind] = np.ascontiguousarray(array.T)
@@ -91,7 +96,8 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     Raises:
       InputError: It is none's; one line that lists what is missing, unknown or does not fit.
     """
-    layers = {found[2] for name in state_dict if (found := _LSTM.fullmatch(name))}
+    found = [found for name in state_dict if (found := _LSTM.fullmatch(name))]
+    layers = {name[3] for name in found if name[1] == "lstm"}
     # At least as many as have names: a layer's number may be anything.
     num_layers = len({layer.removesuffix("_reverse") for layer in layers}) or 1
     bidirectional = any(layer.endswith("_reverse") for layer in layers)
@@ -99,7 +105,10 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     _, features = _pair(shapes.get("lstm.weight_ih_l0"))
     _, hidden = _pair(shapes.get("lstm.weight_hh_l0"))
     classes, _ = _pair(shapes.get(f"{HEAD}.weight"))
-    sizes = Sizes(features, hidden, num_layers, bidirectional, classes)
+    _, inner = _pair(shapes.get("inner.weight_hh_l0"))
+    if inner:  # Both directions of it at each window.
+        features = features // (2 * inner) * WINDOW**2
+    sizes = Sizes(features, hidden, num_layers, bidirectional, classes, inner)
     wanted = _shapes(sizes)
     wrong = [f"{name} is missing" for name in wanted if name not in shapes]
     wrong += [f"{name} is unknown" for name in shapes if name not in wanted]
@@ -119,15 +128,26 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     return sizes
 
 
+def readings_of(sizes: Sizes) -> list[Reading]:
+    """How a network of such sizes can read images of 28 x 28: what is assumed of it comes first."""
+    return [
+        reading
+        for reading in get_args(Reading)
+        if places(reading).shape[1] == sizes.input_size
+        and (reading == "windows") == (sizes.inner_size > 0)
+    ]
+
+
 def with_sizes(config: Config, sizes: Sizes) -> Config:
     """A config with these sizes; where it read another number of values, what fits reads them."""
-    known = steps_of(config.reading) * sizes.input_size == 28 * 28
+    known = readings_of(sizes)
     return dataclasses.replace(
         config,
         hidden_size=sizes.hidden_size,
         num_layers=sizes.num_layers,
         bidirectional=sizes.bidirectional,
-        reading=config.reading if known else "pixels" if sizes.input_size == 1 else "rows",
+        reading=known[0] if known and config.reading not in known else config.reading,
+        inner_size=sizes.inner_size or config.inner_size,
     )
 
 
@@ -142,13 +162,21 @@ def _times(shape: Iterable[int]) -> str:
 def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """All names of a network's state dict, and their shapes."""
     wanted: dict[str, tuple[int, ...]] = {}
-    gates, directions = 4 * sizes.hidden_size, 1 + sizes.bidirectional
-    for layer in range(sizes.num_layers):
-        features = sizes.hidden_size * directions if layer else sizes.input_size
+    directions = 1 + sizes.bidirectional
+
+    def want(stack: str, layer: int, features: int, size: int, directions: int) -> None:
+        shapes = (4 * size, features), (4 * size, size), (4 * size,), (4 * size,)
         for suffix in ("", "_reverse")[:directions]:
-            shapes = (gates, features), (gates, sizes.hidden_size), (gates,), (gates,)
             for kind, shape in zip(_KINDS, shapes, strict=True):
-                wanted[f"lstm.{kind}_l{layer}{suffix}"] = shape
+                wanted[f"{stack}.{kind}_l{layer}{suffix}"] = shape
+
+    features = sizes.input_size
+    if sizes.inner_size:
+        want("inner", 0, WINDOW**2, sizes.inner_size, 2)
+        features = features // WINDOW**2 * 2 * sizes.inner_size
+    for layer in range(sizes.num_layers):
+        want("lstm", layer, features, sizes.hidden_size, directions)
+        features = sizes.hidden_size * directions
     wanted[f"{HEAD}.weight"] = sizes.num_classes, sizes.hidden_size * directions
     wanted[f"{HEAD}.bias"] = (sizes.num_classes,)
     return wanted
@@ -158,9 +186,10 @@ def _place(name: str) -> tuple[Any, ...]:
     """Where a name stands in PyTorch's order: layer, direction, kind; the linear layer last."""
     found = _LSTM.fullmatch(name)
     if not found:
-        return (1, name.endswith("bias"))
-    layer = int(re.findall(r"\d+", found[2])[0])
-    return (0, layer, found[2].endswith("_reverse"), _KINDS.index(found[1]))
+        return (2, name.endswith("bias"))
+    stack, kind, place = found.groups()
+    layer = int(re.findall(r"\d+", place)[0])
+    return (int(stack == "lstm"), layer, place.endswith("_reverse"), _KINDS.index(kind))
 
 
 def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> None:

@@ -55,9 +55,9 @@ def from_torch(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     for name, value in weights.items():
         module, parameter = name.split(".")
         array = np.asarray(value)
-        if module == "lstm":  # weight_ih_l0_reverse -> lstm_l0_reverse, weight_ih
+        if module in ("inner", "lstm"):  # weight_ih_l0_reverse -> lstm_l0_reverse, weight_ih
             kind, _, layer = parameter.partition("_l")
-            params.setdefault(f"lstm_l{layer}", {})[kind] = array.T
+            params.setdefault(f"{module}_l{layer}", {})[kind] = array.T
         else:
             kind = "kernel" if parameter == "weight" else "bias"
             params.setdefault(module, {})[kind] = array.T
@@ -90,6 +90,22 @@ def numpy_lstm(
     return hidden, (c, h)
 
 
+def numpy_windows(params, images):
+    """What the inner LSTM makes of images (B, M, N), in float64: (B, T, W * 2 * inner size)."""
+    padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
+    lines = []
+    for top in range(0, images.shape[1], 2):
+        windows = [
+            padded[:, top : top + 4, left : left + 4].reshape(len(images), 16)
+            for left in range(0, images.shape[2], 2)
+        ]
+        windows = np.stack(windows, axis=1)
+        there, _ = numpy_lstm(params["inner_l0"], windows)
+        back, _ = numpy_lstm(params["inner_l0_reverse"], windows, reverse=True)
+        lines.append(np.concatenate([there, back], axis=-1).reshape(len(images), -1))
+    return np.stack(lines, axis=1)
+
+
 def numpy_row_lstm(params, images, num_layers, bidirectional):
     """The whole network in float64 -> log-probabilities (B, C)."""
     inputs = images
@@ -110,6 +126,7 @@ def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
         bidirectional=bidirectional,
         reading=reading,
         hidden_size=hidden_size,
+        inner_size=3,
         label_smoothing=0.1,
         dropout=0.1,
         optimizer="adam",

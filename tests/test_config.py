@@ -99,7 +99,7 @@ def test_differences_name_nested_fields():
         ("augment_rotation = 181", "augment_rotation: must be at most 180, not 181.0"),
         (
             "reading = 'pixel'",
-            "reading: 'pixel' is not one of rows, columns, pixels, permuted; did",
+            "reading: 'pixel' is not one of rows, columns, windows, pixels, permuted; did",
         ),
         ("chrono = 2", "chrono: must be 0 or at least 3 steps, not 2"),
         ("chrono = 9\nforget_bias = 1", "chrono: draws the forget gates' biases; set forget_bias"),

@@ -34,11 +34,16 @@ from rnn_mnist.stablehlo import to_stablehlo
 SLOW = pytest.mark.slow
 SHAPES = [
     pytest.param(2, True, "rows"),
+    pytest.param(2, True, "windows"),
     pytest.param(1, False, "rows", marks=SLOW),
     pytest.param(3, False, "columns", marks=SLOW),
     pytest.param(1, True, "pixels", marks=SLOW),
     pytest.param(2, False, "permuted", marks=SLOW),
+    pytest.param(1, False, "windows", marks=SLOW),
 ]
+
+
+_INNER = "inner.bias_ih_l0_reverse"
 
 
 def log_probs_of(result, images):
@@ -105,9 +110,32 @@ def test_the_notebooks_model_loads_what_was_trained_here(
     back = load_result(path)
     assert_identical(back.params, result.params)
     sizes = weights.sizes_of(state_dict)
-    assert sizes == (28, 8, num_layers, bidirectional, 10)
+    assert sizes == (28, 8, num_layers, bidirectional, 10, 0)
     if ending == ".safetensors":  # It also says what made it.
         assert (back.config, back.classes) == (config, result.classes)
+
+
+def test_pytorch_reads_windows_as_well(tmp_path, digits):
+    torch = pytest.importorskip("torch")
+    result, path = result_of(2, True, "windows"), tmp_path / "model.pt"
+    loading.save_weights(path, result)
+    inner = torch.nn.LSTM(16, 3, batch_first=True, bidirectional=True)
+    lstm = torch.nn.LSTM(14 * 6, 7, 2, batch_first=True, bidirectional=True)
+    both = {"inner": inner, "lstm": lstm, "hidden2digits": torch.nn.Linear(14, 10)}
+    model = torch.nn.ModuleDict(both)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    images = torch.from_numpy(digits.images[:300].astype(np.float32) / 255)
+    windows = torch.nn.functional.unfold(images[:, None], 4, padding=1, stride=2)  # (B, 16, 196)
+    along, _ = inner(windows.transpose(1, 2).reshape(300 * 14, 14, 16))
+    _, (hidden, _) = lstm(along.reshape(300, 14, 14 * 6))
+    logits = model["hidden2digits"](torch.cat([hidden[-2], hidden[-1]], dim=1))
+    theirs = torch.log_softmax(logits, dim=1).detach().numpy()
+    np.testing.assert_allclose(log_probs_of(result, digits.images[:300]), theirs, atol=1e-5)
+    back = load_result(path)
+    assert_identical(back.params, result.params)
+    assert (back.config.reading, back.config.inner_size) == ("windows", 3)
+    begun = loading.sized(Config(init_from=str(path)))
+    assert (begun.reading, begun.inner_size, begun.bidirectional) == ("windows", 3, True)
 
 
 def test_a_network_trained_by_the_notebook_comes_in_and_trains_on(tmp_path, digits):
@@ -161,6 +189,10 @@ def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
             "lstm.bias_ih_l0 is float64, not float32",
         ),
         (lambda s: s.clear(), "lstm.weight_ih_l0 is missing"),
+        (
+            lambda s: s.update(to_torch(result_of(reading="windows").params)) or s.pop(_INNER),
+            f"{_INNER} is missing",
+        ),
     ],
 )
 def test_other_tensors_are_refused_in_one_line(tmp_path, capsys, change, message):
@@ -216,8 +248,9 @@ def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
     result = result_of(num_layers, bidirectional, reading)
     model = to_onnx(result)
     onnx.checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node].count("LSTM") == num_layers
-    assert len(model.graph.node) < 15
+    inner = reading == "windows"
+    assert [node.op_type for node in model.graph.node].count("LSTM") == num_layers + inner
+    assert len(model.graph.node) < 15 + 6 * inner
     session = onnxruntime.InferenceSession(model.SerializeToString())
     count = 10_000 if reading == "rows" and num_layers == 1 else 300
     for images in (digits.images[:count], digits.images[:1]):
@@ -232,7 +265,7 @@ def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_layers", "bidirectional", "reading"), SHAPES[:3])
+@pytest.mark.parametrize(("num_layers", "bidirectional", "reading"), SHAPES[:4])
 def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, reading):
     result = result_of(num_layers, bidirectional, reading)
     path = tmp_path / "model.zip"

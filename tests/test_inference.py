@@ -3,16 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from conftest import numpy_lstm, numpy_row_lstm, result_of, sigmoid
+from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmoid
 
 from rnn_mnist import load
 from rnn_mnist.inference import beliefs, made_up_mind, predict, saliency, units
 from rnn_mnist.reading import permutation, steps_at
 
 
-def sequence_of(image, reading):
+def sequence_of(image, reading, params=None):
     """What a network reads (T, F) of an image of bytes, in float64."""
     pixels = image / 255
+    if reading == "windows":
+        return numpy_windows(jax.tree.map(np.float64, params), pixels[None])[0]
     if reading in ("rows", "columns"):
         return pixels if reading == "rows" else pixels.T
     pixels = pixels.ravel()
@@ -43,13 +45,19 @@ def test_several_runs_are_averaged():
 
 @pytest.mark.parametrize(
     ("num_layers", "bidirectional", "reading"),
-    [(1, False, "rows"), (3, True, "columns"), (2, False, "permuted")],
+    [
+        (1, False, "rows"),
+        (3, True, "columns"),
+        (2, False, "permuted"),
+        (2, True, "windows"),
+        (1, False, "windows"),
+    ],
 )
 def test_beliefs_are_the_answers_to_what_is_read_so_far(num_layers, bidirectional, reading):
     result = result_of(num_layers, bidirectional, reading)
     image = load("mnist", "test[7:8]").images[0]
     found = beliefs(result, image)
-    sequence = sequence_of(image, reading)
+    sequence = sequence_of(image, reading, result.params)
     assert found.shape == (len(sequence), 10)
     for read in np.linspace(1, len(sequence), 9).astype(int):
         wanted = np.exp(exactly(result, sequence[:read]))
@@ -58,12 +66,14 @@ def test_beliefs_are_the_answers_to_what_is_read_so_far(num_layers, bidirectiona
     np.testing.assert_allclose(found, beliefs(result, image / np.float32(255)), atol=1e-6)
 
 
-def test_units_are_those_of_pytorchs_definition():
-    result = result_of(2, True)
+@pytest.mark.parametrize("reading", ["rows", "windows"])
+def test_units_are_those_of_pytorchs_definition(reading):
+    result = result_of(2, True, reading)
     image = load("mnist", "test[3:4]").images[0]
     found = units(result, image)
     assert list(found) == ["lstm_l0", "lstm_l0_reverse", "lstm_l1", "lstm_l1_reverse"]
-    params, inputs = jax.tree.map(np.float64, result.params), image[None] / 255
+    params = jax.tree.map(np.float64, result.params)
+    inputs = sequence_of(image, reading, params)[None]
     for layer in range(2):
         ways = {"": False, "_reverse": True}
         hidden = {}
@@ -74,7 +84,8 @@ def test_units_are_those_of_pytorchs_definition():
             np.testing.assert_allclose(got.hidden, hidden[suffix][0], atol=2e-6)
             np.testing.assert_allclose(got.hidden, got.output_gate * np.tanh(got.cell), atol=2e-6)
             # The first step that is read has nothing to forget, and the last the final cell state.
-            first, last = (27, 0) if reverse else (0, 27)
+            end = inputs.shape[1] - 1
+            first, last = (end, 0) if reverse else (0, end)
             biases = weights["bias_ih"] + weights["bias_hh"]
             i, f, g, o = np.split(inputs[0, first] @ weights["weight_ih"] + biases, 4)
             wanted = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
@@ -127,3 +138,12 @@ def test_steps_at_says_when_a_pixel_is_read(reading):
     steps = steps_at(reading)
     for step, values in enumerate(sequence_of(image, reading)):
         np.testing.assert_allclose(np.sort(values * 255), np.sort(image[steps == step]))
+
+
+def test_a_pixel_is_read_with_the_first_of_its_windows():
+    steps = steps_at("windows")
+    assert steps.shape == (28, 28)
+    for row in range(28):
+        tops = range(-1, 27, 2)  # Of the windows of each step.
+        (first, *_) = (step for step, top in enumerate(tops) if top <= row < top + 4)
+        np.testing.assert_array_equal(steps[row], first)

@@ -49,14 +49,20 @@ def result_of(classes=DIGITS, **config):
     size, directions = config.hidden_size, 1 + config.bidirectional
     shapes = {"hidden2digits.weight": (len(classes), size * directions)}
     shapes["hidden2digits.bias"] = (len(classes),)
-    for layer in range(config.num_layers):
-        features = size * directions if layer else 784 // steps_of(config.reading)
+
+    def add(stack, layer, features, size, directions):
         for way in ("", "_reverse")[:directions]:
-            shapes[f"lstm.weight_ih_l{layer}{way}"] = 4 * size, features
-            shapes[f"lstm.weight_hh_l{layer}{way}"] = 4 * size, size
-            shapes[f"lstm.bias_ih_l{layer}{way}"] = shapes[f"lstm.bias_hh_l{layer}{way}"] = (
-                4 * size,
-            )
+            shapes[f"{stack}.weight_ih_l{layer}{way}"] = 4 * size, features
+            shapes[f"{stack}.weight_hh_l{layer}{way}"] = 4 * size, size
+            for kind in ("bias_ih", "bias_hh"):
+                shapes[f"{stack}.{kind}_l{layer}{way}"] = (4 * size,)
+
+    features = 784 // steps_of(config.reading)
+    if config.reading == "windows":
+        add("inner", 0, 16, config.inner_size, 2)
+        features = 14 * 2 * config.inner_size
+    for layer in range(config.num_layers):
+        add("lstm", layer, size * directions if layer else features, size, directions)
     arrays = {name: rng.normal(0, 0.8, shape).astype("f4") for name, shape in shapes.items()}
     return Result(State(from_torch(arrays), (), jnp.int32(0)), (), config, tuple(classes))
 
@@ -231,6 +237,7 @@ def test_a_page_asks_for_nothing_and_may_not(opened):
         dict(hidden_size=20),
         dict(num_layers=2, bidirectional=True, reading="columns"),
         dict(num_layers=2, reading="permuted"),
+        dict(num_layers=2, bidirectional=True, reading="windows", inner_size=3),
         pytest.param(dict(num_layers=3, reading="pixels"), marks=pytest.mark.slow),
         pytest.param(dict(bidirectional=True), marks=pytest.mark.slow),
     ],
@@ -292,6 +299,10 @@ def test_it_says_what_the_network_is(pretrained, strong):
     assert held(to_page(result))["about"] == (
         "An LSTM of 2 layers of 7 hidden units, in both directions, which reads pixel by pixel in "
         "a shuffled order."
+    )
+    assert held(to_page(result_of(reading="windows")))["about"] == (
+        "An LSTM of 7 hidden units, which reads row pair by row pair, along each of which one of "
+        "16 goes both ways first."
     )
 
 

@@ -1,14 +1,16 @@
 """Reading orders, initial biases and memory for long sequences."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import from_torch, numpy_lstm
+from conftest import from_torch, numpy_lstm, numpy_row_lstm, numpy_windows
 
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.lstm import lstm
-from rnn_mnist.reading import permutation, read, steps_of
+from rnn_mnist.reading import Reading, permutation, read, steps_of
 
 
 def test_orders():
@@ -20,8 +22,30 @@ def test_orders():
     np.testing.assert_array_equal(pixels[1, :, 0], images[1].ravel())
     permuted = read(images, "permuted")
     np.testing.assert_array_equal(permuted[0, :, 0], images[0].ravel()[permutation(15)])
-    for reading in ("rows", "columns", "pixels", "permuted"):
+    for reading in get_args(Reading):
         assert read(images, reading).shape[1] == steps_of(reading, (3, 5))
+
+
+def test_windows_overlap_by_half_and_end_in_zeros():
+    images = np.arange(1, 1 + 2 * 5 * 6).reshape(2, 5, 6)
+    windows = np.asarray(read(images, "windows")).reshape(2, 3, 3, 4, 4)
+    np.testing.assert_array_equal(windows[1, 1, 1], images[1, 1:5, 1:5])
+    np.testing.assert_array_equal(windows[0, 0, 2, :, -1], 0)
+    np.testing.assert_array_equal(windows[0, 0, 0, 0], 0)
+    np.testing.assert_array_equal(windows[0, 0, 2, 1:, :3], images[0, :3, 3:])
+    np.testing.assert_array_equal(windows[0, 2, 1, 2:], 0)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (5, 6)])
+def test_network_of_windows_equals_a_float64_loop(shape):
+    model = RowLSTM(6, 2, True, reading="windows", inner_size=3)
+    images = np.random.default_rng(1).uniform(0, 1, (3, *shape))
+    drawn = model.init(jax.random.key(0), images)["params"]
+    params = jax.tree.map(lambda leaf: 3 * np.float64(leaf), drawn)
+    ours = model.apply({"params": jax.tree.map(np.float32, params)}, np.float32(images))
+    wanted = numpy_row_lstm(params, numpy_windows(params, images), 2, True)
+    np.testing.assert_allclose(ours, wanted, atol=2e-6)
+    assert np.ptp(wanted, axis=0).max() > 0.01
 
 
 def test_the_permutation_is_the_same_for_ever():
