@@ -301,8 +301,8 @@ def test_it_says_what_the_network_is(pretrained, strong):
         "a shuffled order."
     )
     assert held(to_page(result_of(reading="windows")))["about"] == (
-        "An LSTM of 7 hidden units, which reads row pair by row pair, along each of which one of "
-        "16 goes both ways first."
+        "An LSTM of 7 hidden units, which reads row pair by row pair, after one of 16 units has "
+        "read along each."
     )
 
 

@@ -115,6 +115,13 @@ def test_waves_fit_into_half_of_the_memory():
     assert waves.runs_at_once(config, 9, gpus(1, 16 * each)) == 5  # Then 4: as equal as can be.
     assert waves.runs_at_once(config, 7, gpus(2, 1000 * each)) == 8  # A multiple of the devices.
     assert waves.runs_at_once(config, 16, gpus(1, each)) == 1
+    config = Config(hidden_size=64, reading="windows", inner_size=8)
+    # The first layer's 14 steps of 14 windows, each with 2 x 24 units of its own.
+    numbers, weights = 14 * 80 + 14 * 14 * 48, 4 * 80 * (3 * 80 + 28) + 8 * 80 * 14 * 48
+    each = 4 * (100 * (28 * 28 + 12 * numbers) + 6 * weights)
+    assert waves.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
+    assert waves.runs_at_once(config, 16, gpus(1, 19 * each)) == 8
+    assert waves.runs_at_once(config, 16, gpus(1, 16 * each - 2)) == 6  # Seven: 6, 5 and 5.
     cpu = [SimpleNamespace(platform="cpu")]
     assert waves.runs_at_once(config, 16, cpu * 2) == 2
 
@@ -132,6 +139,10 @@ SWEEPS = {
             SMALL, optimizer="adam", schedule="cosine", num_layers=2, bidirectional=True, epochs=1
         ),
         {"learning_rate": [0.001, 0.002], "weight_decay": [1e-4]},
+    ),
+    "windows": (
+        dataclasses.replace(SMALL, epochs=1, reading="windows", inner_size=4),
+        {"learning_rate": [0.1, 0.2], "seed": [0, 1]},
     ),
     "with all that is random": (
         dataclasses.replace(SMALL, epochs=1, dropout=0.1, augment_shift=1, augment_elastic=1),
