@@ -123,8 +123,8 @@ def read_along(
 ) -> jax.Array:
     """Read the windows of each step by an LSTM, along the row and back, with the same weights.
 
-    A pattern in the image is so the same to the network wherever it is, up to where the row's first
-    and last windows are, while an LSTM that gets whole rows must learn it for each place.
+    So a stroke can look the same wherever it is in a row, while an LSTM that gets whole rows has to
+    learn it for each place.
 
     Args:
       params: Of `INNER`, each as `lstm` takes it, for windows of P pixels and N hidden units.

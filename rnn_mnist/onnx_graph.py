@@ -89,13 +89,14 @@ def to_onnx(result: Result) -> Any:
             back = np.array([-1, reading.steps_of(config.reading), across * 2 * sizes.inner_size])
             values = node("Reshape", [merged, constant("back", back)], "read")
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
+    merge = ""
+    if sizes.num_layers > 1:
+        merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)
             together = node("Transpose", [read], f"together{layer}", perm=[0, 2, 1, 3])
-            if not layer:
-                constant("side_by_side", np.array([0, 0, -1], np.int64))
-            hidden = node("Reshape", [together, "side_by_side"], f"hidden{layer}")
+            hidden = node("Reshape", [together, merge], f"hidden{layer}")
     last = node("Transpose", [f"layer{sizes.num_layers - 1}_last"], "last", perm=[1, 0, 2])
     flat = node("Flatten", [last], "flat")
     head = [

@@ -39,7 +39,9 @@ TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x4")
 CONFIGS = (
     Config(),
     Config(hidden_size=128, precision="bfloat16"),
-    Config(num_layers=2, bidirectional=True, optimizer="adamw", gradient_clip=1.0),
+    Config(
+        num_layers=2, bidirectional=True, reading="windows", optimizer="adamw", gradient_clip=1.0
+    ),
     Config(
         reading="permuted",
         remat=28,
@@ -103,7 +105,8 @@ def check_cuda(count: int, config: Config, *, sharded: bool) -> None:
 
 def describe(config: Config, sharded: bool) -> str:
     kind = f"{config.num_layers} x {config.hidden_size} {config.precision} {config.optimizer}"
-    kind += "" if config.reading == "rows" else f" {config.reading}, with all that is random"
+    kind += "" if config.reading == "rows" else f" {config.reading}"
+    kind += ", with all that is random" if config.dropout else ""
     return kind + (" streamed" if sharded else "")
 
 

@@ -253,14 +253,28 @@ def test_beliefs_show_where_the_mind_is_made_up():
     assert digit.lines[0].get_ydata()[0] == step - 1.5
 
 
+@pytest.mark.parametrize(
+    ("reading", "steps", "axis", "place"), [("columns", 28, 0, 4.5), ("windows", 14, 1, 10.5)]
+)
+def test_the_mind_is_made_up_before_what_the_step_is_first_to_read(reading, steps, axis, place):
+    image = load("mnist", "test[:1]").images[0]
+    believed = np.eye(2)[(np.arange(1, steps + 1) >= 6).astype(int)]
+    (line,) = figures.beliefs(image, believed, ("a", "b"), reading=reading).axes[0].lines
+    assert line.get_xydata()[0, axis] == line.get_xydata()[1, axis] == place
+
+
 def test_rows_are_revealed_in_the_order_of_reading():
     image = load("mnist", "test[:1]").images[0]
-    for reading, part in (("rows", np.s_[:14]), ("columns", np.s_[:, :14])):
+    for reading, part, said in (
+        ("rows", np.s_[:14], "14 rows"),
+        ("columns", np.s_[:, :14], "14 columns"),
+        ("windows", np.s_[:15], "7 row pairs"),
+    ):
         panel = figures.rows(image, reading=reading).axes[4]
         shown = np.ma.masked_invalid(panel.images[0].get_array())
         np.testing.assert_array_equal(shown[part], image[part])
-        assert shown.count() == 14 * 28
-        assert panel.get_title() == f"after 14 {reading}"
+        assert shown.count() == image[part].size
+        assert panel.get_title() == f"after {said}"
 
 
 @pytest.mark.slow
