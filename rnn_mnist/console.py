@@ -32,6 +32,8 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
     reads = "" if config.reading == "rows" else f"reading {config.reading}, "
+    if config.reading == "windows":
+        reads = f"reading windows by {config.inner_size} units, "
     products = "" if config.precision == "float32" else f", products in {config.precision}"
     said = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),

@@ -135,7 +135,8 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
 
     Returns:
       For `lstm_l0`, in a network of both directions `lstm_l0_reverse`, and so on: the steps in the
-      order of the image, also where they were read from the last to the first.
+      order of the image, also where they were read from the last to the first. The LSTM that reads
+      windows is not among them.
     """
     inputs = _inputs(run.params, image, run.config)  # (1, T, F)
     found = {}

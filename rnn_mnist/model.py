@@ -37,8 +37,6 @@ class RowLSTM(nn.Module):
     """What computes the LSTM on a CPU, as `choose_kernel` takes it."""
     reading: Reading = "rows"
     """What is read in each step, as `read` takes it."""
-    inner_size: int = 16
-    """Hidden size of the LSTM that reads the windows of a step, where windows are read."""
     dropout: float = 0.0
     """Share of a layer's hidden units that are left out of what it hands on, while training."""
     forget_bias: float = 0.0
@@ -47,6 +45,8 @@ class RowLSTM(nn.Module):
     """As in `LSTMCell`."""
     remat: int = 0
     """As in `lstm`."""
+    inner_size: int = 16
+    """Hidden size of the LSTM that reads the windows of a step, where windows are read."""
 
     @nn.compact
     def __call__(self, images: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
@@ -68,13 +68,16 @@ class RowLSTM(nn.Module):
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, batch = read(images, self.reading), images.shape[0]
         if self.reading == "windows":
+            # Not with chrono's biases: its memory is as long as a row.
             inner = {
                 name: LSTMCell(
                     WINDOW**2, self.inner_size, self.dtype, self.forget_bias, name=name
                 ).weights
                 for name in INNER
             }
-            inputs = read_along(inner, inputs, dtype=self.dtype, kernel=self.kernel)
+            inputs = read_along(
+                inner, inputs, dtype=self.dtype, kernel=self.kernel, remat=self.remat
+            )
         for layer in range(self.num_layers):
             readings = []
             for suffix in ("", "_reverse") if self.bidirectional else ("",):
@@ -121,10 +124,10 @@ INNER = "inner_l0", "inner_l0_reverse"
 def read_along(
     params: Mapping[str, Mapping[str, jax.Array]], inputs: jax.Array, **settings: Any
 ) -> jax.Array:
-    """Read the windows of each step by an LSTM, along the row and back, with the same weights.
+    """Read the windows of each step by an LSTM, along the row and back.
 
-    So a stroke can look the same wherever it is in a row, while an LSTM that gets whole rows has to
-    learn it for each place.
+    It has the same weights at each window, so a stroke can look the same wherever it is in a row,
+    while an LSTM that gets whole rows has to learn it for each place.
 
     Args:
       params: Of `INNER`, each as `lstm` takes it, for windows of P pixels and N hidden units.

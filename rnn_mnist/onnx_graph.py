@@ -77,16 +77,16 @@ def to_onnx(result: Result) -> Any:
         if config.reading == "windows":  # Beyond the edges there is 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        places = constant("places", reading.places(config.reading))
-        values = node("Gather", [pixels, places], "values", axis=1)  # (B, T, F)
+        places = reading.places(config.reading)
+        values = node("Gather", [pixels, constant("places", places)], "values", axis=1)  # (B, T, F)
         if config.reading == "windows":
-            across = reading.places(config.reading).shape[1] // reading.WINDOW**2
+            across = places.shape[1] // reading.WINDOW**2
             each = constant("each", np.array([-1, across, reading.WINDOW**2], np.int64))
             windows = node("Reshape", [values, each], "windows")
             turned = node("Transpose", [windows], "along", perm=[1, 0, 2])
             inner = lstm(turned, "inner", 0, sizes.inner_size, both_ways=True)
             merged = node("Transpose", [inner], "both_ways", perm=[2, 0, 1, 3])
-            back = np.array([-1, reading.steps_of(config.reading), across * 2 * sizes.inner_size])
+            back = np.array([-1, len(places), across * 2 * sizes.inner_size])
             values = node("Reshape", [merged, constant("back", back)], "read")
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
     merge = ""

@@ -150,11 +150,11 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         config.precision,
         config.kernel,
         config.reading,
-        config.inner_size,
         config.dropout,
         config.forget_bias,
         config.chrono,
         config.remat,
+        config.inner_size,
     )
 
 

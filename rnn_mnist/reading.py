@@ -17,7 +17,7 @@ WORDS: dict[Reading, str] = {
     "pixels": "pixel",
     "permuted": "pixel",
 }
-"""What is read in each step."""
+"""What is read in each step; of windows, which reach one row beyond it, what is in the middle."""
 WINDOW, STRIDE = 4, 2
 """Height and width of a window in pixels, and how far apart two of them are."""
 
@@ -34,7 +34,7 @@ def read(images: jax.Array, reading: Reading) -> jax.Array:
     each step. `windows` reads from the top down, too, in each step all windows of 4 x 4 pixels
     side by side, which lie 2 pixels apart and so overlap by half. `pixels` reads one pixel in each
     step, row by row (sequential MNIST), `permuted` too, but in an order that `permutation` shuffles
-    (permuted sequential MNIST).
+    (permuted sequential MNIST). Beyond the edges there is 0.
 
     Source: Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified
     Linear Units", 2015, for pixels and permuted.
@@ -43,8 +43,10 @@ def read(images: jax.Array, reading: Reading) -> jax.Array:
         return images
     if reading == "columns":
         return images.swapaxes(1, 2)
-    pixels = images.reshape(images.shape[0], images.shape[1] * images.shape[2])
-    padded = jnp.pad(pixels, ((0, 0), (0, 1)))  # What is beyond the edges is 0.
+    pixels = images.reshape(images.shape[0], images.shape[1] * images.shape[2])  # (B, T)
+    if reading == "pixels":
+        return pixels[..., None]
+    padded = jnp.pad(pixels, ((0, 0), (0, 1)))
     return padded[:, places(reading, (images.shape[1], images.shape[2]))]
 
 
@@ -62,7 +64,8 @@ def places(reading: Reading, shape: tuple[int, int] = (28, 28)) -> NDArray[np.in
         return pixels.T
     if reading == "windows":
         margin = (WINDOW - STRIDE) // 2
-        beyond = [(margin, margin + size % STRIDE) for size in shape]
+        # At least one window, also of a single row or column.
+        beyond = [(margin, max(margin, WINDOW - margin - size)) for size in shape]
         padded = np.pad(pixels, beyond, constant_values=pixels.size)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (WINDOW, WINDOW))
         windows = windows[::STRIDE, ::STRIDE]  # (T, W, 4, 4)

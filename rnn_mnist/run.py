@@ -276,8 +276,8 @@ def _new(plan: Plan) -> Progress:
         if ours != theirs:
             raise InputError(
                 f"init_from: {config.init_from} holds a network of other sizes or classes than "
-                "this run's; choose hidden_size, num_layers, bidirectional, reading and data as "
-                "there"
+                "this run's; choose hidden_size, num_layers, bidirectional, reading, inner_size "
+                "and data as there"
             )
         state = State(params, plan.optimizer.init(params), state.step)
     return Progress(state)

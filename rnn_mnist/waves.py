@@ -169,10 +169,10 @@ def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> in
     """How many of so many runs of a shape train at once; a multiple of the devices.
 
     They take at most half of the memory that is free. A run is reckoned to take that of its batch's
-    images, of 12 numbers for each hidden unit in each step of each image, which the backward pass
-    needs where `remat` is 0 (at each window, too, where these are read), and six times its
-    parameters. On a CPU, each device has one: two would
-    drive each other's numbers out of its core's cache. Waves are as equal as can be.
+    images, of 12 numbers for each hidden unit in each step of each image, and for each inner one at
+    each window, which the backward pass needs where `remat` is 0, and six times its parameters. On
+    a CPU, each device has one: two would drive each other's numbers out of its core's cache. Waves
+    are as equal as can be.
     """
     if devices[0].platform == "cpu":
         most, free = len(devices), _free_memory()
@@ -180,12 +180,13 @@ def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> in
         stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
         most, free = runs + len(devices) - 1, free * len(devices)
-    cells, units = config.num_layers * (1 + config.bidirectional), config.hidden_size + 16
+    directions = 1 + config.bidirectional
+    cells, units = config.num_layers * directions, config.hidden_size + 16
     values = places(config.reading)  # (T, F)
     weights, numbers = cells * 4 * units * (3 * units + 28), len(values) * units * cells
     if config.reading == "windows":
         windows, both_ways = values.size // WINDOW**2, 2 * (config.inner_size + 16)
-        weights += 8 * units * windows // len(values) * both_ways
+        weights += 4 * directions * units * (windows // len(values)) * both_ways
         numbers += windows * both_ways
     each = 4 * (config.batch_size * (28 * 28 + 12 * numbers) + 6 * weights)
     most = max(1, min(most, free // 2 // each) // len(devices)) * len(devices)

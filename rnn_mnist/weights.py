@@ -105,7 +105,8 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     _, features = _pair(shapes.get("lstm.weight_ih_l0"))
     _, hidden = _pair(shapes.get("lstm.weight_hh_l0"))
     classes, _ = _pair(shapes.get(f"{HEAD}.weight"))
-    _, inner = _pair(shapes.get("inner.weight_hh_l0"))
+    heights = [shapes[name[0]] for name in found if name[1] == "inner"]
+    inner = max((shape[0] // 4 for shape in heights if shape), default=0)
     if inner:  # Both directions of it at each window.
         features = features // (2 * inner) * WINDOW**2
     sizes = Sizes(features, hidden, num_layers, bidirectional, classes, inner)
@@ -183,7 +184,7 @@ def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def _place(name: str) -> tuple[Any, ...]:
-    """Where a name stands in PyTorch's order: layer, direction, kind; the linear layer last."""
+    """Where a name stands: as in PyTorch by layer, direction, kind; inner first, the head last."""
     found = _LSTM.fullmatch(name)
     if not found:
         return (2, name.endswith("bias"))
@@ -212,7 +213,7 @@ def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str,
         return
     torch = _torch(path)
     with written_whole(path) as file:
-        torch.save({name: torch.from_numpy(array) for name, array in state_dict.items()}, file)
+        torch.save({name: torch.tensor(array) for name, array in state_dict.items()}, file)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

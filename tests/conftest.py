@@ -92,12 +92,12 @@ def numpy_lstm(
 
 def numpy_windows(params, images):
     """What the inner LSTM makes of images (B, M, N), in float64: (B, T, W * 2 * inner size)."""
-    padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     lines = []
-    for top in range(0, images.shape[1], 2):
+    for top in range(0, images.shape[1] - 1, 2):
         windows = [
             padded[:, top : top + 4, left : left + 4].reshape(len(images), 16)
-            for left in range(0, images.shape[2], 2)
+            for left in range(0, images.shape[2] - 1, 2)
         ]
         windows = np.stack(windows, axis=1)
         there, _ = numpy_lstm(params["inner_l0"], windows)

@@ -32,6 +32,7 @@ from rnn_mnist.onnx_graph import to_onnx
 from rnn_mnist.stablehlo import to_stablehlo
 
 SLOW = pytest.mark.slow
+INNER = "inner.weight_hh_l0"
 SHAPES = [
     pytest.param(2, True, "rows"),
     pytest.param(2, True, "windows"),
@@ -41,9 +42,6 @@ SHAPES = [
     pytest.param(2, False, "permuted", marks=SLOW),
     pytest.param(1, False, "windows", marks=SLOW),
 ]
-
-
-_INNER = "inner.bias_ih_l0_reverse"
 
 
 def log_probs_of(result, images):
@@ -190,8 +188,8 @@ def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
         ),
         (lambda s: s.clear(), "lstm.weight_ih_l0 is missing"),
         (
-            lambda s: s.update(to_torch(result_of(reading="windows").params)) or s.pop(_INNER),
-            f"{_INNER} is missing",
+            lambda s: s.update(to_torch(result_of(reading="windows").params)) or s.pop(INNER),
+            f"not the weights of such a network: {INNER} is missing",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from conftest import from_torch, numpy_lstm, numpy_row_lstm, numpy_windows
 
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.lstm import lstm
-from rnn_mnist.reading import Reading, permutation, read, steps_of
+from rnn_mnist.reading import Reading, permutation, read, steps_at, steps_of
 
 
 def test_orders():
@@ -27,13 +27,24 @@ def test_orders():
 
 
 def test_windows_overlap_by_half_and_end_in_zeros():
-    images = np.arange(1, 1 + 2 * 5 * 6).reshape(2, 5, 6)
-    windows = np.asarray(read(images, "windows")).reshape(2, 3, 3, 4, 4)
+    images = np.arange(1, 1 + 2 * 6 * 5).reshape(2, 6, 5)
+    windows = np.asarray(read(images, "windows")).reshape(2, 3, 2, 4, 4)
     np.testing.assert_array_equal(windows[1, 1, 1], images[1, 1:5, 1:5])
-    np.testing.assert_array_equal(windows[0, 0, 2, :, -1], 0)
-    np.testing.assert_array_equal(windows[0, 0, 0, 0], 0)
-    np.testing.assert_array_equal(windows[0, 0, 2, 1:, :3], images[0, :3, 3:])
-    np.testing.assert_array_equal(windows[0, 2, 1, 2:], 0)
+    np.testing.assert_array_equal(windows[0, 0, 1, 1:], images[0, :3, 1:])
+    np.testing.assert_array_equal(windows[0, 0, 1, 0], 0)
+    np.testing.assert_array_equal(windows[0, 2, 0, :3, 1:], images[0, 3:, :3])
+    np.testing.assert_array_equal(windows[0, 2, 0, 3], 0)
+    np.testing.assert_array_equal(windows[0, 2, 0, :, 0], 0)
+    single = np.asarray(read(images[:1, :1, :1], "windows")).reshape(4, 4)
+    np.testing.assert_array_equal(single, np.eye(16)[5].reshape(4, 4))
+
+
+@pytest.mark.parametrize("reading", get_args(Reading))
+@pytest.mark.parametrize("shape", [(28, 28), (27, 5), (1, 1)])
+def test_every_step_reads_something_new_and_nothing_is_left_out(reading, shape):
+    steps = steps_at(reading, shape)
+    assert steps.shape == shape
+    assert set(steps.ravel().tolist()) == set(range(steps_of(reading, shape)))
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (5, 6)])

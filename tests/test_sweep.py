@@ -117,7 +117,7 @@ def test_waves_fit_into_half_of_the_memory():
     assert waves.runs_at_once(config, 16, gpus(1, each)) == 1
     config = Config(hidden_size=64, reading="windows", inner_size=8)
     # The first layer's 14 steps of 14 windows, each with 2 x 24 units of its own.
-    numbers, weights = 14 * 80 + 14 * 14 * 48, 4 * 80 * (3 * 80 + 28) + 8 * 80 * 14 * 48
+    numbers, weights = 14 * 80 + 14 * 14 * 48, 4 * 80 * (3 * 80 + 28) + 4 * 80 * 14 * 48
     each = 4 * (100 * (28 * 28 + 12 * numbers) + 6 * weights)
     assert waves.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
     assert waves.runs_at_once(config, 16, gpus(1, 19 * each)) == 8
