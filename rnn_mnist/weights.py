@@ -96,8 +96,8 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     Raises:
       InputError: It is none's; one line that lists what is missing, unknown or does not fit.
     """
-    found = [found for name in state_dict if (found := _LSTM.fullmatch(name))]
-    layers = {name[3] for name in found if name[1] == "lstm"}
+    matches = [match for name in state_dict if (match := _LSTM.fullmatch(name))]
+    layers = {match[3] for match in matches if match[1] == "lstm"}
     # At least as many as have names: a layer's number may be anything.
     num_layers = len({layer.removesuffix("_reverse") for layer in layers}) or 1
     bidirectional = any(layer.endswith("_reverse") for layer in layers)
@@ -105,8 +105,9 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     _, features = _pair(shapes.get("lstm.weight_ih_l0"))
     _, hidden = _pair(shapes.get("lstm.weight_hh_l0"))
     classes, _ = _pair(shapes.get(f"{HEAD}.weight"))
-    heights = [shapes[name[0]] for name in found if name[1] == "inner"]
-    inner = max((shape[0] // 4 for shape in heights if shape), default=0)
+    # Of any of its tensors, each of which has four gates one under the other.
+    inners = [shapes[match[0]] for match in matches if match[1] == "inner"]
+    inner = max((shape[0] // 4 for shape in inners if shape), default=0)
     if inner:  # Both directions of it at each window.
         features = features // (2 * inner) * WINDOW**2
     sizes = Sizes(features, hidden, num_layers, bidirectional, classes, inner)
