@@ -188,6 +188,7 @@ def test_help_explains_every_knob_with_its_default(command):
         assert re.match(rf"{flag} \S+ [A-Z].*?\(default: {default}\)", text), flag
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_live_bar_and_the_same_lines(tmp_path):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}

@@ -1,6 +1,7 @@
 """One, two, three and eight devices against one: the CPU split up, in a process of its own."""
 
 import dataclasses
+import functools
 import os
 import pickle
 import subprocess
@@ -22,7 +23,6 @@ from rnn_mnist.devices import (
 from rnn_mnist.optimizers import make_optimizer
 from rnn_mnist.plan import default_cpu_count
 
-COUNTS = (1, 2, 3, 8)
 MODEL, OPTIMIZER = RowLSTM(20, dropout=0.2), make_optimizer("sgd", 0.1)
 RANDOM = {"key": jax.random.key(1)}
 # 100 images a batch do not divide by 3 or 8, nor do the 50 of the last one.
@@ -33,35 +33,34 @@ def start():
     return init(MODEL, OPTIMIZER, key=jax.random.key(0))
 
 
-def epochs():
-    """State, metrics and a test for each count, with images on every device and sharded."""
+def epochs(count):
+    """State, metrics and a test on so many devices, with images on every one, or sharded."""
     train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
     order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
     tests = batches.in_rows(range(1234), 1000)
-    for count in COUNTS:
-        mesh = make_mesh(find_devices(count))
-        for sharded in (False, True) if count == 3 else (False,):
-            place = make_shardings(mesh, sharded=sharded)
-            state = jax.device_put(start(), place.state)
-            settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
-            if not sharded:
-                images, labels = (put(a, place.images) for a in (train.images, train.labels))
-                (part,) = batches.resident(images, labels, place, order, len(order))
-            else:
-                records = list(zip(train.images, train.labels, strict=True))
-                (part,) = batches.streamed(records, place, order, len(order))
-            state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
-            if not sharded:
-                images, labels = (put(a, place.images) for a in (test.images, test.labels))
-                (part,) = batches.resident(images, labels, place, tests, 2)
-            else:
-                records = list(zip(test.images, test.labels, strict=True))
-                (part,) = batches.streamed(records, place, tests, 2)
-            tested = evaluate(state.params, *part, **settings)
-            yield (count, sharded), jax.device_get((state, metrics, tested))
+    mesh = make_mesh(find_devices(count))
+    for sharded in (False, True) if count == 3 else (False,):
+        place = make_shardings(mesh, sharded=sharded)
+        state = jax.device_put(start(), place.state)
+        settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
+        if not sharded:
+            images, labels = (put(a, place.images) for a in (train.images, train.labels))
+            (part,) = batches.resident(images, labels, place, order, len(order))
+        else:
+            records = list(zip(train.images, train.labels, strict=True))
+            (part,) = batches.streamed(records, place, order, len(order))
+        state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
+        if not sharded:
+            images, labels = (put(a, place.images) for a in (test.images, test.labels))
+            (part,) = batches.resident(images, labels, place, tests, 2)
+        else:
+            records = list(zip(test.images, test.labels, strict=True))
+            (part,) = batches.streamed(records, place, tests, 2)
+        tested = evaluate(state.params, *part, **settings)
+        yield jax.device_get((state, metrics, tested))
 
 
-def child():
+def child(count):
     """What the tests compare, on standard output."""
     with pytest.raises(InputError, match="devices: must be from 1 to 8, not 9: JAX finds 8 cpu"):
         find_devices(9)
@@ -75,15 +74,14 @@ def child():
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
     assert len(places) == 1  # The devices of a CPU share one copy of the data.
-    pickle.dump(dict(epochs()), sys.stdout.buffer)
+    pickle.dump(list(epochs(count)), sys.stdout.buffer)
 
 
-@pytest.fixture(scope="module")
-def results():
+@functools.cache
+def results(count):
+    command = [sys.executable, __file__, str(count)]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-    out = subprocess.run(
-        [sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True
-    )
+    out = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return pickle.loads(out.stdout)
 
 
@@ -99,9 +97,11 @@ def alone():
     return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)
 
 
-@pytest.mark.parametrize("count", COUNTS)
-def test_any_number_of_devices_gives_what_one_gives(results, alone, count):
-    (state, metrics, tested), (state1, metrics1, tested1) = results[count, False], alone
+@pytest.mark.parametrize(
+    "count", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 8))]
+)
+def test_any_number_of_devices_gives_what_one_gives(alone, count):
+    (state, metrics, tested), (state1, metrics1, tested1) = results(count)[0], alone
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(state1), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     assert int(state.step) == 101
@@ -112,8 +112,8 @@ def test_any_number_of_devices_gives_what_one_gives(results, alone, count):
     np.testing.assert_allclose(tested.loss, tested1.loss, rtol=1e-5)
 
 
-def test_sharded_images_give_the_same_bits(results):
-    jax.tree.map(np.testing.assert_array_equal, results[3, False], results[3, True])
+def test_sharded_images_give_the_same_bits():
+    jax.tree.map(np.testing.assert_array_equal, *results(3))
 
 
 def test_the_default_is_a_core_each_with_8_images_at_least(monkeypatch):
@@ -126,4 +126,4 @@ def test_the_default_is_a_core_each_with_8_images_at_least(monkeypatch):
 
 
 if __name__ == "__main__":
-    child()
+    child(int(sys.argv[1]))

@@ -295,6 +295,7 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
     assert exported.about["platforms"] == ["cpu", "cuda", "tpu"]
 
 
+@pytest.mark.slow
 def test_what_was_exported_runs_without_flax(tmp_path, undisturbed):
     result, folder = undisturbed
     assert export.main(["stablehlo", str(folder), "-o", str(tmp_path / "model.zip")]) == 0

@@ -69,7 +69,8 @@ def whole(tmp_path_factory):
     return load_run(folder / "whole")
 
 
-@pytest.mark.parametrize("begin", [start, pytest.param(start_under_slurm, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", [start, start_under_slurm])
 def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
     (code, out, err), other = finish(begin(tmp_path))
     assert (code, err) == (0, "")
@@ -81,6 +82,7 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
     assert without_seconds(together.history) == without_seconds(whole.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -89,16 +91,8 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
             "--distributed: seed is 0 in the first process and 1 in process 1; give every process "
             "the same settings",
         ),
-        pytest.param(
-            ("--devices", "2"),
-            "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ("--data-files", "nowhere"),
-            "--data-files: nowhere is not a folder",
-            marks=pytest.mark.slow,
-        ),
+        (("--devices", "2"), "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device"),
+        (("--data-files", "nowhere"), "--data-files: nowhere is not a folder"),
     ],
 )
 def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):

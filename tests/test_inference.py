@@ -47,10 +47,10 @@ def test_several_runs_are_averaged():
     ("num_layers", "bidirectional", "reading"),
     [
         (1, False, "rows"),
-        (3, True, "columns"),
-        (2, False, "permuted"),
         (2, True, "windows"),
-        (1, False, "windows"),
+        pytest.param(3, True, "columns", marks=pytest.mark.slow),
+        pytest.param(2, False, "permuted", marks=pytest.mark.slow),
+        pytest.param(1, False, "windows", marks=pytest.mark.slow),
     ],
 )
 def test_beliefs_are_the_answers_to_what_is_read_so_far(num_layers, bidirectional, reading):

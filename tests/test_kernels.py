@@ -105,9 +105,15 @@ def dot(a, b):
     return sum(float(np.vdot(x, y)) for x, y in leaves)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
-    "sizes", [(100, 28, 28, 20), (7, 5, 3, 33), (1, 1, 1, 1), (23, 4, 60, 130), (11, 3, 2, 4)]
+    ("sizes", "reverse"),
+    [
+        ((100, 28, 28, 20), False),
+        ((7, 5, 3, 33), True),
+        ((1, 1, 1, 1), False),
+        ((23, 4, 60, 130), True),
+        ((11, 3, 2, 4), False),
+    ],
 )
 def test_every_gradient_equals_the_scans(sizes, reverse):
     case = make_case(*sizes)

@@ -49,7 +49,14 @@ def test_every_picture_is_drawn_without_a_run(command, kind):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
 
 
-@pytest.mark.parametrize(("kind", "frames"), [("rows", 28), ("digits", 4), ("beliefs", 28)])
+@pytest.mark.parametrize(
+    ("kind", "frames"),
+    [
+        ("beliefs", 28),
+        pytest.param("rows", 28, marks=pytest.mark.slow),
+        pytest.param("digits", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_gifs_move(command, kind, frames):
     count = ["--count", "4"] if kind == "digits" else []
     code, out, err = command(kind, "reference", "-o", "moving.gif", "--dark", *count)

@@ -45,6 +45,7 @@ def fit_until(folder, monkeypatch, *, parts, config=SMALL):
             fit(config, folder=folder)
 
 
+@pytest.mark.slow
 def test_what_is_random_goes_on_to_the_identical_end(tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, dropout=0.1, augment_shift=1, augment_rotation=10)
     fit_until(tmp_path / "killed", monkeypatch, parts=10, config=config)
@@ -55,7 +56,9 @@ def test_what_is_random_goes_on_to_the_identical_end(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("parts", [1, 4, 8, 15])
+@pytest.mark.parametrize(
+    "parts", [4, 15, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (1, 8))]
+)
 def test_a_killed_run_goes_on_to_the_identical_end(undisturbed, tmp_path, monkeypatch, parts):
     result, _ = undisturbed
     folder = tmp_path / "killed"
@@ -139,6 +142,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path, monkeypatch):
         fit(SMALL, folder=folder)
 
 
+@pytest.mark.slow
 def test_loading_a_run_prints_nothing(undisturbed):
     code = f"import rnn_mnist; rnn_mnist.load_run({str(undisturbed[1])!r})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -200,7 +200,7 @@ def test_an_epoch_moves_nothing_between_host_and_device_unasked():
     assert len(progress[-1].history) == 4
 
 
-@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("verbose", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ten_epochs_compile_each_function_once(verbose, caplog):
     size = 6 + verbose  # As no other test has it, for what was compiled stays.
     config = dataclasses.replace(SMALL, epochs=10, hidden_size=size)
@@ -212,6 +212,7 @@ def test_ten_epochs_compile_each_function_once(verbose, caplog):
     assert len(compiled) == len(set(compiled)), sorted(compiled)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains(undisturbed):
     result = fit(dataclasses.replace(SMALL, precision="bfloat16"))
     assert result.history[-1].test_accuracy > 0.3

@@ -272,6 +272,14 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert len(grid.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The folder of a small sweep."""
+    folder = tmp_path_factory.mktemp("swept")
+    sweep(SMALL, {"seed": [0, 1]}, folder=folder, final=False)
+    return folder
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -282,10 +290,9 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
         lambda _: "",
     ],
 )
-def test_a_damaged_file_is_named(damage, tmp_path):
-    sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
-    file = tmp_path / "sweep.csv"
-    file.write_text(damage(file.read_text()))
+def test_a_damaged_file_is_named(damage, swept, tmp_path):
+    text = (swept / "sweep.csv").read_text()
+    (tmp_path / "sweep.csv").write_text(damage(text))
     with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); mend it, or name"):
         sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
 
@@ -378,6 +385,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     assert matplotlib.image.imread(tmp_path / "sweep" / "sweep.png").std() > 0.05
 
 
+@pytest.mark.slow
 def test_two_knobs_are_a_heat_map():
     values = {"learning_rate": [0.1, 1.0], "hidden_size": [4, 8, 12], "seed": [0, 1]}
     found = sweep(SMALL, values, final=False)
