@@ -27,6 +27,16 @@ class Archive(NamedTuple):
     version: str
     source: str
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images in each split."""
+        ending = "_labels"
+        return {
+            name.removesuffix(ending): len(array)
+            for name, array in self.arrays.items()
+            if name.endswith(ending)
+        }
+
 
 def read_archive(path: Path, source: str = "") -> Archive:
     """Read a decoded data set and check its sum; `source` says in words where it was found.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -183,6 +184,15 @@ def _check(section: Config | Data, prefix: str = "") -> None:
             raise InputError(f"{name}: must be above 0, not {value}")
         if field.name in _BELOW_ONE and value >= 1:
             raise InputError(f"{name}: must be below 1, not {value}")
+
+
+@contextlib.contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Put a config's field before an error's message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:

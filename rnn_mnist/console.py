@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import rich.console
 import rich.progress
-import rich.table
 import rich.text
 from numpy.typing import NDArray
+from rich.cells import cell_len, set_cell_size
 
 from rnn_mnist import run_folder
 from rnn_mnist.config import Config
@@ -112,13 +112,12 @@ class Console:
             self.say(f"{name:<8}{fact}")
 
     def say_table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table with a head for each column."""
-        table = rich.table.Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-        for head in heads:
-            table.add_column(head, no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        self._rich.print(table)
+        """Print a table with a head for each column, as wide as it is."""
+        widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+        for number, row in enumerate((heads, *rows)):
+            cells = map(set_cell_size, row, widths)
+            style = "bold" if number == 0 else None
+            self._rich.print("   ".join(cells).rstrip(), markup=False, style=style)
 
     @contextlib.contextmanager
     def counting(self, total: int) -> Iterator[Callable[[int], None]]:

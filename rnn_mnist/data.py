@@ -90,12 +90,7 @@ def select(archive: Archive, split: str) -> Split:
     Raises:
       InputError: The syntax is wrong, a split is unknown or the selection is empty.
     """
-    sizes = {
-        key.removesuffix("_labels"): len(array)
-        for key, array in archive.arrays.items()
-        if key.endswith("_labels")
-    }
-    pieces = catalogue.slices(split, sizes)
+    pieces = catalogue.slices(split, archive.sizes)
     images, labels = (
         _joined([archive.arrays[f"{part}_{what}"][start:stop] for part, start, stop in pieces])
         for what in ("images", "labels")

@@ -1,4 +1,4 @@
-"""A sweep: the runs of a grid, several at a time, compared; the best is then tested once."""
+"""A sweep: the runs of a grid, several at a time, compared; the best alone is then tested."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import csv
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from rnn_mnist import data, grid, plan, run, run_folder, waves
-from rnn_mnist.config import Config, InputError
+from rnn_mnist import catalogue, data, grid, plan, run, run_folder, waves
+from rnn_mnist.config import Config, Data, InputError, naming
 from rnn_mnist.console import Console, describe_devices
 from rnn_mnist.devices import find_devices
 from rnn_mnist.files import remove_partials, written_whole
@@ -32,7 +32,7 @@ class Sweep(NamedTuple):
     settings: list[Setting]
     """By validation accuracy, the best first, with their runs."""
     best: Result | None
-    """The best setting trained again on everything and tested once; None where not asked for."""
+    """The best setting trained again on everything and tested; None where not asked for."""
 
 
 def sweep(
@@ -56,18 +56,20 @@ def sweep(
       config: What all runs share. Where its data are train and test, the last twelfth of the
         training split is held out.
       values: Names of its fields, and the values that each takes: {"hidden_size": [10, 20]}.
-      folder: Where results are kept as they come; what is there already is not trained again.
-      keep: Write a run folder for every run, in `folder`/runs.
+      folder: Where results are kept as runs end; what is there already is not trained again.
+      keep: Write a run folder for every run that has not diverged, in `folder`/runs.
       final: Train the best setting again, on all that its runs were trained and compared on, and
-        test it once, on the test split; with a folder, in `folder`/best.
+        test it, and no other, on the test split; with a folder, in `folder`/best.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the runs; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
 
     Raises:
       InputError: A value cannot be used, the data cannot be had, or the folder is another's.
+      DivergenceError: The loss of the best setting, too, stopped being a number.
 
     Example:
+      >>> from rnn_mnist import Config, Data
       >>> held = Data(train="train[:2000]", test="train[55000:55500]")
       >>> rates = {"learning_rate": [0.1, 0.5]}
       >>> found = sweep(Config(epochs=1, data=held), rates, final=False)
@@ -75,7 +77,7 @@ def sweep(
       [1, 1]
     """
     console = Console(quiet=not verbose, began=time.perf_counter())
-    values, folder = dict(values or {}), None if folder is None else Path(folder)
+    values, folder = grid.as_lists(values or {}), None if folder is None else Path(folder)
     data_files = None if data_files is None else Path(data_files)
     if config.data.placement != "resident":
         raise InputError("data.placement: the runs of a sweep share images; choose resident")
@@ -83,40 +85,54 @@ def sweep(
         raise InputError("init_from: the runs of a sweep begin with random weights; leave it out")
     if keep and folder is None:
         raise InputError("keep: needs a folder to keep runs in")
-    mesh = waves.make_mesh(find_devices(devices))
     archive = data.load_all(config.data.name, files=data_files)
-    held = grid.hold_out(config.data, len(archive.arrays["train_labels"]))
+    held = grid.hold_out(config.data, archive.sizes)
+    everything = grid.everything(config.data, held)
+    with naming("data.test"):
+        catalogue.slices(everything.test if final else held.test, archive.sizes)
     configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     names = {one: grid.words({name: getattr(one, name) for name in values}) for one in configs}
+    found = find_devices(devices)
+    mesh = waves.make_mesh(found[: waves.devices_at_once(configs, found)])
+    kernels = {one: plan.describe_kernel(one, mesh) for one in configs}
     with contextlib.ExitStack() as stack:
-        done = dict[Config, Run]()
+        done, places = dict[Config, Run](), dict[Config, Path]()
         if folder is not None:
             stack.enter_context(_claimed(folder))
             done = _read(folder)
+            places = (
+                {one: _place(folder, RUNS, name) for one, name in names.items()} if keep else {}
+            )
+            # What would be refused in the end is refused now.
+            for one, place in places.items():
+                run_folder.check(place, one)
+            for setting in grid.by_setting([Run(one, ()) for one in configs], values) * final:
+                run_folder.check(*_final(folder, setting, everything))
         # Of a run that is to be kept, the final state is needed, too.
-        places = {one: _place(folder or Path(), RUNS, name) for one, name in names.items()}
-        missing = [one for one in configs if one not in done or (keep and not places[one].exists())]
+        missing = [one for one in configs if one not in done or not _is_kept(done[one], places)]
         train, test = (data.select(archive, split) for split in (held.train, held.test))
-        splits, kernel = waves.Splits.put(train, test, mesh), plan.describe_kernel(config, mesh)
-        there = len(configs) - len(missing)
+        splits, there = waves.Splits.put(train, test, mesh), len(configs) - len(missing)
         facts = {
             "jax": describe_devices(list(mesh.devices.flat)),
             "data": f"{archive.version}, {archive.source}: {len(train.labels):,} images to train "
             f"on ({held.train}), {len(test.labels):,} to compare on ({held.test})",
-            "kernel": kernel,
+            "kernel": " and ".join(dict.fromkeys(kernels.values())),
             "grid": "; ".join(f"{name} {', '.join(map(str, v))}" for name, v in values.items()),
             "sweep": f"{folder or ''}{', ' if folder else ''}{len(configs)} runs"
             f"{f', of which {there} are there already' if there else ''}",
         }
+        if mesh.size < len(found):
+            facts["note"] = f"a run on each of {len(found)} devices would take too much memory"
         console.say_facts(facts)
         console.say("")
         began, widest = time.perf_counter(), max(map(len, names.values()))
         for trained in _train(console, missing, splits, len(archive.classes)):
             for number, one in enumerate(trained.configs):
                 done[one] = Run(one, trained.histories[number])
-                accuracy = f"{100 * done[one].accuracy:5.2f} %"
-                console.say(f"{names[one]:<{widest}}  validation accuracy {accuracy}")
-                if keep and folder is not None:
+                result = f"validation accuracy {100 * done[one].accuracy:5.2f} %"
+                result = "diverged: its loss is no number" if done[one].diverged else result
+                console.say(f"{names[one]:<{widest}}  {result}")
+                if one in places and not done[one].diverged:
                     state = waves.run_state(trained.states, number)
                     run.write_run(
                         places[one],
@@ -124,12 +140,11 @@ def sweep(
                         Progress(state, done[one].history),
                         version=archive.version,
                         classes=archive.classes,
-                        kernel=kernel,
+                        kernel=kernels[one],
                     )
             if folder is not None:
-                with written_whole(folder / CSV) as file:
-                    file.write(grid.to_csv(done.values()).encode())
-        settings = grid.by_setting([done[one] for one in configs], values)
+                _write(folder, done.values())
+        settings = grid.ranked(grid.by_setting([done[one] for one in configs], values))
         console.say("")
         console.say_table(*grid.to_table(settings))
         console.say("")
@@ -142,15 +157,14 @@ def sweep(
         console.say_facts(endings)
         best = None
         if final:
-            said = grid.words(settings[0].values)
-            named = said or "the only setting"
-            console.say(f"{'best':<8}{named}; now trained on everything, and tested once\n")
-            first = settings[0].runs[0].config
+            said = grid.words(settings[0].values) or "the only setting"
+            console.say(f"{'best':<8}{said}; now trained on everything, and tested\n")
+            place, chosen = _final(folder or Path(), settings[0], everything)
             best = run.fit(
-                dataclasses.replace(first, data=grid.everything(config.data, held)),
-                folder=None if folder is None else _place(folder, BEST, said),
+                chosen,
+                folder=place if folder else None,
                 data_files=data_files,
-                devices=_together(config, list(mesh.devices.flat)),
+                devices=_together(chosen, found),
                 verbose=verbose,
             )
     return Sweep(settings, best)
@@ -198,7 +212,22 @@ def _together(config: Config, devices: list[jax.Device]) -> int:
 
 def _place(folder: Path, what: str, name: str) -> Path:
     """The folder of a run of a sweep: what it is to it, and its own settings."""
-    return folder / what / (re.sub("[^a-z0-9.]+", "-", name) or "run")
+    return folder / what / (re.sub("[^a-z0-9.+]+", "-", name) or "run")
+
+
+def _final(folder: Path, setting: Setting, everything: Data) -> tuple[Path, Config]:
+    """The run of a setting that is trained on everything: its folder, and its config."""
+    first = setting.runs[0].config
+    place = _place(folder, BEST, grid.words(setting.values))
+    return place, dataclasses.replace(first, data=everything)
+
+
+def _is_kept(one: Run, places: Mapping[Config, Path]) -> bool:
+    """Whether all that is wanted of a finished run is in its folder, where it is to have one."""
+    place = places.get(one.config)
+    return (
+        place is None or one.diverged or all((place / name).exists() for name in run_folder.FILES)
+    )
 
 
 def _draw(folder: Path, settings: list[Setting]) -> None:
@@ -226,7 +255,15 @@ def _claimed(folder: Path) -> Iterator[None]:
     with run_folder.occupied(folder):
         for name in (CSV, PICTURE):
             remove_partials(folder / name)
+        if not (folder / CSV).exists():  # From now on the folder is a sweep's, whatever comes.
+            _write(folder, ())
         yield
+
+
+def _write(folder: Path, runs: Iterable[Run]) -> None:
+    """Write the results of runs."""
+    with written_whole(folder / CSV) as file:
+        file.write(grid.to_csv(runs).encode())
 
 
 def _read(folder: Path) -> dict[Config, Run]:
@@ -235,8 +272,6 @@ def _read(folder: Path) -> dict[Config, Run]:
     Raises:
       InputError: They cannot be read.
     """
-    if not (folder / CSV).exists():
-        return {}
     try:
         runs = grid.from_csv((folder / CSV).read_text(encoding="utf-8"))
     except (ValueError, csv.Error, InputError) as error:

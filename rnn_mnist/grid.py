@@ -15,7 +15,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict
+from rnn_mnist import catalogue
+from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, naming
 from rnn_mnist.history import Epoch
 
 Grid = Mapping[str, Sequence[Any]]
@@ -36,6 +37,11 @@ class Run(NamedTuple):
 
     config: Config
     history: tuple[Epoch, ...]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its loss is no number in the end."""
+        return not math.isfinite(self.history[-1].test_loss)
 
     @property
     def accuracy(self) -> float:
@@ -68,6 +74,20 @@ class Setting(NamedTuple):
         return statistics.fmean(run.history[-1].test_loss for run in self.runs)
 
 
+def as_lists(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
+    """A grid with plain numbers in lists, whatever held them before: ranges, arrays of NumPy's.
+
+    Raises:
+      InputError: What a field takes is no collection of values.
+    """
+    plain = dict[str, list[Any]]()
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise InputError(f"{name}: takes a list of values, such as [{values!r}]")
+        plain[name] = [value.item() if hasattr(value, "item") else value for value in values]
+    return plain
+
+
 def make_configs(config: Config, grid: Grid) -> list[Config]:
     """The runs of a grid: every combination of its values, the last field's changing fastest.
 
@@ -91,20 +111,35 @@ def make_configs(config: Config, grid: Grid) -> list[Config]:
     ]
 
 
-def hold_out(data: Data, size: int) -> Data:
+def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
     """Compare on images held out from the training split, in place of the test split.
 
-    A config that names a split of its own to test on keeps it. Else the last twelfth of the
+    A config that names others than test images to test on keeps them. Else the last twelfth of the
     training split is held out: of MNIST train[55000:].
 
     Args:
       data: What a run would train and test on.
-      size: Images in the data set's training split.
+      sizes: Images in each of the data set's splits.
 
     Raises:
-      InputError: Only part of the training split is named, and nothing to compare on.
+      InputError: A split cannot be resolved; only part of the training split is named, and nothing
+        to compare on; or test images, or those trained on, are among what to compare on.
     """
-    if not data.test.startswith("test"):
+    pieces = {}
+    for field in ("train", "test"):
+        with naming(f"data.{field}"):
+            pieces[field] = catalogue.slices(getattr(data, field), sizes)
+    size = catalogue.slices("train", sizes)[0][2]
+    names = {name for name, _, _ in pieces["test"]}
+    if names != {"test"}:
+        if "test" in names:
+            raise InputError(f"data.test: {data.test} has test images; nothing is chosen by them")
+        for name, start, stop in pieces["test"]:
+            if any(n == name and a < stop and start < b for n, a, b in pieces["train"]):
+                raise InputError(
+                    f"data.train: {data.train} has images of {data.test}, on which runs are to be "
+                    "compared; leave them out of one of the two"
+                )
         return data
     if data.train != "train":
         raise InputError(
@@ -145,27 +180,34 @@ def own_settings(config: Config) -> tuple[str, ...]:
 
 
 def by_setting(runs: Iterable[Run], grid: Grid) -> list[Setting]:
-    """What came of a grid, the best setting first: by accuracy, then by loss."""
+    """Runs that differ in their seed alone together, in the order in which they first come."""
     names = [name for name in grid if name != "seed"]
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         found.setdefault(tuple(getattr(run.config, name) for name in names), []).append(run)
-    settings = [
+    return [
         Setting(
             dict(zip(names, values, strict=True)),
             tuple(sorted(same, key=lambda run: run.config.seed)),
         )
         for values, same in found.items()
     ]
-    return sorted(settings, key=lambda s: (-s.mean, s.loss if math.isfinite(s.loss) else math.inf))
+
+
+def ranked(settings: Iterable[Setting]) -> list[Setting]:
+    """The best setting first: by accuracy, then by loss; those with a diverged run last."""
+    return sorted(settings, key=lambda s: (not math.isfinite(s.loss), -s.mean, s.loss))
 
 
 def words(settings: Mapping[str, Any]) -> str:
-    """Settings as a person would write them: learning_rate 0.1, seed 0."""
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in settings.items()
-    )
+    """Settings as a person would write them: learning_rate 0.1, seed 0. Others have other words."""
+    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items())
+
+
+def _word(value: Any) -> str:
+    """A value, in as few digits as tell it from every other."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def to_table(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
@@ -176,7 +218,7 @@ def to_table(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
         accuracy = f"{100 * setting.mean:.2f} %"
         if len(setting.runs) > 1:
             accuracy += f" +- {100 * setting.spread:.2f}"
-        values = [words({"": value}).strip() for value in setting.values.values()]
+        values = map(_word, setting.values.values())
         rows.append([*values, accuracy, f"{setting.loss:.4g}", str(len(setting.runs))])
     return heads, rows
 

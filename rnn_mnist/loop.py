@@ -67,8 +67,8 @@ def advance(
     began = time.perf_counter()
     state, history, under_way, seconds, _ = progress
     if not history:
-        tested = _fetch_test(_evaluate(plan, programs, state))
-        history = (Epoch(0, 0, None, None, *tested, time.perf_counter() - began),)
+        untrained = _fetch_test(_evaluate(plan, programs, state))
+        history = (Epoch(0, 0, None, None, *untrained, time.perf_counter() - began),)
         yield Progress(state, history)
     step, began = int(state.step), time.perf_counter()
     parts = _parts(plan, programs, first=len(history), step=step, cuts=cuts)
@@ -76,14 +76,14 @@ def advance(
     while part is not None:
         (epoch, closes), *arrays = part
         state, metrics = programs.train(state, *arrays)
-        tests = _evaluate(plan, programs, state) if closes else []
+        tests = _evaluate(plan, programs, state) if closes else None
         part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
         under_way, losses, lengths = _add(under_way, metrics)
         _check({"loss": losses, "gradient's norm": lengths}, step, config)
         step += len(losses)
+        tested = _fetch_test(tests) if tests else None
         seconds += time.perf_counter() - began
-        if closes:
-            tested = _fetch_test(tests)
+        if tested:
             # What an update drives to infinity may only saturate a gate: no loss tells of it.
             leaves = jax.tree.leaves(jax.device_get(state.params))
             infinite = np.concatenate([leaf[~np.isfinite(leaf)] for leaf in leaves])[:1]

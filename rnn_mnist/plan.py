@@ -16,7 +16,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from rnn_mnist import batches, catalogue, data, kernels, learn, optimizers, prepared
 from rnn_mnist.augment import Distortion
-from rnn_mnist.config import Config, InputError
+from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.devices import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.lstm import choose_kernel
@@ -103,7 +103,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     if not _streams(config):
         archive = data.load_all(config.data.name, files=files)
         for field in ("train", "test"):
-            with _naming(f"data.{field}"):
+            with naming(f"data.{field}"):
                 split = data.select(archive, getattr(config.data, field))
             images, labels = (
                 put(array, place.images, shared=True) for array in (split.images, split.labels)
@@ -115,7 +115,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
             catalogue.find_builder(config.data.name), data.prepared_folder(), files
         )
         for field in ("train", "test"):
-            with _naming(f"data.{field}"):
+            with naming(f"data.{field}"):
                 records = prepared.Source(builder, getattr(config.data, field))
             splits[field] = len(records), functools.partial(batches.streamed, records, place)
         classes, version = catalogue.class_names(builder), catalogue.full_version(builder)
@@ -292,12 +292,3 @@ def _abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeD
 
 def _streams(config: Config) -> bool:
     return config.data.placement == "streamed"
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Put a config's field before an error's message."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{field}: {error}") from None

@@ -22,7 +22,7 @@ class Options:
 
     Any flag of a run takes several values: --learning-rate 0.01 0.1 1 --hidden-size 10 20 --seeds 3
     are 18 runs. They are compared on images held out from the training split; the best setting is
-    then trained again on everything, and tested once. The same command again goes on with the
+    then trained again on everything and tested. The same command again goes on with the
     runs that are missing, and may name more values.
     """
 
@@ -34,7 +34,7 @@ class Options:
     keep: bool = False
     """Write a run folder for every run, below the folder's runs."""
     final: bool = True
-    """Train the best setting again on everything, and test it once."""
+    """Train the best setting again on everything, and test it."""
     data_files: Annotated[Path | None, optional("FOLDER", "(default: none)")] = None
     """Where the data set's original files lie, to read them instead of downloading."""
     devices: Annotated[int | None, optional("N", "(default: all)")] = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -141,8 +141,7 @@ class Splits(NamedTuple):
 class Programs(NamedTuple):
     """The compiled functions for runs of one shape."""
 
-    model: nn.Module
-    optimizer: optax.GradientTransformation
+    init: Callable[..., State]
     train: Callable[..., tuple[State, Metrics]]
     test: Callable[..., Metrics]
     runs: int
@@ -165,33 +164,57 @@ class Progress(NamedTuple):
     """The runs' final states, every leaf with the runs' axis in front."""
 
 
+def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) -> int:
+    """How many of some devices may train at once, each at least one of some runs.
+
+    On a CPU, whose devices share one memory, as many as take at most half of what is free of it, by
+    `memory_of`, and at least one.
+    """
+    if devices[0].platform != "cpu":
+        return len(devices)
+    fitting = _free_memory() // 2 // max(map(memory_of, configs))
+    return max(1, min(fitting, len(devices)))
+
+
 def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> int:
     """How many of so many runs of a shape train at once; a multiple of the devices.
 
-    They take at most half of the memory that is free. A run is reckoned to take that of its batch's
-    images, of 12 numbers for each hidden unit in each step of each image, and for each inner one at
-    each window, which the backward pass needs where `remat` is 0, and six times its parameters. On
-    a CPU, each device has one: two would drive each other's numbers out of its core's cache. Waves
-    are as equal as can be.
+    They take at most half of the memory that is free, by `memory_of`, but for one on each device.
+    On a CPU, that is all: two would drive each other's numbers out of its core's cache. Waves are
+    as equal as can be.
     """
-    if devices[0].platform == "cpu":
-        most, free = len(devices), _free_memory()
-    else:
+    each = 1
+    if devices[0].platform != "cpu":
         stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
-        most, free = runs + len(devices) - 1, free * len(devices)
+        each = max(1, min(-(-runs // len(devices)), free // 2 // memory_of(config)))
+    most = each * len(devices)
+    waves = -(-runs // most)
+    return -(-runs // (waves * len(devices))) * len(devices)
+
+
+def memory_of(config: Config) -> int:
+    """Bytes that a run is reckoned to take: six times its parameters, and what a step takes.
+
+    A training step takes its batch's images, 12 numbers for each hidden unit in each of an image's
+    steps that is kept for the backward pass, and for each inner one at each window. A test takes
+    its images twice, two numbers for each inner unit, and for each unit of one layer below another.
+    """
     directions = 1 + config.bidirectional
     cells, units = config.num_layers * directions, config.hidden_size + 16
     values = places(config.reading)  # (T, F)
-    weights, numbers = cells * 4 * units * (3 * units + 28), len(values) * units * cells
+    weights, inner = cells * 4 * units * (3 * units + 28), 0
+    steps = kept = len(values)
     if config.reading == "windows":
         windows, both_ways = values.size // WINDOW**2, 2 * (config.inner_size + 16)
-        weights += 4 * directions * units * (windows // len(values)) * both_ways
-        numbers += windows * both_ways
-    each = 4 * (config.batch_size * (28 * 28 + 12 * numbers) + 6 * weights)
-    most = max(1, min(most, free // 2 // each) // len(devices)) * len(devices)
-    waves = -(-runs // most)
-    return -(-runs // (waves * len(devices))) * len(devices)
+        weights += 4 * directions * units * (windows // steps) * both_ways
+        inner = windows * both_ways
+    if config.remat:
+        kept = min(steps, config.remat + -(-steps // config.remat))
+    train = config.batch_size * (28 * 28 + 12 * (kept * units * cells + inner))
+    below = steps * units * directions if config.num_layers > 1 else 0
+    test = plan.EVALUATION_BATCH * 2 * (28 * 28 + below + inner)
+    return 4 * (max(train, test) + 6 * weights)
 
 
 def _free_memory() -> int:
@@ -217,10 +240,8 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys, settings = _numbers([config] * runs)
-    states = jax.eval_shape(
-        functools.partial(init, model=model, optimizer=optimizer), keys, settings
-    )
-    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype, own), states)
+    start = init.lower(keys, settings, model=model, optimizer=optimizer)
+    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype, own), start.out_info)
     train = train_epoch.lower(
         states,
         *(abstract(x.shape, x.dtype, whole) for x in splits.train),
@@ -239,9 +260,7 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         model=model,
         mesh=splits.mesh,
     )
-    return Programs(
-        model, optimizer, train.compile(), test.compile(), runs, batch_size, part, tests
-    )
+    return Programs(start.compile(), train.compile(), test.compile(), runs, batch_size, part, tests)
 
 
 def _numbers(configs: Sequence[Config]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -268,7 +287,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
     # Copies fill up the wave.
     filled = [*configs, *[configs[-1]] * (programs.runs - len(configs))]
     keys, settings = _numbers(filled)
-    states = init(keys, settings, model=programs.model, optimizer=programs.optimizer)
+    states = programs.init(keys, settings)
     states = jax.tree.map(lambda leaf: put(np.asarray(leaf), own), states)
     own_keys = put_key(jnp.stack([plan.step_key(config.seed) for config in filled]), own)
     train_size, test_size = len(splits.train[1]), len(splits.test[1])

@@ -18,7 +18,9 @@ from rnn_mnist import archive
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.mark.parametrize("module", ["rnn_mnist", "rnn_mnist.lstm", "rnn_mnist.run"])
+@pytest.mark.parametrize(
+    "module", ["rnn_mnist", "rnn_mnist.explore", "rnn_mnist.lstm", "rnn_mnist.run"]
+)
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

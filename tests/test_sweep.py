@@ -13,10 +13,24 @@ import numpy as np
 import pytest
 from conftest import assert_identical, without_seconds
 
-from rnn_mnist import Config, Data, InputError, charts, data, fit, grid, load_run, waves
+from rnn_mnist import (
+    Config,
+    Data,
+    InputError,
+    charts,
+    data,
+    fit,
+    grid,
+    load,
+    load_run,
+    run_folder,
+    waves,
+)
 from rnn_mnist.explore import sweep
+from rnn_mnist.history import Epoch
 from rnn_mnist.sweep import main
 
+SIZES = {"train": 60000, "test": 10000}
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
 
@@ -54,12 +68,31 @@ def test_a_grid_is_every_combination():
         ({"seed": []}, "seed: needs at least one value"),
         ({"seed": [1, 2, 1]}, "seed: 1, 2, 1 names a value twice"),
         ({"hidden_size": [8, 0]}, "hidden_size: must be at least 1, not 0"),
+        ({"seed": 3}, "seed: takes a list of values, such as [3]"),
+        ({"optimizer": "adam"}, "optimizer: takes a list of values, such as ['adam']"),
     ],
 )
 def test_a_grid_refuses(values, message):
     with pytest.raises(InputError) as error:
-        grid.make_configs(SMALL, values)
+        sweep(SMALL, values)
     assert str(error.value).startswith(message)
+
+
+def test_any_collection_of_numbers_will_do():
+    values = {"learning_rate": np.logspace(-2, 0, 3), "seed": range(2), "epochs": (np.int32(1),)}
+    assert grid.as_lists(values) == {
+        "learning_rate": [0.01, 0.1, 1.0],
+        "seed": [0, 1],
+        "epochs": [1],
+    }
+    assert {type(rate) for rate in grid.as_lists(values)["learning_rate"]} == {float}
+
+
+def test_words_tell_all_values_apart():
+    rates = [0.1, 1 / 3, 0.333333, 1e38, 1e-38, 1e6, 1e-6, 100.0]
+    words = [grid.words({"learning_rate": rate}) for rate in rates]
+    assert words[0] == "learning_rate 0.1"
+    assert [float(word.split()[1]) for word in words] == rates
 
 
 def test_numbers_share_a_program_and_shapes_do_not():
@@ -92,19 +125,29 @@ def test_numbers_share_a_program_and_shapes_do_not():
     ],
 )
 def test_validation_images_are_held_out_and_given_back(asked, held, everything):
-    assert grid.hold_out(asked, 60000) == held
+    assert grid.hold_out(asked, SIZES) == held
     assert grid.everything(asked, held) == everything
 
 
-def test_part_of_the_training_split_needs_something_to_compare_on():
-    with pytest.raises(InputError, match=r"--data.test 'train\[55000:\]'"):
-        grid.hold_out(Data(train="train[:100]"), 60000)
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Data(train="train[:100]"), r"--data.test 'train\[55000:\]'"),
+        (Data(test="train[55000:]"), r"data.train: train has images of train\[55000:\], on which"),
+        (Data("mnist", "train[:50%]", "train[100:200]"), "data.train: .* leave them out of one"),
+        (Data(train="train[:100]", test="train[100:]+test"), "data.test: .* has test images"),
+        (Data(test="test[:5%"), r"data.test: split 'test\[:5%': not one of train"),
+        (Data(train="tran"), "data.train: split 'tran': not one of train"),
+    ],
+)
+def test_splits_that_would_not_be_honest_are_refused(asked, message):
+    with pytest.raises(InputError, match=message):
+        grid.hold_out(asked, SIZES)
 
 
 def test_waves_fit_into_half_of_the_memory():
     config = Config(hidden_size=128)
-    # Images, 12 numbers for each unit, and six times the weights, by hand.
-    each = 4 * (100 * 28 * (28 + 12 * 144) + 6 * 4 * 144 * (3 * 144 + 28))
+    each = waves.memory_of(config)
 
     def gpus(count, memory):
         stats = {"bytes_limit": memory + 5, "bytes_in_use": 5}
@@ -115,15 +158,44 @@ def test_waves_fit_into_half_of_the_memory():
     assert waves.runs_at_once(config, 9, gpus(1, 16 * each)) == 5  # Then 4: as equal as can be.
     assert waves.runs_at_once(config, 7, gpus(2, 1000 * each)) == 8  # A multiple of the devices.
     assert waves.runs_at_once(config, 16, gpus(1, each)) == 1
-    config = Config(hidden_size=64, reading="windows", inner_size=8)
-    # The first layer's 14 steps of 14 windows, each with 2 x 24 units of its own.
-    numbers, weights = 14 * 80 + 14 * 14 * 48, 4 * 80 * (3 * 80 + 28) + 4 * 80 * 14 * 48
-    each = 4 * (100 * (28 * 28 + 12 * numbers) + 6 * weights)
-    assert waves.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
     assert waves.runs_at_once(config, 16, gpus(1, 19 * each)) == 8
     assert waves.runs_at_once(config, 16, gpus(1, 16 * each - 2)) == 6  # Seven: 6, 5 and 5.
-    cpu = [SimpleNamespace(platform="cpu")]
-    assert waves.runs_at_once(config, 16, cpu * 2) == 2
+    assert waves.devices_at_once([config], gpus(2, each)) == 2
+
+
+def test_a_cpu_trains_a_run_on_each_core_as_far_as_half_of_its_memory_goes(monkeypatch):
+    small, large = Config(), Config(hidden_size=128, reading="pixels")
+    cpu = [SimpleNamespace(platform="cpu")] * 4
+    assert waves.runs_at_once(large, 16, cpu) == 4
+    for free, wanted in ((8, 4), (7, 3), (2, 1), (1, 1)):
+        monkeypatch.setattr(waves, "_free_memory", lambda free=free: free * waves.memory_of(large))
+        assert waves.devices_at_once([small, large, small], cpu) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_size": 128},
+        {"hidden_size": 64, "num_layers": 2, "bidirectional": True, "batch_size": 10},
+        {"hidden_size": 64, "num_layers": 2, "bidirectional": True},
+        {"reading": "pixels", "hidden_size": 64},
+        {"reading": "pixels", "hidden_size": 64, "remat": 28},
+        {"reading": "windows", "hidden_size": 64, "batch_size": 400},
+        {"reading": "windows", "num_layers": 2, "batch_size": 20},
+    ],
+    ids=str,
+)
+def test_runs_take_as_much_memory_as_is_reckoned(settings):
+    config, mesh = Config(kernel="scan", **settings), waves.make_mesh(jax.devices()[:1])
+    part = load("mnist", "test[:2000]")
+    programs = waves.compile_programs(config, 3, waves.Splits.put(part, part, mesh), 10)
+    taken = []
+    for program in (programs.train, programs.test):
+        found = program.memory_analysis()
+        arguments = found.argument_size_in_bytes + found.output_size_in_bytes
+        taken.append(found.temp_size_in_bytes + arguments - found.alias_size_in_bytes)
+    assert 0.9 * max(taken) < 3 * waves.memory_of(config) < 3 * max(taken)
 
 
 # ------------------------------------------------------------------ what each run is
@@ -144,6 +216,7 @@ SWEEPS = {
         dataclasses.replace(SMALL, epochs=1, reading="windows", inner_size=4),
         {"learning_rate": [0.1, 0.2], "seed": [0, 1]},
     ),
+    "several on a device": (SMALL, {"learning_rate": [0.1, 0.2], "seed": [0, 1]}),
     "with all that is random": (
         dataclasses.replace(SMALL, epochs=1, dropout=0.1, augment_shift=1, augment_elastic=1),
         {"ema": [0.5, 0.9], "seed": [0, 1]},
@@ -152,10 +225,16 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "adamw")) for name in SWEEPS]
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "several on a device" else pytest.mark.slow)
+        for name in SWEEPS
+    ],
 )
-def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path):
+def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path, monkeypatch):
     config, values = SWEEPS[name]
+    if name == "several on a device":  # As on a GPU: three at once, then one and two copies.
+        monkeypatch.setattr(waves, "runs_at_once", lambda *_: 3)
     found = sweep(config, values, folder=tmp_path / "sweep", keep=True, final=False)
     results = kept(tmp_path / "sweep")
     assert len(results) == len(runs_of(found)) == len(grid.make_configs(config, values))
@@ -197,13 +276,27 @@ def test_a_run_that_diverges_stops_no_other(tmp_path):
     assert not np.isfinite(bad.loss)
     alone = sweep(SMALL, {"seed": [0, 1]}, final=False)
     assert measured(alone).items() <= measured(found).items()
-    # And again from the file, with numbers that are none.
-    assert [
-        s.values
-        for s in sweep(
-            SMALL, {"learning_rate": [0.1, 1e38], "seed": [0, 1]}, folder=tmp_path, final=False
-        ).settings
-    ] == [{"learning_rate": 0.1}, {"learning_rate": 1e38}]
+    # And again from the file, with numbers that are none; what diverged is not kept.
+    again = sweep(
+        SMALL,
+        {"learning_rate": [0.1, 1e38], "seed": [0, 1]},
+        folder=tmp_path,
+        keep=True,
+        final=False,
+    )
+    assert [s.values for s in again.settings] == [{"learning_rate": 0.1}, {"learning_rate": 1e38}]
+    assert {config.learning_rate for config in kept(tmp_path)} == {0.1}
+
+
+def test_what_diverged_comes_last_however_right_it_is_by_chance():
+    def setting(correct, loss):
+        epoch = Epoch(2, 32, None, None, loss, correct, 300, 1.0)
+        return grid.Setting({}, (grid.Run(SMALL, (epoch,)),))
+
+    good, better, none, infinite = (
+        setting(20, 2.3), setting(30, 2.2), setting(40, np.nan), setting(50, np.inf)
+    )  # fmt: skip
+    assert grid.ranked([infinite, none, good, better])[:2] == [better, good]
 
 
 # ------------------------------------------------------------------ how they are compared
@@ -229,7 +322,7 @@ def test_nothing_is_selected_on_the_test_set(monkeypatch):
     assert {run.config.data for run in runs_of(before).values()} == {
         Data(train="train[:1100]", test="train[1100:]")
     }
-    del arrays["test_images"], arrays["test_labels"]
+    arrays["test_images"], arrays["test_labels"] = arrays["test_images"][:7] * 0, np.zeros(7, int)
     assert measured(sweep(config, values, final=False)) == measured(before)
 
 
@@ -295,6 +388,35 @@ def test_a_damaged_file_is_named(damage, swept, tmp_path):
     (tmp_path / "sweep.csv").write_text(damage(text))
     with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); mend it, or name"):
         sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
+
+
+def test_what_would_not_fit_into_the_folder_is_refused_before_training(tmp_path, monkeypatch):
+    rates = {"learning_rate": [0.1]}
+    config = dataclasses.replace(SMALL, epochs=1)
+    sweep(config, rates, folder=tmp_path, keep=True)
+    monkeypatch.setattr(waves, "train", None)
+    other = dataclasses.replace(config, batch_size=32)
+    for more, place in (({"keep": True, "final": False}, "runs"), ({}, "best")):
+        with pytest.raises(
+            InputError, match=rf"{place}/learning-rate-0\.1: holds a run of another config: batch"
+        ):
+            sweep(other, rates, folder=tmp_path, **more)
+    sweep(config, rates, folder=tmp_path, keep=True)  # Nothing is left to train.
+
+
+def test_a_sweep_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    def killed(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "complete", killed)
+        with pytest.raises(KilledError):
+            sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
+    found = sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
+    assert {c: without_seconds(r.history) for c, r in kept(tmp_path).items()} == measured(found)
 
 
 def test_another_folder_is_left_alone(undisturbed):
@@ -380,7 +502,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     ]
     shares = [float(line.split()[2]) for line in lines[table + 1 : table + 5]]
     assert shares == sorted(shares, reverse=True)
-    assert "now trained on everything, and tested once" in "\n".join(lines)
+    assert "now trained on everything, and tested" in "\n".join(lines)
     assert any(line.startswith("result  test accuracy") for line in lines)
     assert matplotlib.image.imread(tmp_path / "sweep" / "sweep.png").std() > 0.05
 
