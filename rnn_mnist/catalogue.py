@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,19 @@ def find_builder(name: str) -> DatasetBuilder:
 
 
 def class_names(builder: DatasetBuilder) -> tuple[str, ...]:
-    """TFDS's names of the classes."""
-    return tuple(builder.info.features["label"].names)
+    """TFDS's names of the classes; of EMNIST's, which it only numbers, the characters.
+
+    Source: Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017. Those that
+    look alike small and large share a class, but in emnist/byclass. Of the classes that TFDS gives
+    emnist/letters, 1 to 26 occur, which are A to Z.
+    """
+    names = tuple(builder.info.features["label"].names)
+    if builder.name != "emnist":
+        return names
+    if builder.builder_config.name == "letters":
+        return (names[0], *string.ascii_uppercase, *names[27:])
+    small = string.ascii_lowercase if len(names) == 62 else "abdefghnqrt"
+    return tuple((string.digits + string.ascii_uppercase + small)[: len(names)])
 
 
 def full_version(builder: DatasetBuilder) -> str:

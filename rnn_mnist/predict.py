@@ -1,8 +1,9 @@
-"""The command that predicts: python -m rnn_mnist.predict [RUN] FILE... [--flags]."""
+"""The command that predicts: python -m rnn_mnist.predict [RUN...] FILE... [--flags]."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,10 +33,11 @@ class Options:
     line of its own, and the exit code is 1 then.
     """
 
-    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN] FILE ...", "")]
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN ...] FILE ...", "")]
     """PNG, JPEG, WebP, GIF, BMP or .npy files, folders of them, or - for standard input. Before
     them may stand who is asked: a run's folder, weights that end in .safetensors, .pt or .pth, or a
-    pretrained network: reference or strong, which is taken if none is named."""
+    pretrained network: reference or strong, which is taken if none is named. Of several, what they
+    say is averaged."""
     json: bool = False
     """Print JSON in place of a table, with the probabilities of all classes."""
     show: Annotated[Path | None, optional("FILE", "(default: none)")] = None
@@ -61,16 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from rnn_mnist import inference
 
-        run, files = _split(options.files)
-        ((network, result),) = command.load_runs(run, say=not options.json).items()
+        named, files = _split(options.files)
+        runs = command.load_runs(named, say=not options.json)
+        (network, result), *others = runs.items()
+        for name, other in others:
+            if other.classes != result.classes:
+                raise InputError(f"{name}: knows other classes than {network}; ask one at a time")
         names, images, errors = _read(files)
         probabilities = np.zeros((0, len(result.classes)), np.float32)
         if images:
             with compiled.kept():
-                probabilities = inference.predict([result], np.stack(images))
+                probabilities = inference.predict(list(runs.values()), np.stack(images))
         if options.json:
             answers = _answers(names, probabilities, result)
-            print(json.dumps({"network": network, "answers": answers, "errors": errors}, indent=1))
+            said = {"network": ", ".join(runs), "answers": answers, "errors": errors}
+            print(json.dumps(said, indent=1))
         else:
             _print_table(names, probabilities, result.classes)
         if options.show is not None and images:
@@ -87,16 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Whom to ask, if it is named, and the files."""
+    """Whom to ask, if they are named, and the files."""
     from rnn_mnist import loading, weights
 
-    first, *others = files
-    named = first.suffix in weights.ENDINGS or (first / "config.toml").exists()
-    if named or (str(first) in loading.PRETRAINED and not first.exists()):
-        if not others:
-            raise InputError(f"{first}: name a picture to look at after it")
-        return [first], others
-    return [], [first, *others]
+    def is_run(path: Path) -> bool:
+        pretrained = str(path) in loading.PRETRAINED and not path.exists()
+        return pretrained or path.suffix in weights.ENDINGS or (path / "config.toml").exists()
+
+    runs = list(itertools.takewhile(is_run, files))
+    if len(runs) == len(files):
+        raise InputError(f"{runs[-1]}: name a picture to look at after it")
+    return runs, list(files[len(runs) :])
 
 
 def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
@@ -155,7 +163,8 @@ def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str
         rows.append([name, classes[first], f"{100 * shares[first]:.1f} %", guess])
     if rows:
         console = Console(quiet=False, began=time.perf_counter())
-        console.say_table(["file", "digit", "probability", "second guess"], rows)
+        what = "digit" if all(name.isdigit() for name in classes) else "class"
+        console.say_table(["file", what, "probability", "second guess"], rows)
 
 
 def _show(

@@ -105,6 +105,22 @@ def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch)
     np.testing.assert_array_equal(again.images, split.images)
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [
+        ("emnist/balanced", 47, {0: "0", 10: "A", 35: "Z", 36: "a", 38: "d", 46: "t"}),
+        ("emnist/bymerge", 47, {9: "9", 43: "n"}),
+        ("emnist/byclass", 62, {0: "0", 10: "A", 36: "a", 61: "z"}),
+        ("emnist/letters", 37, {1: "A", 26: "Z"}),
+        ("emnist/digits", 10, {9: "9"}),
+    ],
+)
+def test_emnist_classes_are_characters(name, count, some):
+    names = catalogue.class_names(catalogue.find_builder(name))
+    assert len(names) == len(set(names)) == count
+    assert {label: names[label] for label in some} == some
+
+
 def test_emnist_comes_out_upright(tmp_path, monkeypatch):
     arrays = original_files()
     builder = catalogue.find_builder("emnist/letters")

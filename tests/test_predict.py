@@ -11,8 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from rnn_mnist import load, load_run, predict
+from rnn_mnist import load, load_pretrained, load_run, predict
 from rnn_mnist.inference import predict as probabilities_of
+from rnn_mnist.loading import save_weights
 from rnn_mnist.pictures import read_pictures
 
 
@@ -48,8 +49,6 @@ def test_any_kind_of_run_is_asked(command, undisturbed, who):
     if who == "run":
         shutil.copytree(folder, who)
     elif who != "reference":
-        from rnn_mnist.loading import save_weights
-
         save_weights(who, result)
     code, out, err = command(who, "2.png", "0.png", "--json")
     said = json.loads(out)
@@ -61,6 +60,25 @@ def test_any_kind_of_run_is_asked(command, undisturbed, who):
         for answer, shares in zip(said["answers"], wanted, strict=True):
             assert answer["digit"] == str(shares.argmax())
             np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=1e-6)
+
+
+def test_several_networks_are_averaged(command, undisturbed):
+    result, folder = undisturbed
+    shutil.copytree(folder, "run")
+    code, out, err = command("run", "reference", "2.png", "0.png", "--json")
+    said = json.loads(out)
+    assert (code, err, said["network"]) == (0, "", "run, reference")
+    images = np.concatenate([read_pictures(Path(f"{n}.png")) for n in "20"])
+    wanted = probabilities_of([load_run(folder), load_pretrained("reference")], images)
+    found = [list(answer["probabilities"].values()) for answer in said["answers"]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+    save_weights("letters.safetensors", result._replace(classes=tuple("abcdefghij")))
+    code, out, err = command("run", "letters.safetensors", "2.png")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: letters.safetensors: knows other classes than run; ask one")
+    code, out, err = command("letters.safetensors", "2.png")
+    assert out.split()[1] == "class"
 
 
 def test_unreadable_files_get_a_line_each_and_the_others_an_answer(command):

@@ -442,7 +442,9 @@ def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
     process = start(tmp_path / "killed", "--devices", "2")
     csv = tmp_path / "killed" / "sweep.csv"
     deadline = time.monotonic() + 120
-    while not csv.exists() and process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
+        if csv.exists() and grid.from_csv(csv.read_text()):
+            break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
