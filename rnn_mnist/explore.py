@@ -100,12 +100,10 @@ def sweep(
         if folder is not None:
             stack.enter_context(_claimed(folder))
             done = _read(folder)
-            places = (
-                {one: _place(folder, RUNS, name) for one, name in names.items()} if keep else {}
-            )
             # What would be refused in the end is refused now.
-            for one, place in places.items():
-                run_folder.check(place, one)
+            for one in configs if keep else ():
+                places[one] = _place(folder, RUNS, names[one])
+                run_folder.check(places[one], one)
             for setting in grid.by_setting([Run(one, ()) for one in configs], values) * final:
                 run_folder.check(*_final(folder, setting, everything))
         # Of a run that is to be kept, the final state is needed, too.

@@ -1,4 +1,4 @@
-"""Compile the training and test programs for TPUs and lower them for CUDA, with neither at hand.
+"""Compile the programs of runs and sweeps for TPUs and lower them for CUDA, with neither at hand.
 
 In an environment of its own, since libtpu slows down every start elsewhere:
 
@@ -6,10 +6,11 @@ In an environment of its own, since libtpu slows down every start elsewhere:
 """
 
 import argparse
+import functools
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Read when JAX and libtpu start: only compile, look for no TPU, ask no server, write no log.
 os.environ.update(
@@ -22,11 +23,12 @@ os.environ.update(
 )
 
 import jax
+import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rnn_mnist import Config, learn
-from rnn_mnist.devices import AXIS, make_mesh, make_shardings
+from rnn_mnist import Config, grid, learn, waves
+from rnn_mnist.devices import AXIS, make_shardings
 from rnn_mnist.plan import (
     abstract_data,
     abstract_state,
@@ -54,7 +56,7 @@ CONFIGS = (
 )
 
 
-def trace(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
+def trace_run(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
     """Training and evaluation of 100 steps on a mesh, traced."""
     place = make_shardings(mesh, sharded=sharded)
     model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
@@ -74,54 +76,92 @@ def trace(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
     yield "test", learn.evaluate.trace(learn.learned(state), *data, **settings)
 
 
-def check_tpu(topology: str, config: Config, count: int | None, *, sharded: bool) -> None:
+def trace_sweep(config: Config, mesh: Mesh | AbstractMesh):
+    """Training and evaluation of 100 steps of two runs on each device, traced."""
+    own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
+    runs, swept = 2 * mesh.size, grid.own_settings(config)
+    model, optimizer = make_model(config, 10), make_optimizer(config, 6000, swept=swept)
+
+    def each(*shape: int, dtype=np.int32, place=own) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    keys = each(runs, dtype=jax.random.key(0).dtype)
+    start = functools.partial(waves.init, model=model, optimizer=optimizer)
+    states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
+    states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
+    data = each(60000, 28, 28, dtype=np.uint8, place=whole), each(60000, place=whole)
+    settings = {"model": model, "mesh": mesh}
+    train = waves.train_epoch.trace(
+        states,
+        *data,
+        each(runs, 100, config.batch_size),
+        keys,
+        optimizer=optimizer,
+        label_smoothing=config.label_smoothing,
+        distortion=make_distortion(config),
+        **settings,
+    )
+    yield "train", train
+    order = each(100, config.batch_size, place=whole)
+    yield "test", waves.evaluate.trace(learn.learned(states), *data, order, **settings)
+
+
+def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
-    for name, traced in trace(config, make_mesh(devices), sharded=sharded):
+    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
+    for name, traced in trace(mesh=Mesh(np.array(devices), (axis,))):
         began = time.perf_counter()
         text = traced.lower().compile().as_text()
         # A CPU's program would have none of a TPU's tiles in its layouts.
         assert re.search(r":T\(\d+,128\)", text), "this is no TPU's program"
-        reduces = len(re.findall(r" all-reduce(?:-start)?\(", text))
-        assert reduces == (len(devices) > 1), f"{reduces} all-reduces a step"
+        found = re.findall(r" (all-[\w-]+|collective-[\w-]+|reduce-scatter)\(", text)
+        found = [kind for kind in found if not kind.endswith("-done")]
+        assert len(found) == reduces, f"{found} in a step"
         print(
             f"{topology:<10}{len(devices)} x {devices[0].device_kind:<12}{name:<6}"
-            f"{describe(config, sharded)}: compiled in {time.perf_counter() - began:.1f} s",
+            f"{what}: compiled in {time.perf_counter() - began:.1f} s",
             flush=True,
         )
 
 
-def check_cuda(count: int, config: Config, *, sharded: bool) -> None:
-    mesh = AbstractMesh((count,), (AXIS,), axis_types=(AxisType.Auto,))
-    for name, traced in trace(config, mesh, sharded=sharded):
+def check_cuda(count: int, what: str, trace: Callable) -> None:
+    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
+    for name, traced in trace(mesh=AbstractMesh((count,), (axis,), axis_types=(AxisType.Auto,))):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert f"num_partitions = {count} " in text
         calls = set(re.findall(r"custom_call @([\w.$]+)", text))
         calls -= {"cu_threefry2x32_ffi"}  # Random numbers, by CUDA's own.
         assert not calls, f"calls {calls}, which only some platforms have"
-        reduces = text.count("stablehlo.all_reduce")
-        assert reduces == (count > 1), f"{reduces} all-reduces a step"
-        print(f"{'cuda':<10}{count} x GPU         {name:<6}{describe(config, sharded)}: lowered")
+        found = re.findall(r"stablehlo\.(all_\w+|collective_\w+|reduce_scatter)", text)
+        assert len(found) == reduces, f"{found} in a step"
+        print(f"{'cuda':<10}{count} x GPU         {name:<6}{what}: lowered")
 
 
-def describe(config: Config, sharded: bool) -> str:
+def describe(config: Config) -> str:
     kind = f"{config.num_layers} x {config.hidden_size} {config.precision} {config.optimizer}"
     kind += "" if config.reading == "rows" else f" {config.reading}"
-    kind += ", with all that is random" if config.dropout else ""
-    return kind + (" streamed" if sharded else "")
+    return kind + (", with all that is random" if config.dropout else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="such as v5e:2x2")
-    for topology in parser.parse_args(arguments).topologies:
-        check_tpu(topology, CONFIGS[0], 1, sharded=False)
-        for config in CONFIGS:
-            check_tpu(topology, config, None, sharded=False)
-        check_tpu(topology, CONFIGS[0], None, sharded=True)
+    given = parser.parse_args(arguments)
+    first = CONFIGS[0]
+    programs = {
+        describe(config): functools.partial(trace_run, config, sharded=False) for config in CONFIGS
+    }
+    programs |= {
+        f"{describe(first)} streamed": functools.partial(trace_run, first, sharded=True),
+        f"sweep of {describe(first)}": functools.partial(trace_sweep, first),
+    }
+    for topology in given.topologies:
+        check_tpu(topology, describe(first), programs[describe(first)], 1)
+        for what, traced in programs.items():
+            check_tpu(topology, what, traced)
     for count in (1, 8):
-        for config in CONFIGS:
-            check_cuda(count, config, sharded=False)
-        check_cuda(count, CONFIGS[0], sharded=True)
+        for what, traced in programs.items():
+            check_cuda(count, what, traced)
 
 
 if __name__ == "__main__":
