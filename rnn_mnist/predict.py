@@ -28,8 +28,8 @@ MOST_SHOWN = 100
 class Options:
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
-    A picture of any size, dark on light or light on dark, is brought to the form of the network's
-    own training images first; --show tells what became of it. A file that cannot be read gets a
+    A picture of any size, dark on light or light on dark, is brought to the form of MNIST's own
+    images first; --show tells what became of it. A file that cannot be read gets a
     line of its own, and the exit code is 1 then.
     """
 
