@@ -29,8 +29,8 @@ class Options:
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
     A picture of any size, dark on light or light on dark, is brought to the form of MNIST's own
-    images first; --show tells what became of it. A file that cannot be read gets a
-    line of its own, and the exit code is 1 then.
+    images first; --show tells what became of it. A file that cannot be read gets a line of its
+    own, and the exit code is 1 then.
     """
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN ...] FILE ...", "")]
