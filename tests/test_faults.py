@@ -7,8 +7,8 @@ import faults
 import pytest
 
 pytestmark = pytest.mark.slow
-TIMES = {faults.killed: 5, faults.asked_to_stop: 3, faults.odd_surroundings: 5}
-TIMES |= {faults.cache_damaged: 3, faults.checkpoint_damaged: 3}
+TIMES = {faults.killed: 3, faults.asked_to_stop: 2, faults.odd_surroundings: 5}
+TIMES |= {faults.cache_damaged: 2, faults.checkpoint_damaged: 2}
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ from rnn_mnist.inference import predict as asked
 from rnn_mnist.pictures import read_pictures
 
 # Few examples for every run of the tests, more where there is time.
-TIMES = pytest.mark.parametrize("times", [1, pytest.param(8, marks=pytest.mark.slow)])
+TIMES = pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
 
 
 def fuzz(check, *strategies, examples):

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -435,7 +434,7 @@ def test_sanitizers_find_nothing(tmp_path):
         pytest.skip("no g++ here")
     (jaxlib,) = importlib.import_module("jaxlib").__path__
 
-    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-ffp-contract=fast", "-w"]
+    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-ffp-contract=fast", "-w"]
     flags += [f"-isystem{jaxlib}/include"]
     sanitized = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     levels = {"baseline": ["16", "2", "-DLSTM_HANDLERS"]}
@@ -444,9 +443,10 @@ def test_sanitizers_find_nothing(tmp_path):
         wide = [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
         levels["avx2"] = ["32", "2", "-mavx2", "-mfma"]
         levels["avx512"] = ["64", "5", "-mavx2", "-mfma", *wide]
-    compilers, tried = [], list(levels)[: [*levels].index(kernels.load()) + 1]
+    # All levels are one text. The processor's own is tried; the handlers are with the baseline.
+    compilers, tried = [], {"baseline", kernels.load()}
     for level, (size, columns, *more) in levels.items():
-        more += sanitized if level in tried else []  # The others are there to be linked.
+        more += sanitized if level in tried else ["-O0"]  # The others are there to be linked.
         define = [f"-DLSTM_LEVEL={level}", f"-DLSTM_BYTES={size}", f"-DLSTM_COLUMNS={columns}"]
         command = [compiler, *flags, *define, *more, "-c", str(SOURCE / "lstm.cc")]
         compilers.append(subprocess.Popen([*command, "-o", str(tmp_path / f"{level}.o")]))
@@ -467,15 +467,7 @@ def test_sanitizers_find_nothing(tmp_path):
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "KERNEL_FOLDER": str(tmp_path),
     }
-    runs = []
-    with ThreadPoolExecutor(2) as pool:
-        for level in tried:
-            environment = {**environment, "RNN_MNIST_LSTM_LEVEL": level}
-            runs.append(
-                pool.submit(run_tests, environment, "any_size or extreme or nan or nothing or vmap")
-            )
-    for run in runs:
-        run.result()
+    run_tests(environment, "any_size or extreme or nan or nothing or vmap")
 
 
 def run_tests(environment, names):
