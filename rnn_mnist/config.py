@@ -80,12 +80,13 @@ class Config:
     """What a step reads: a row, a column, 14 windows of 4 x 4 pixels side by side, 2 apart, as are
     the steps, or a single pixel of 784, row by row or in an order shuffled once and for all."""
     inner_size: int = 16
-    """Hidden size of the LSTM that reads the windows of a step first, along the row and back."""
+    """Hidden size of the LSTMs that read windows first, down each column of them and up, then along
+    each row and back."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gates; 1 or more remembers for longer."""
     chrono: int = 0
     """Draw the initial biases for memories of up to so many steps; 0: as PyTorch draws them, as are
-    those of the LSTM that reads windows."""
+    those of the LSTMs that read windows."""
     remat: int = 0
     """Keep only what is between every so many steps for the backward pass, and compute the rest
     again: less memory, more time. 0 keeps all."""

@@ -15,7 +15,7 @@ from rnn_mnist.config import Config
 from rnn_mnist.learn import apply, scaled
 from rnn_mnist.loading import Result
 from rnn_mnist.lstm import PRECISION, lstm
-from rnn_mnist.model import read_along
+from rnn_mnist.model import read_windows
 from rnn_mnist.plan import EVALUATION_BATCH, make_model
 from rnn_mnist.reading import read
 
@@ -55,7 +55,8 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
     """What a run would answer if the image ended after each step: probabilities (T, C) float32.
 
     A network of one direction has read that much by then, and its head is applied to the hidden
-    state of every step; one of both directions reads each beginning of the image by itself.
+    state of every step; one of both directions, or of windows, reads each beginning of the image by
+    itself.
 
     Args:
       run: From `fit`, `load_run` or `load_pretrained`.
@@ -66,10 +67,9 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
 
 @functools.partial(jax.jit, static_argnames="config")
 def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
-    hidden = _inputs(params, image, config)  # (1, T, F)
+    hidden = _beginnings(params, image, config)  # (1 or T, T, F)
     length, ends = hidden.shape[1], jnp.arange(hidden.shape[1])
-    if config.bidirectional:
-        hidden = jnp.broadcast_to(hidden, (length, *hidden.shape[1:]))  # (T, T, F)
+    alone = ends[: len(hidden)]  # Each beginning by itself, or all in one.
     # What goes backwards over the first t + 1 steps must not begin behind them: they are turned to
     # the end, and what it gives is turned back.
     last, place = ends[:, None], ends[None]
@@ -83,20 +83,34 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
         hidden = jnp.concatenate(ways, axis=-1)  # (1 or T, T, H or 2H)
     if config.bidirectional:
         forward, back = jnp.split(hidden, 2, axis=-1)
-        last = jnp.concatenate([forward[ends, ends], back[:, 0]], axis=-1)  # (T, 2H)
+        last = jnp.concatenate([forward[alone, ends], back[:, 0]], axis=-1)  # (T, 2H)
     else:
-        last = hidden[0]  # (T, H)
+        last = hidden[alone, ends]  # (T, H)
     head = params["hidden2digits"]
     logits: jax.Array = jnp.matmul(last, head["kernel"], precision=PRECISION) + head["bias"][None]
     return jax.nn.softmax(logits)
 
 
-def _inputs(params: Any, image: ArrayLike, config: Config) -> jax.Array:
-    """What the first layer reads of an image (28, 28): (1, T, F)."""
-    inputs = read(scaled(jnp.asarray(image))[None], config.reading)
+def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
+    """What the first layer reads of each beginning of an image (28, 28): (T, T, F).
+
+    Where a step does not depend on what comes after it, all are one: (1, T, F).
+    """
+    inputs = _inputs(params, image, config)  # (1, T, F)
+    length = inputs.shape[1]
+    if config.reading == "windows":
+        parts = [_inputs(params, image, config, steps) for steps in range(1, length)]
+        ends = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
+        return jnp.concatenate([*map(jnp.pad, parts, ends), inputs])
+    return jnp.broadcast_to(inputs, (length if config.bidirectional else 1, *inputs.shape[1:]))
+
+
+def _inputs(params: Any, image: ArrayLike, config: Config, steps: int | None = None) -> jax.Array:
+    """What the first layer reads of an image (28, 28), or of its first steps: (1, T, F)."""
+    inputs = read(scaled(jnp.asarray(image))[None], config.reading)[:, :steps]
     if config.reading != "windows":
         return inputs
-    return read_along(params, inputs, dtype=config.precision, kernel=config.kernel)
+    return read_windows(params, inputs, dtype=config.precision, kernel=config.kernel)
 
 
 def _hidden(weights: Any, inputs: jax.Array, config: Config, *, reverse: bool = False) -> jax.Array:
@@ -135,8 +149,8 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
 
     Returns:
       For `lstm_l0`, in a network of both directions `lstm_l0_reverse`, and so on: the steps in the
-      order of the image, also where they were read from the last to the first. The LSTM that reads
-      windows is not among them.
+      order of the image, also where they were read from the last to the first. The LSTMs that read
+      windows are not among them.
     """
     inputs = _inputs(run.params, image, run.config)  # (1, T, F)
     found = {}

@@ -24,7 +24,7 @@ class RowLSTM(nn.Module):
     Layer k reads the hidden states of layer k - 1. A bidirectional layer has a second cell that
     reads from the last row to the first, and hands on both hidden states side by side. The last
     hidden state of the top layer (for two directions, the last that each computed) goes through
-    a linear layer. Windows are first read by an LSTM of their own, as `read_along` says.
+    a linear layer. Windows are first read by LSTMs of their own, as `read_windows` says.
     """
 
     hidden_size: int = 20
@@ -46,7 +46,7 @@ class RowLSTM(nn.Module):
     remat: int = 0
     """As in `lstm`."""
     inner_size: int = 16
-    """Hidden size of the LSTM that reads the windows of a step, where windows are read."""
+    """Hidden size of the LSTMs that read windows, where windows are read."""
 
     @nn.compact
     def __call__(self, images: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
@@ -68,14 +68,15 @@ class RowLSTM(nn.Module):
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, batch = read(images, self.reading), images.shape[0]
         if self.reading == "windows":
-            # Not with chrono's biases: its memory is as long as a row.
+            # Not with chrono's biases: their memories are as long as a row or a column.
             inner = {
                 name: LSTMCell(
-                    WINDOW**2, self.inner_size, self.dtype, self.forget_bias, name=name
+                    values, self.inner_size, self.dtype, self.forget_bias, name=name
                 ).weights
-                for name in INNER
+                for layer, values in enumerate((WINDOW**2, 2 * self.inner_size))
+                for name in (f"inner_l{layer}", f"inner_l{layer}_reverse")
             }
-            inputs = read_along(
+            inputs = read_windows(
                 inner, inputs, dtype=self.dtype, kernel=self.kernel, remat=self.remat
             )
         for layer in range(self.num_layers):
@@ -117,37 +118,38 @@ class RowLSTM(nn.Module):
         return nn.log_softmax(logits)
 
 
-INNER = "inner_l0", "inner_l0_reverse"
-"""Names of the LSTM that reads windows, in either direction."""
-
-
-def read_along(
+def read_windows(
     params: Mapping[str, Mapping[str, jax.Array]], inputs: jax.Array, **settings: Any
 ) -> jax.Array:
-    """Read the windows of each step by an LSTM, along the row and back.
+    """Read windows by two LSTMs: down every column of them and up, then along every row and back.
 
-    It has the same weights at each window, so a stroke can look the same wherever it is in a row,
-    while an LSTM that gets whole rows has to learn it for each place.
+    They have the same weights in each column and in each row, so a stroke can look the same
+    wherever it is, while an LSTM that gets whole rows has to learn it for each place.
 
     Args:
-      params: Of `INNER`, each as `lstm` takes it, for windows of P pixels and N hidden units.
+      params: Of inner_l0 and inner_l1 and, for the way back, of both with _reverse; each as `lstm`
+        takes it, the first for windows of P pixels, both with N hidden units.
       inputs: (B, T, W * P), as `read` gives windows.
       settings: Of `lstm`.
 
     Returns:
-      The hidden states of both directions at every window, side by side: (B, T, W * 2N).
+      What the second hands on of the windows of each step, side by side: (B, T, W * 2N).
 
     Source: Visin et al., "ReNet: A Recurrent Neural Network Based Alternative to Convolutional
-    Networks", 2015, of whose two sweeps this is one.
+    Networks", 2015, of whose layers this is one.
     """
     batch, steps, _ = inputs.shape
-    windows = inputs.reshape(batch * steps, -1, WINDOW**2)  # (B * T, W, P)
-    ways = []
-    for name in INNER:
-        zeros = jnp.zeros((batch * steps, params[name]["weight_hh"].shape[0]), jnp.float32)
-        reverse = name.endswith("_reverse")
-        ways.append(lstm(params[name], windows, (zeros, zeros), reverse=reverse, **settings)[0])
-    return jnp.concatenate(ways, axis=-1).reshape(batch, steps, -1)
+    hidden = inputs.reshape(batch, steps, -1, WINDOW**2)  # (B, T, W, P)
+    for name in ("inner_l0", "inner_l1"):
+        lines = hidden.swapaxes(1, 2)  # (B, W, T, P), then (B, T, W, 2N)
+        flat = lines.reshape(-1, *lines.shape[2:])
+        ways = []
+        for suffix in ("", "_reverse"):
+            weights = params[name + suffix]
+            zeros = jnp.zeros((flat.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
+            ways.append(lstm(weights, flat, (zeros, zeros), reverse=bool(suffix), **settings)[0])
+        hidden = jnp.concatenate(ways, axis=-1).reshape(*lines.shape[:3], -1)
+    return hidden.reshape(batch, steps, -1)
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:

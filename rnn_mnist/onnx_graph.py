@@ -53,7 +53,7 @@ def to_onnx(result: Result) -> Any:
 
     def lstm(inputs: str, stack: str, layer: int, size: int, *, both_ways: bool) -> str:
         """Of inputs (T, B, F), hidden states (T, D, B, H) in D directions."""
-        output = f"layer{layer}" if stack == "lstm" else stack
+        output = f"layer{layer}" if stack == "lstm" else f"inner{layer}"
         directions = ("", "_reverse")[: 1 + both_ways]
         names = [f"{stack}.{{}}_l{layer}{direction}" for direction in directions]
         of_layer = [
@@ -67,6 +67,23 @@ def to_onnx(result: Result) -> Any:
         direction = "bidirectional" if both_ways else "forward"
         return node("LSTM", [inputs, *of_layer], output, hidden_size=size, direction=direction)
 
+    def reshape(inputs: str, output: str, *shape: int) -> str:
+        return node(
+            "Reshape", [inputs, constant(f"{output}_shape", np.array(shape, np.int64))], output
+        )
+
+    def windows(inputs: str, steps: int, features: int) -> str:
+        """What `model.read_windows` makes of (T, B, W * P): (T, B, W * 2N)."""
+        across, inner_size = features // reading.WINDOW**2, sizes.inner_size
+        hidden, values = inputs, reading.WINDOW**2
+        for layer, (length, other) in enumerate([(steps, across), (across, steps)]):
+            flat = reshape(hidden, f"lines{layer}", length, -1, values)
+            read = lstm(flat, "inner", layer, inner_size, both_ways=True)
+            apart = reshape(read, f"apart{layer}", length, 2, -1, other, inner_size)
+            hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
+            values = 2 * inner_size
+        return reshape(hidden, "read", steps, -1, across * 2 * inner_size)
+
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
         order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
@@ -77,18 +94,11 @@ def to_onnx(result: Result) -> Any:
         if config.reading == "windows":  # Beyond the edges there is 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        places = reading.places(config.reading)
-        values = node("Gather", [pixels, constant("places", places)], "values", axis=1)  # (B, T, F)
-        if config.reading == "windows":
-            across = places.shape[1] // reading.WINDOW**2
-            each = constant("each", np.array([-1, across, reading.WINDOW**2], np.int64))
-            windows = node("Reshape", [values, each], "windows")
-            turned = node("Transpose", [windows], "along", perm=[1, 0, 2])
-            inner = lstm(turned, "inner", 0, sizes.inner_size, both_ways=True)
-            merged = node("Transpose", [inner], "both_ways", perm=[2, 0, 1, 3])
-            back = np.array([-1, len(places), across * 2 * sizes.inner_size])
-            values = node("Reshape", [merged, constant("back", back)], "read")
+        places = constant("places", reading.places(config.reading))
+        values = node("Gather", [pixels, places], "values", axis=1)  # (B, T, F)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
+        if config.reading == "windows":
+            hidden = windows(hidden, *reading.places(config.reading).shape)
     merge = ""
     if sizes.num_layers > 1:
         merge = constant("side_by_side", np.array([0, 0, -1], np.int64))

@@ -208,7 +208,7 @@ def memory_of(config: Config) -> int:
     if config.reading == "windows":
         windows, both_ways = values.size // WINDOW**2, 2 * (config.inner_size + 16)
         weights += 4 * directions * units * (windows // steps) * both_ways
-        inner = windows * both_ways
+        inner = 2 * windows * both_ways  # Down the columns, and along the rows.
     if config.remat:
         kept = min(steps, config.remat + -(-steps // config.remat))
     train = config.batch_size * (28 * 28 + 12 * (kept * units * cells + inner))

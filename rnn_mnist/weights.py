@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
     bidirectional: bool
     num_classes: int
     inner_size: int = 0
-    """Hidden size of the LSTM that reads windows; 0: there is none."""
+    """Hidden size of the LSTMs that read windows; 0: there are none."""
 
 
 def to_torch(params: Mapping[str, Mapping[str, Any]]) -> StateDict:
@@ -174,7 +174,8 @@ def _shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
     features = sizes.input_size
     if sizes.inner_size:
-        want("inner", 0, WINDOW**2, sizes.inner_size, 2)
+        for layer, values in enumerate((WINDOW**2, 2 * sizes.inner_size)):
+            want("inner", layer, values, sizes.inner_size, 2)
         features = features // WINDOW**2 * 2 * sizes.inner_size
     for layer in range(sizes.num_layers):
         want("lstm", layer, features, sizes.hidden_size, directions)

@@ -32,7 +32,7 @@ from rnn_mnist.onnx_graph import to_onnx
 from rnn_mnist.stablehlo import to_stablehlo
 
 SLOW = pytest.mark.slow
-INNER = "inner.weight_hh_l0"
+INNER = "inner.weight_hh_l1"
 SHAPES = [
     pytest.param(2, True, "rows"),
     pytest.param(2, True, "windows"),
@@ -117,14 +117,26 @@ def test_pytorch_reads_windows_as_well(tmp_path, digits):
     torch = pytest.importorskip("torch")
     result, path = result_of(2, True, "windows"), tmp_path / "model.pt"
     loading.save_weights(path, result)
-    inner = torch.nn.LSTM(16, 3, batch_first=True, bidirectional=True)
+    inner = torch.nn.LSTM(16, 3, 2, batch_first=True, bidirectional=True)  # Holds the weights.
     lstm = torch.nn.LSTM(14 * 6, 7, 2, batch_first=True, bidirectional=True)
     both = {"inner": inner, "lstm": lstm, "hidden2digits": torch.nn.Linear(14, 10)}
     model = torch.nn.ModuleDict(both)
     model.load_state_dict(torch.load(path, weights_only=True))
     images = torch.from_numpy(digits.images[:300].astype(np.float32) / 255)
+    sweeps = []
+    for layer, features in enumerate((16, 6)):
+        sweeps.append(torch.nn.LSTM(features, 3, batch_first=True, bidirectional=True))
+        weights = {
+            name.replace("l1", "l0"): value
+            for name, value in inner.state_dict().items()
+            if f"_l{layer}" in name
+        }
+        sweeps[-1].load_state_dict(weights)
     windows = torch.nn.functional.unfold(images[:, None], 4, padding=1, stride=2)  # (B, 16, 196)
-    along, _ = inner(windows.transpose(1, 2).reshape(300 * 14, 14, 16))
+    columns = windows.unflatten(2, (14, 14)).permute(0, 3, 2, 1)  # (B, W, T, 16)
+    down, _ = sweeps[0](columns.flatten(0, 1))
+    rows = down.unflatten(0, (300, 14)).transpose(1, 2)  # (B, T, W, 6)
+    along, _ = sweeps[1](rows.flatten(0, 1))
     _, (hidden, _) = lstm(along.reshape(300, 14, 14 * 6))
     logits = model["hidden2digits"](torch.cat([hidden[-2], hidden[-1]], dim=1))
     theirs = torch.log_softmax(logits, dim=1).detach().numpy()
@@ -247,8 +259,8 @@ def test_onnx_runtime_says_the_same(digits, num_layers, bidirectional, reading):
     model = to_onnx(result)
     onnx.checker.check_model(model, full_check=True)
     inner = reading == "windows"
-    assert [node.op_type for node in model.graph.node].count("LSTM") == num_layers + inner
-    assert len(model.graph.node) < 15 + 6 * inner
+    assert [node.op_type for node in model.graph.node].count("LSTM") == num_layers + 2 * inner
+    assert len(model.graph.node) < 15 + 9 * inner
     session = onnxruntime.InferenceSession(model.SerializeToString())
     count = 10_000 if reading == "rows" and num_layers == 1 else 300
     for images in (digits.images[:count], digits.images[:1]):

@@ -7,18 +7,18 @@ from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmo
 
 from rnn_mnist import load
 from rnn_mnist.inference import beliefs, made_up_mind, predict, saliency, units
-from rnn_mnist.reading import permutation, steps_at
+from rnn_mnist.reading import permutation, steps_at, steps_of
 
 
-def sequence_of(image, reading, params=None):
-    """What a network reads (T, F) of an image of bytes, in float64."""
+def sequence_of(image, reading, params=None, steps=None):
+    """What a network reads (T, F) of an image of bytes, or of its first steps, in float64."""
     pixels = image / 255
     if reading == "windows":
-        return numpy_windows(jax.tree.map(np.float64, params), pixels[None])[0]
+        return numpy_windows(jax.tree.map(np.float64, params), pixels[None], steps)[0]
     if reading in ("rows", "columns"):
-        return pixels if reading == "rows" else pixels.T
+        return (pixels if reading == "rows" else pixels.T)[:steps]
     pixels = pixels.ravel()
-    return (pixels if reading == "pixels" else pixels[permutation(784)])[:, None]
+    return (pixels if reading == "pixels" else pixels[permutation(784)])[:steps, None]
 
 
 def exactly(result, sequence):
@@ -57,10 +57,9 @@ def test_beliefs_are_the_answers_to_what_is_read_so_far(num_layers, bidirectiona
     result = result_of(num_layers, bidirectional, reading)
     image = load("mnist", "test[7:8]").images[0]
     found = beliefs(result, image)
-    sequence = sequence_of(image, reading, result.params)
-    assert found.shape == (len(sequence), 10)
-    for read in np.linspace(1, len(sequence), 9).astype(int):
-        wanted = np.exp(exactly(result, sequence[:read]))
+    assert found.shape == (steps_of(reading), 10)
+    for read in np.linspace(1, len(found), 9).astype(int):
+        wanted = np.exp(exactly(result, sequence_of(image, reading, result.params, read)))
         np.testing.assert_allclose(found[read - 1], wanted, atol=1e-5)
     np.testing.assert_allclose(found[-1], predict([result], image[None])[0], atol=1e-5)
     np.testing.assert_allclose(found, beliefs(result, image / np.float32(255)), atol=1e-6)

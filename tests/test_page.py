@@ -60,6 +60,7 @@ def result_of(classes=DIGITS, **config):
     features = 784 // steps_of(config.reading)
     if config.reading == "windows":
         add("inner", 0, 16, config.inner_size, 2)
+        add("inner", 1, 2 * config.inner_size, config.inner_size, 2)
         features = 14 * 2 * config.inner_size
     for layer in range(config.num_layers):
         add("lstm", layer, size * directions if layer else features, size, directions)
