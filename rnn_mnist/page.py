@@ -77,7 +77,7 @@ def _about(result: Result) -> str:
     said = f"An LSTM of {units}, which reads {reading.WORDS[config.reading]} by "
     said += f"{reading.WORDS[config.reading]}{order}"
     if config.reading == "windows":
-        said += f", after one of {config.inner_size} units has read along each"
+        said += f", after two of {config.inner_size} units have read every column and every row"
     said += "."
     if result.history:
         last, name = result.history[-1], config.data.name.upper().replace("_", "-")

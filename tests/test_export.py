@@ -39,7 +39,6 @@ SHAPES = [
     pytest.param(1, False, "rows", marks=SLOW),
     pytest.param(3, False, "columns", marks=SLOW),
     pytest.param(1, True, "pixels", marks=SLOW),
-    pytest.param(2, False, "permuted", marks=SLOW),
     pytest.param(1, False, "windows", marks=SLOW),
 ]
 

@@ -72,16 +72,16 @@ def test_600_steps_equal_pytorchs_golden_file():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "settings"),
+    ("optimizer", "settings", "layers", "bidirectional"),
     [
-        ("sgd", {}),
-        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}),
-        ("sgd", {"gradient_clip": 0.05}),
-        ("adam", {"weight_decay": 0.01}),
-        ("adamw", {"weight_decay": 0.1, "gradient_clip": 0.5}),
+        ("sgd", {}, 1, False),
+        ("sgd", {}, 2, True),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, 1, False),
+        ("sgd", {"gradient_clip": 0.05}, 1, False),
+        ("adam", {"weight_decay": 0.01}, 1, False),
+        ("adamw", {"weight_decay": 0.1, "gradient_clip": 0.5}, 2, True),
     ],
 )
-@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, True)])
 def test_epochs_with_a_remainder_equal_pytorchs(optimizer, settings, layers, bidirectional):
     torch = pytest.importorskip("torch")
     torch.manual_seed(3)

@@ -302,8 +302,8 @@ def test_it_says_what_the_network_is(pretrained, strong):
         "a shuffled order."
     )
     assert held(to_page(result_of(reading="windows")))["about"] == (
-        "An LSTM of 7 hidden units, which reads row pair by row pair, after one of 16 units has "
-        "read along each."
+        "An LSTM of 7 hidden units, which reads row pair by row pair, after two of 16 units have "
+        "read every column and every row."
     )
 
 
