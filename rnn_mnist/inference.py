@@ -100,8 +100,8 @@ def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
     length = inputs.shape[1]
     if config.reading == "windows":
         parts = [_inputs(params, image, config, steps) for steps in range(1, length)]
-        ends = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
-        return jnp.concatenate([*map(jnp.pad, parts, ends), inputs])
+        padding = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
+        return jnp.concatenate([*map(jnp.pad, parts, padding), inputs])
     return jnp.broadcast_to(inputs, (length if config.bidirectional else 1, *inputs.shape[1:]))
 
 

@@ -104,6 +104,7 @@ def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_an_error(tmp_path):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]

@@ -172,13 +172,10 @@ def drawn(classes=DIGITS):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "dark"),
-    [
-        (DIGITS, True),
-        pytest.param(LONG, False, marks=pytest.mark.slow),
-        pytest.param(MANY, True, marks=pytest.mark.slow),
-    ],
+    [(DIGITS, True), (LONG, False), (MANY, True)],
     ids=["digits", "long", "many"],
 )
 def test_no_text_is_cut_off_or_faint(classes, dark):
