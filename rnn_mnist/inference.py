@@ -17,7 +17,7 @@ from rnn_mnist.loading import Result
 from rnn_mnist.lstm import PRECISION, lstm
 from rnn_mnist.model import read_windows
 from rnn_mnist.plan import EVALUATION_BATCH, make_model
-from rnn_mnist.reading import read
+from rnn_mnist.reading import read, steps_of
 
 Real = NDArray[np.float32]
 
@@ -69,7 +69,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
 def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
     hidden = _beginnings(params, image, config)  # (1 or T, T, F)
     length, ends = hidden.shape[1], jnp.arange(hidden.shape[1])
-    alone = ends[: len(hidden)]  # Each beginning by itself, or all in one.
+    own = ends[: len(hidden)]  # Which beginning to ask after each step: its own, or the only one.
     # What goes backwards over the first t + 1 steps must not begin behind them: they are turned to
     # the end, and what it gives is turned back.
     last, place = ends[:, None], ends[None]
@@ -83,9 +83,9 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
         hidden = jnp.concatenate(ways, axis=-1)  # (1 or T, T, H or 2H)
     if config.bidirectional:
         forward, back = jnp.split(hidden, 2, axis=-1)
-        last = jnp.concatenate([forward[alone, ends], back[:, 0]], axis=-1)  # (T, 2H)
+        last = jnp.concatenate([forward[own, ends], back[:, 0]], axis=-1)  # (T, 2H)
     else:
-        last = hidden[alone, ends]  # (T, H)
+        last = hidden[own, ends]  # (T, H)
     head = params["hidden2digits"]
     logits: jax.Array = jnp.matmul(last, head["kernel"], precision=PRECISION) + head["bias"][None]
     return jax.nn.softmax(logits)
@@ -94,14 +94,14 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
 def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
     """What the first layer reads of each beginning of an image (28, 28): (T, T, F).
 
-    Where a step does not depend on what comes after it, all are one: (1, T, F).
+    For a network of one direction that does not read windows, one serves for all: (1, T, F).
     """
-    inputs = _inputs(params, image, config)  # (1, T, F)
-    length = inputs.shape[1]
+    length = steps_of(config.reading)
     if config.reading == "windows":
-        parts = [_inputs(params, image, config, steps) for steps in range(1, length)]
-        padding = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
-        return jnp.concatenate([*map(jnp.pad, parts, padding), inputs])
+        parts = [_inputs(params, image, config, steps) for steps in range(1, length + 1)]
+        beyond = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
+        return jnp.concatenate([*map(jnp.pad, parts, beyond)])
+    inputs = _inputs(params, image, config)  # (1, T, F)
     return jnp.broadcast_to(inputs, (length if config.bidirectional else 1, *inputs.shape[1:]))
 
 

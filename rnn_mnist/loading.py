@@ -143,7 +143,7 @@ def load_weights(path: Path | str) -> Result:
         if not weights.readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
                 f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
-                "classes; of an image, 28 values or 1 can be read, or by an inner LSTM 14 windows "
+                "classes; of an image, 28 values or 1 can be read, or by inner LSTMs 14 windows "
                 "of 16, and at least 2 classes known"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()

@@ -68,7 +68,7 @@ class RowLSTM(nn.Module):
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, batch = read(images, self.reading), images.shape[0]
         if self.reading == "windows":
-            # Not with chrono's biases: their memories are as long as a row or a column.
+            # Without chrono's biases: a row or a column of windows asks for no longer memory.
             inner = {
                 name: LSTMCell(
                     values, self.inner_size, self.dtype, self.forget_bias, name=name
@@ -123,8 +123,8 @@ def read_windows(
 ) -> jax.Array:
     """Read windows by two LSTMs: down every column of them and up, then along every row and back.
 
-    They have the same weights in each column and in each row, so a stroke can look the same
-    wherever it is, while an LSTM that gets whole rows has to learn it for each place.
+    Each has the same weights in all of its columns or rows, so a stroke can look the same wherever
+    it is, while an LSTM that gets whole rows has to learn it for each place.
 
     Args:
       params: Of inner_l0 and inner_l1 and, for the way back, of both with _reverse; each as `lstm`
@@ -136,7 +136,7 @@ def read_windows(
       What the second hands on of the windows of each step, side by side: (B, T, W * 2N).
 
     Source: Visin et al., "ReNet: A Recurrent Neural Network Based Alternative to Convolutional
-    Networks", 2015, of whose layers this is one.
+    Networks", 2015, of whose layers this is one, but for windows that overlap.
     """
     batch, steps, _ = inputs.shape
     hidden = inputs.reshape(batch, steps, -1, WINDOW**2)  # (B, T, W, P)

@@ -53,7 +53,7 @@ def to_onnx(result: Result) -> Any:
 
     def lstm(inputs: str, stack: str, layer: int, size: int, *, both_ways: bool) -> str:
         """Of inputs (T, B, F), hidden states (T, D, B, H) in D directions."""
-        output = f"layer{layer}" if stack == "lstm" else f"inner{layer}"
+        output = f"{stack}{layer}"
         directions = ("", "_reverse")[: 1 + both_ways]
         names = [f"{stack}.{{}}_l{layer}{direction}" for direction in directions]
         of_layer = [
@@ -68,46 +68,41 @@ def to_onnx(result: Result) -> Any:
         return node("LSTM", [inputs, *of_layer], output, hidden_size=size, direction=direction)
 
     def reshape(inputs: str, output: str, *shape: int) -> str:
-        return node(
-            "Reshape", [inputs, constant(f"{output}_shape", np.array(shape, np.int64))], output
-        )
+        wanted = constant(f"{output}_shape", np.array(shape, np.int64))
+        return node("Reshape", [inputs, wanted], output)
 
     def windows(inputs: str, steps: int, features: int) -> str:
         """What `model.read_windows` makes of (T, B, W * P): (T, B, W * 2N)."""
-        across, inner_size = features // reading.WINDOW**2, sizes.inner_size
-        hidden, values = inputs, reading.WINDOW**2
-        for layer, (length, other) in enumerate([(steps, across), (across, steps)]):
+        size, across = sizes.inner_size, features // reading.WINDOW**2
+        lines = [(steps, across, reading.WINDOW**2), (across, steps, 2 * size)]
+        hidden = inputs
+        for layer, (length, count, values) in enumerate(lines):
             flat = reshape(hidden, f"lines{layer}", length, -1, values)
-            read = lstm(flat, "inner", layer, inner_size, both_ways=True)
-            apart = reshape(read, f"apart{layer}", length, 2, -1, other, inner_size)
+            read = lstm(flat, "inner", layer, size, both_ways=True)
+            apart = reshape(read, f"apart{layer}", length, 2, -1, count, size)
             hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
-            values = 2 * inner_size
-        return reshape(hidden, "read", steps, -1, across * 2 * inner_size)
+        return reshape(hidden, "read", steps, -1, across * 2 * size)
 
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
         order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
         hidden = node("Transpose", ["images"], "steps", perm=order)
     else:
-        shape = constant("as_pixels", np.array([0, -1], np.int64))
-        pixels = node("Reshape", ["images", shape], "pixels")
+        pixels = reshape("images", "pixels", 0, -1)
         if config.reading == "windows":  # Beyond the edges there is 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        places = constant("places", reading.places(config.reading))
-        values = node("Gather", [pixels, places], "values", axis=1)  # (B, T, F)
+        places = reading.places(config.reading)
+        values = node("Gather", [pixels, constant("places", places)], "values", axis=1)  # (B, T, F)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
         if config.reading == "windows":
-            hidden = windows(hidden, *reading.places(config.reading).shape)
-    merge = ""
-    if sizes.num_layers > 1:
-        merge = constant("side_by_side", np.array([0, 0, -1], np.int64))
+            hidden = windows(hidden, *places.shape)
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)
             together = node("Transpose", [read], f"together{layer}", perm=[0, 2, 1, 3])
-            hidden = node("Reshape", [together, merge], f"hidden{layer}")
-    last = node("Transpose", [f"layer{sizes.num_layers - 1}_last"], "last", perm=[1, 0, 2])
+            hidden = reshape(together, f"hidden{layer}", 0, 0, -1)
+    last = node("Transpose", [f"lstm{sizes.num_layers - 1}_last"], "last", perm=[1, 0, 2])
     flat = node("Flatten", [last], "flat")
     head = [
         constant(f"head_{kind}", state[f"{weights.HEAD}.{kind}"]) for kind in ("weight", "bias")

@@ -77,7 +77,8 @@ def _about(result: Result) -> str:
     said = f"An LSTM of {units}, which reads {reading.WORDS[config.reading]} by "
     said += f"{reading.WORDS[config.reading]}{order}"
     if config.reading == "windows":
-        said += f", after two of {config.inner_size} units have read every column and every row"
+        said += f", after two others of {config.inner_size} units each have read all columns and "
+        said += "rows"
     said += "."
     if result.history:
         last, name = result.history[-1], config.data.name.upper().replace("_", "-")

@@ -108,7 +108,7 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
     # Of any of its tensors, each of which has four gates one under the other.
     inners = [shapes[match[0]] for match in matches if match[1] == "inner"]
     inner = max((shape[0] // 4 for shape in inners if shape), default=0)
-    if inner:  # Both directions of it at each window.
+    if inner:  # Both directions of the second at each window.
         features = features // (2 * inner) * WINDOW**2
     sizes = Sizes(features, hidden, num_layers, bidirectional, classes, inner)
     wanted = _shapes(sizes)

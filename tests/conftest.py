@@ -93,23 +93,20 @@ def numpy_lstm(
 def numpy_windows(params, images, steps=None):
     """What the inner LSTMs make of the windows of so many steps, in float64: (B, T, W * 2N)."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
-    hidden = {
-        (row, column): padded[:, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
-        for row in range(images.shape[1] // 2)[:steps]
-        for column in range(images.shape[2] // 2)
-    }
-    hidden = {place: window.reshape(len(images), 16) for place, window in hidden.items()}
-    for name, along in (("inner_l0", 1), ("inner_l1", 0)):  # In a column, then in a row.
-        for line in {place[along] for place in hidden}:
-            places = sorted(place for place in hidden if place[along] == line)
-            values = np.stack([hidden[place] for place in places], axis=1)
-            there, _ = numpy_lstm(params[name], values)
-            back, _ = numpy_lstm(params[f"{name}_reverse"], values, reverse=True)
-            both = np.concatenate([there, back], axis=-1)
-            hidden |= {place: both[:, k] for k, place in enumerate(places)}
-    rows = sorted({row for row, _ in hidden})
-    of_row = [[hidden[place] for place in sorted(hidden) if place[0] == row] for row in rows]
-    return np.stack([np.concatenate(values, axis=-1) for values in of_row], axis=1)
+    lines = []
+    for top in range(0, images.shape[1] - 1, 2)[:steps]:
+        lefts = range(0, images.shape[2] - 1, 2)
+        windows = [padded[:, top : top + 4, left : left + 4] for left in lefts]
+        lines.append(np.stack([window.reshape(len(images), 16) for window in windows], axis=1))
+    hidden = np.stack(lines, axis=1)  # (B, T, W, 16)
+    for name, across in (("inner_l0", 2), ("inner_l1", 1)):  # In every column, then in every row.
+        read = []
+        for line in np.moveaxis(hidden, across, 0):
+            there, _ = numpy_lstm(params[name], line)
+            back, _ = numpy_lstm(params[f"{name}_reverse"], line, reverse=True)
+            read.append(np.concatenate([there, back], axis=-1))
+        hidden = np.stack(read, axis=across)
+    return hidden.reshape(*hidden.shape[:2], -1)
 
 
 def numpy_row_lstm(params, images, num_layers, bidirectional):
