@@ -69,7 +69,7 @@ def full_version(builder: DatasetBuilder) -> str:
 
 
 def slices(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    """Resolve TFDS's split syntax into pieces (split, start, stop).
+    """Resolve TFDS's split syntax into pieces (split, start, stop), none of them empty.
 
     Raises:
       InputError: The syntax is wrong, a split is unknown or the selection is empty.
@@ -91,12 +91,13 @@ def slices(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
             )
             for piece in core.ReadInstruction.from_spec(split).to_absolute(known)
         ]
+        pieces = [piece for piece in pieces if piece[1] < piece[2]]
     except (ValueError, AssertionError):
         names = ", ".join(f"{name} ({size:,} images)" for name, size in sizes.items())
         hint = did_you_mean(split, sizes)
         raise InputError(
             f"split {split!r}: not one of {names}, nor a part such as test[:90%]{hint}"
         ) from None
-    if not any(start < stop for _, start, stop in pieces):
+    if not pieces:
         raise InputError(f"split {split!r}: selects no image")
     return pieces

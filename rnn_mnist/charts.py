@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnn_mnist.grid import Setting, words
+from rnn_mnist.grid import Setting, word, words
 from rnn_mnist.history import Epoch
 from rnn_mnist.palette import palette
 
@@ -122,6 +122,6 @@ def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any
             colour = "white" if mean < middle else "black"
             axes.text(x, y, f"{mean:.2f}", ha="center", va="center", color=colour)
     axes.set(xlabel=across, ylabel=down, title="accuracy after the last epoch (%)")
-    axes.set_xticks(range(len(columns)), [str(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [str(value) for value in rows])
+    axes.set_xticks(range(len(columns)), list(map(word, columns)))
+    axes.set_yticks(range(len(rows)), list(map(word, rows)))
     axes.figure.colorbar(image, ax=axes)

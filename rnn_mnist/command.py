@@ -186,14 +186,19 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
 
     Args:
       sources: As `load_result` takes them.
-      say: Print that nothing was named, and what is taken.
+      say: Print what is taken where nothing or a sweep was named.
 
     Raises:
       InputError: One of them cannot be loaded.
     """
-    from rnn_mnist import loading
+    from rnn_mnist import loading, sweep_folder
 
-    runs = {str(source): loading.load_result(source) for source in sources}
+    runs: dict[str, Result] = {}
+    for source in map(Path, sources):
+        place = sweep_folder.best_run(source)
+        runs[str(source)] = loading.load_result(place)
+        if say and place != source:
+            print(f"{source}: a sweep, of which the best run is {place}")
     if not runs:
         best = loading.load_pretrained()
         runs = {loading.BEST: best}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,9 +77,14 @@ def endings(config: Config, folder: Path | None) -> dict[str, str]:
     size = 2 * config.hidden_size
     return {
         "files": f"{folder}: {', '.join(run_folder.FILES)}",
-        "next": f"python -m rnn_mnist.train {folder}/config.toml --hidden-size {size} "
-        f"--run {folder}-hidden-{size}",
+        "next": f"python -m rnn_mnist.train {_shell_word(f'{folder}/config.toml')} "
+        f"--hidden-size {size} --run {_shell_word(f'{folder}-hidden-{size}')}",
     }
+
+
+def _shell_word(path: str) -> str:
+    """A path as a shell and a command take it: in quotes if need be, and never as a flag."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 class _Speed(rich.progress.ProgressColumn):

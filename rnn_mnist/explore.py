@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from rnn_mnist import catalogue, data, grid, plan, run, run_folder, waves
+from rnn_mnist import catalogue, data, grid, plan, run, run_folder, sweep_folder, waves
 from rnn_mnist.config import Config, Data, InputError, naming
 from rnn_mnist.console import Console, describe_devices
 from rnn_mnist.devices import find_devices
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.grid import Grid, Run, Setting
 from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress
-
-CSV, PICTURE, RUNS, BEST = "sweep.csv", "sweep.png", "runs", "best"
+from rnn_mnist.sweep_folder import BEST, CSV, PICTURE, RUNS
 
 
 class Sweep(NamedTuple):
@@ -53,13 +50,14 @@ def sweep(
     gives it, but for rounding. They are compared on images held out from the training split.
 
     Args:
-      config: What all runs share. Where its data are train and test, the last twelfth of the
-        training split is held out.
+      config: What all runs share. Where it tests on test images, the last twelfth of its training
+        images is held out.
       values: Names of its fields, and the values that each takes: {"hidden_size": [10, 20]}.
       folder: Where results are kept as runs end; what is there already is not trained again.
       keep: Write a run folder for every run that has not diverged, in `folder`/runs.
       final: Train the best setting again, on all that its runs were trained and compared on, and
-        test it, and no other, on the test split; with a folder, in `folder`/best.
+        test it, and no other, on the test split; with a folder, below `folder`/best. `load_run`
+        of `folder` loads it.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the runs; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
@@ -92,22 +90,25 @@ def sweep(
         catalogue.slices(everything.test if final else held.test, archive.sizes)
     configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     names = {one: grid.words({name: getattr(one, name) for name in values}) for one in configs}
+    finals = {
+        _final(setting, everything): grid.words(setting.values)
+        for setting in grid.by_setting([Run(one, ()) for one in configs], values)
+    }
     found = find_devices(devices)
     mesh = waves.make_mesh(found[: waves.devices_at_once(configs, found)])
     kernels = {one: plan.describe_kernel(one, mesh) for one in configs}
     with contextlib.ExitStack() as stack:
-        done, places = dict[Config, Run](), dict[Config, Path]()
+        done, kept, bests = dict[Config, Run](), dict[Config, Path](), dict[Config, Path]()
         if folder is not None:
-            stack.enter_context(_claimed(folder))
-            done = _read(folder)
+            stack.enter_context(sweep_folder.claimed(folder))
+            done = sweep_folder.read(folder)
+            kept = sweep_folder.places(folder / RUNS, names) if keep else {}
+            bests = sweep_folder.places(folder / BEST, finals) if final else {}
             # What would be refused in the end is refused now.
-            for one in configs if keep else ():
-                places[one] = _place(folder, RUNS, names[one])
-                run_folder.check(places[one], one)
-            for setting in grid.by_setting([Run(one, ()) for one in configs], values) * final:
-                run_folder.check(*_final(folder, setting, everything))
+            for one, place in (*kept.items(), *bests.items()):
+                run_folder.check(place, one)
         # Of a run that is to be kept, the final state is needed, too.
-        missing = [one for one in configs if one not in done or not _is_kept(done[one], places)]
+        missing = [one for one in configs if one not in done or not _is_kept(done[one], kept)]
         train, test = (data.select(archive, split) for split in (held.train, held.test))
         splits, there = waves.Splits.put(train, test, mesh), len(configs) - len(missing)
         facts = {
@@ -115,7 +116,7 @@ def sweep(
             "data": f"{archive.version}, {archive.source}: {len(train.labels):,} images to train "
             f"on ({held.train}), {len(test.labels):,} to compare on ({held.test})",
             "kernel": " and ".join(dict.fromkeys(kernels.values())),
-            "grid": "; ".join(f"{name} {', '.join(map(str, v))}" for name, v in values.items()),
+            "grid": "; ".join(f"{k} {', '.join(map(grid.word, v))}" for k, v in values.items()),
             "sweep": f"{folder or ''}{', ' if folder else ''}{len(configs)} runs"
             f"{f', of which {there} are there already' if there else ''}",
         }
@@ -130,10 +131,10 @@ def sweep(
                 result = f"validation accuracy {100 * done[one].accuracy:5.2f} %"
                 result = "diverged: its loss is no number" if done[one].diverged else result
                 console.say(f"{names[one]:<{widest}}  {result}")
-                if one in places and not done[one].diverged:
+                if one in kept and not done[one].diverged:
                     state = waves.run_state(trained.states, number)
                     run.write_run(
-                        places[one],
+                        kept[one],
                         one,
                         Progress(state, done[one].history),
                         version=archive.version,
@@ -141,7 +142,7 @@ def sweep(
                         kernel=kernels[one],
                     )
             if folder is not None:
-                _write(folder, done.values())
+                sweep_folder.write(folder, done.values())
         settings = grid.ranked(grid.by_setting([done[one] for one in configs], values))
         console.say("")
         console.say_table(*grid.to_table(settings))
@@ -157,10 +158,10 @@ def sweep(
         if final:
             said = grid.words(settings[0].values) or "the only setting"
             console.say(f"{'best':<8}{said}; now trained on everything, and tested\n")
-            place, chosen = _final(folder or Path(), settings[0], everything)
+            chosen = _final(settings[0], everything)
             best = run.fit(
                 chosen,
-                folder=place if folder else None,
+                folder=bests.get(chosen),
                 data_files=data_files,
                 devices=_together(chosen, found),
                 verbose=verbose,
@@ -208,16 +209,9 @@ def _together(config: Config, devices: list[jax.Device]) -> int:
     return min(most, plan.default_cpu_count(config)) if devices[0].platform == "cpu" else most
 
 
-def _place(folder: Path, what: str, name: str) -> Path:
-    """The folder of a run of a sweep: what it is to it, and its own settings."""
-    return folder / what / (re.sub("[^a-z0-9.+]+", "-", name) or "run")
-
-
-def _final(folder: Path, setting: Setting, everything: Data) -> tuple[Path, Config]:
-    """The run of a setting that is trained on everything: its folder, and its config."""
-    first = setting.runs[0].config
-    place = _place(folder, BEST, grid.words(setting.values))
-    return place, dataclasses.replace(first, data=everything)
+def _final(setting: Setting, everything: Data) -> Config:
+    """The run of a setting that is trained on everything."""
+    return dataclasses.replace(setting.runs[0].config, data=everything)
 
 
 def _is_kept(one: Run, places: Mapping[Config, Path]) -> bool:
@@ -234,46 +228,3 @@ def _draw(folder: Path, settings: list[Setting]) -> None:
 
     with written_whole(folder / PICTURE) as file:
         charts.sweep(settings, title=folder.name).savefig(file, format="png")
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Make a folder the place of a sweep, and keep others out meanwhile.
-
-    Raises:
-      InputError: It holds something else, cannot be written, or another process works there.
-    """
-    if folder.is_dir() and not (folder / CSV).exists():
-        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if foreign:
-            raise InputError(
-                f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; name "
-                "another with --run"
-            )
-    with run_folder.occupied(folder):
-        for name in (CSV, PICTURE):
-            remove_partials(folder / name)
-        if not (folder / CSV).exists():  # From now on the folder is a sweep's, whatever comes.
-            _write(folder, ())
-        yield
-
-
-def _write(folder: Path, runs: Iterable[Run]) -> None:
-    """Write the results of runs."""
-    with written_whole(folder / CSV) as file:
-        file.write(grid.to_csv(runs).encode())
-
-
-def _read(folder: Path) -> dict[Config, Run]:
-    """The runs that a folder has results of.
-
-    Raises:
-      InputError: They cannot be read.
-    """
-    try:
-        runs = grid.from_csv((folder / CSV).read_text(encoding="utf-8"))
-    except (ValueError, csv.Error, InputError) as error:
-        raise InputError(
-            f"{folder / CSV}: cannot be read ({error}); mend it, or name another folder with --run"
-        ) from None
-    return {one.config: one for one in runs if len(one.history) == one.config.epochs + 1}

@@ -23,7 +23,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     `.partial` behind, which is no output; `remove_partials` takes it away.
 
     Raises:
-      OSError: The folder cannot be written, or the disk is full; nothing changed then.
+      OSError: The folder cannot be written, or the disk is full; it names `path`, and nothing
+        changed.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
@@ -32,9 +33,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

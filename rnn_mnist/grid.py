@@ -22,6 +22,9 @@ from rnn_mnist.history import Epoch
 Grid = Mapping[str, Sequence[Any]]
 """Names of `Config`'s fields, and the values that each takes."""
 
+# A selection of images, as `catalogue.slices` gives it.
+_Pieces = list[tuple[str, int, int]]
+
 # What runs of one program may differ in. A setting that is zero is left out of the program.
 _OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip", "ema"
 
@@ -115,39 +118,71 @@ def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
     """Compare on images held out from the training split, in place of the test split.
 
     A config that names others than test images to test on keeps them. Else the last twelfth of the
-    training split is held out: of MNIST train[55000:].
+    images to train on is held out: of MNIST's train, train[55000:].
 
     Args:
       data: What a run would train and test on.
       sizes: Images in each of the data set's splits.
 
     Raises:
-      InputError: A split cannot be resolved; only part of the training split is named, and nothing
-        to compare on; or test images, or those trained on, are among what to compare on.
+      InputError: A split cannot be resolved; there is only one image to train on; test images are
+        among what to train or to compare on; or the same images are in both.
     """
     pieces = {}
     for field in ("train", "test"):
         with naming(f"data.{field}"):
             pieces[field] = catalogue.slices(getattr(data, field), sizes)
-    size = catalogue.slices("train", sizes)[0][2]
-    names = {name for name, _, _ in pieces["test"]}
-    if names != {"test"}:
-        if "test" in names:
+    trained, compared = ({name for name, _, _ in pieces[field]} for field in ("train", "test"))
+    if "test" in trained:
+        raise InputError(f"data.train: {data.train} has test images; no run is trained on them")
+    if compared != {"test"}:
+        if "test" in compared:
             raise InputError(f"data.test: {data.test} has test images; nothing is chosen by them")
-        for name, start, stop in pieces["test"]:
-            if any(n == name and a < stop and start < b for n, a, b in pieces["train"]):
-                raise InputError(
-                    f"data.train: {data.train} has images of {data.test}, on which runs are to be "
-                    "compared; leave them out of one of the two"
-                )
+        if _overlap(pieces["train"], pieces["test"]):
+            raise InputError(
+                f"data.train: {data.train} has images of {data.test}, on which runs are to be "
+                "compared; leave them out of one of the two"
+            )
         return data
-    if data.train != "train":
+    first, last = _without_last_twelfth(pieces["train"])
+    if not first:
+        raise InputError(f"data.train: {data.train} is a single image; name at least two")
+    if _overlap(first, last):
         raise InputError(
-            f"data.test: {data.test} is kept for the end; name what to compare runs on, such as "
-            f"--data.test 'train[{size * 11 // 12}:]'"
+            f"data.train: {data.train} names images twice, so they cannot be held out; name each "
+            "of them once"
         )
-    first = size * 11 // 12
-    return dataclasses.replace(data, train=f"train[:{first}]", test=f"train[{first}:]")
+    return dataclasses.replace(data, train=_spelled(first, sizes), test=_spelled(last, sizes))
+
+
+def _overlap(ours: _Pieces, theirs: _Pieces) -> bool:
+    """Whether two selections have an image in common."""
+    return any(
+        name == other and start < end and begin < stop
+        for name, start, stop in ours
+        for other, begin, end in theirs
+    )
+
+
+def _without_last_twelfth(pieces: _Pieces) -> tuple[_Pieces, _Pieces]:
+    """A selection without the last twelfth of its images, and this twelfth."""
+    left = sum(stop - start for _, start, stop in pieces) * 11 // 12
+    first, last = _Pieces(), _Pieces()
+    for name, start, stop in pieces:
+        cut = min(start + left, stop)
+        left -= cut - start
+        first += [(name, start, cut)] * (start < cut)
+        last += [(name, cut, stop)] * (cut < stop)
+    return first, last
+
+
+def _spelled(pieces: _Pieces, sizes: Mapping[str, int]) -> str:
+    """A selection in TFDS's syntax."""
+    words = []
+    for name, start, stop in pieces:
+        begin, end = start or "", stop if stop < sizes[name] else ""
+        words.append(f"{name}[{begin}:{end}]" if begin or end else name)
+    return "+".join(words)
 
 
 def everything(asked: Data, held: Data) -> Data:
@@ -201,11 +236,13 @@ def ranked(settings: Iterable[Setting]) -> list[Setting]:
 
 def words(settings: Mapping[str, Any]) -> str:
     """Settings as a person would write them: learning_rate 0.1, seed 0. Others have other words."""
-    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items())
+    return ", ".join(f"{name} {word(value)}" for name, value in settings.items())
 
 
-def _word(value: Any) -> str:
-    """A value, in as few digits as tell it from every other."""
+def word(value: Any) -> str:
+    """A value as flags and config files take it, in as few digits as tell it from every other."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
 
@@ -218,7 +255,7 @@ def to_table(settings: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
         accuracy = f"{100 * setting.mean:.2f} %"
         if len(setting.runs) > 1:
             accuracy += f" +- {100 * setting.spread:.2f}"
-        values = map(_word, setting.values.values())
+        values = map(word, setting.values.values())
         rows.append([*values, accuracy, f"{setting.loss:.4g}", str(len(setting.runs))])
     return heads, rows
 

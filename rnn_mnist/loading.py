@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rnn_mnist import __version__, learn, run_folder, weights
+from rnn_mnist import __version__, learn, run_folder, sweep_folder, weights
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.console import name_steps
 from rnn_mnist.history import Epoch, Totals
@@ -45,7 +45,11 @@ class Result(NamedTuple):
 
 
 def load_result(source: Path | str) -> Result:
-    """Load a run's folder, a file of weights from here or from PyTorch, or a pretrained network.
+    """Load what was trained, from any place that has it.
+
+    Args:
+      source: The folder of a run, or of a sweep for its best run; a file of weights from here or
+        from PyTorch; or the name of a pretrained network.
 
     Raises:
       InputError: It is none of these, or cannot be read.
@@ -58,9 +62,15 @@ def load_result(source: Path | str) -> Result:
     if str(source) in PRETRAINED:
         return load_pretrained(str(source))
     raise InputError(
-        f"{source}: no such run; name a run's folder, weights that end in "
+        f"{source}: no such run; name a run's folder, a sweep's folder, weights that end in "
         f"{', '.join(weights.ENDINGS)}, or a pretrained network: {', '.join(PRETRAINED)}"
     )
+
+
+def is_result(source: Path) -> bool:
+    """Whether `load_result` is to load something, and not pictures are to be read from it."""
+    pretrained = str(source) in PRETRAINED and not source.exists()
+    return pretrained or source.suffix in weights.ENDINGS or sweep_folder.is_results(source)
 
 
 def load_pretrained(name: str = BEST) -> Result:
@@ -90,15 +100,24 @@ def sized(config: Config) -> Config:
 def load_run(folder: Path | str) -> Result:
     """Load what a run has learned so far, from its folder, in which it may still be training.
 
+    Args:
+      folder: The run's, or a sweep's for its best run.
+
     Warns:
       UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
-      InputError: It is no run's folder, has no checkpoint yet, or all of them are damaged.
+      InputError: It is no such folder, the sweep has no best run yet, or the run has no checkpoint
+        yet or only damaged ones.
     """
     from rnn_mnist import checkpoint
 
-    folder = Path(folder)
+    folder = sweep_folder.best_run(Path(folder))
+    if not (folder / "config.toml").exists():
+        raise InputError(
+            f"{folder}: holds no config.toml and no sweep.csv, so it is no run's or sweep's "
+            "folder; name one that is"
+        )
     config = read_config(folder / "config.toml")
 
     def like(record: Record) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,15 +37,20 @@ def check(watch: Watch, *, steps: int, folder: Path | None) -> None:
     """Find out whether a run of so many steps can be watched in this way.
 
     Raises:
-      InputError: It cannot.
+      InputError: It cannot, or tensorboardX is not installed.
     """
     if watch.profile is not None and not 1 <= watch.profile[0] <= watch.profile[1] <= steps:
         raise InputError(
-            f"--profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
+            f"profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
             f"{watch.profile[0]} {watch.profile[1]}"
         )
     if folder is None and (watch.tensorboard or watch.profile):
         raise InputError("tensorboard and profile need a folder to write into")
+    if watch.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise InputError(
+            "tensorboard: needs tensorboardX; install the extra tensorboard "
+            "(pip install '.[tensorboard]')"
+        )
 
 
 def missed(watch: Watch, *, done: int) -> list[str]:
@@ -68,9 +74,6 @@ def watched(
     Yields:
       What to call with every progress, before it is saved: where a run is stopped and goes on, what
       came after its last save is left out of TensorBoard's curves.
-
-    Raises:
-      InputError: tensorboardX is not installed.
     """
     if folder is None:
         yield lambda _: None
@@ -97,13 +100,8 @@ def watched(
 @contextlib.contextmanager
 def _events(folder: Path, done: int) -> Iterator[Any]:
     """A writer of TensorBoard's events into a folder."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "--tensorboard: needs tensorboardX; install the extra tensorboard "
-            "(pip install '.[tensorboard]')"
-        ) from None
+    from tensorboardX import SummaryWriter
+
     # Of two that begin in the same second, the second would else take the first one's place.
     suffix = f".{done}"
     purge = done + 1 if done else None

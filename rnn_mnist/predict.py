@@ -95,13 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Whom to ask, if they are named, and the files."""
-    from rnn_mnist import loading, weights
+    from rnn_mnist import loading
 
-    def is_run(path: Path) -> bool:
-        pretrained = str(path) in loading.PRETRAINED and not path.exists()
-        return pretrained or path.suffix in weights.ENDINGS or (path / "config.toml").exists()
-
-    runs = list(itertools.takewhile(is_run, files))
+    runs = list(itertools.takewhile(loading.is_result, files))
     if len(runs) == len(files):
         raise InputError(f"{runs[-1]}: name a picture to look at after it")
     return runs, list(files[len(runs) :])

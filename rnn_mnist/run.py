@@ -192,7 +192,7 @@ def _check_alike(config: Config, first: Config) -> None:
         for name, ours, theirs in differences(config, first)
     ]
     if other:
-        raise InputError(f"--distributed: {', '.join(other)}; give every process the same settings")
+        raise InputError(f"{', '.join(other)}; give every process the same settings")
 
 
 def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
@@ -203,7 +203,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
         if record["data"] != plan.version:
             raise InputError(
                 f"{manager.directory}: the run began with {record['data']}, which is now "
-                f"{plan.version}; name another folder with --run"
+                f"{plan.version}; name another folder"
             )
         return abstract_state(plan.model, plan.optimizer, own_device())
 

@@ -35,15 +35,14 @@ def check(folder: Path, config: Config) -> None:
         ]
         if other:
             raise InputError(
-                f"{folder}: holds a run of another config: {', '.join(other)}; "
-                "name another folder with --run"
+                f"{folder}: holds a run of another config: {', '.join(other)}; name another folder"
             )
     elif folder.is_dir():
         foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if foreign:
             raise InputError(
                 f"{folder}: holds {min(foreign)} but no config.toml, so it is no run's folder; "
-                "name another with --run"
+                "name another folder"
             )
 
 
@@ -76,7 +75,7 @@ def occupied(folder: Path) -> Iterator[None]:
             pass
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder with --run"
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from None
     with _locked(folder):
         yield
@@ -96,8 +95,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(handle)
         raise InputError(
-            f"{folder}: another process is training there; wait for it, or name another folder "
-            "with --run"
+            f"{folder}: another process is training there; wait for it, or name another folder"
         ) from None
     try:
         yield

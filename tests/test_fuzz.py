@@ -45,6 +45,7 @@ from rnn_mnist import (
     run,
     stablehlo,
     sweep,
+    sweep_folder,
     train,
     weights,
 )
@@ -570,7 +571,7 @@ def test_any_sweep_csv_is_read_or_refused(tmp_path, times):
     def check(content):
         write(tmp_path / "sweep.csv", content)
         with refused():
-            for setting in grid.by_setting(explore._read(tmp_path).values(), {"seed": [0, 1]}):
+            for setting in grid.by_setting(sweep_folder.read(tmp_path).values(), {"seed": [0, 1]}):
                 assert 0 <= setting.mean <= 1
 
     fuzz(check, damaged(text.encode()), examples=60 * times)

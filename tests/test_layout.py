@@ -35,9 +35,9 @@ ORDER = [
         "augment",
         "learn",
     ),
-    *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "console"),
-    *("observe", "loading", "run", "inference", "pictures", "drawing", "figures", "movies"),
-    *("exported", "onnx_graph", "stablehlo", "page", "explore"),
+    *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "sweep_folder"),
+    *("console", "observe", "loading", "run", "inference", "pictures", "drawing", "figures"),
+    *("movies", "exported", "onnx_graph", "stablehlo", "page", "explore"),
     *("compiled", "command", "train", "sweep", "predict", "plot", "export", "draw"),
 ]
 
