@@ -125,8 +125,8 @@ class Config:
     """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
     the first where it can be had. Other devices always scan."""
     init_from: str = ""
-    """Begin with the weights of this run's folder or file (.safetensors, .pt) in place of random
-    ones."""
+    """Begin with the weights of this run's or sweep's folder or file (.safetensors, .pt) in place
+    of random ones."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rnn_mnist import command
+from rnn_mnist import command, files
 from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
 
@@ -43,8 +43,8 @@ class Options:
     output: Annotated[Path, tyro.conf.arg(metavar="FILE", aliases=["-o"])]
     """The file to write."""
     run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "(default: strong)")] = None
-    """A run's folder, weights that end in .safetensors, .pt or .pth, or a pretrained network:
-    reference or strong."""
+    """A run's folder, a sweep's folder for its best run, weights that end in .safetensors, .pt or
+    .pth, or a pretrained network: reference or strong."""
 
     def __post_init__(self) -> None:
         """Refuse an ending that says something else."""
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
         options = command.parse_plain(Options, given, module="rnn_mnist.export")
+        files.check_file(options.output)
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist import loading, onnx_graph, page, stablehlo
-        from rnn_mnist.files import written_whole
 
         (result,) = command.load_runs([options.run] if options.run else []).values()
         if options.format == "torch":
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "page": lambda: page.to_page(result).encode(),
             }
             content = make[options.format]()
-            with written_whole(options.output) as file:
+            with files.written_whole(options.output) as file:
                 file.write(content)
         size = options.output.stat().st_size
         print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")

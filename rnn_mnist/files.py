@@ -4,15 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib.util
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import platformdirs
 
+from rnn_mnist.config import InputError
+
 _PARTIAL = ".partial"
+# What files of an ending need that does not come with this package, and what to do without.
+_NEEDS = {
+    ".mp4": ("ffmpeg", "only ffmpeg writes .mp4; install it, or write a .gif"),
+    ".onnx": ("onnx", "onnx is not installed; install the extra onnx (pip install '.[onnx]')"),
+    ".pt": ("torch", "only PyTorch reads and writes .pt; install it, or use .safetensors"),
+    ".pth": ("torch", "only PyTorch reads and writes .pth; install it, or use .safetensors"),
+}
+
+
+def check_installed(path: Path) -> None:
+    """Find out whether what a file's ending needs is installed.
+
+    Raises:
+      InputError: It is not.
+    """
+    name, lack = _NEEDS.get(path.suffix, ("", ""))
+    find: Callable[[str], object] = shutil.which if name == "ffmpeg" else importlib.util.find_spec
+    if name and find(name) is None:
+        raise InputError(f"{path}: {lack}")
+
+
+def check_file(path: Path) -> None:
+    """Find out, before the work whose result it is to hold, whether a file can be written.
+
+    Raises:
+      InputError: Its folder does not exist or cannot be written, or what its ending needs is not
+        installed.
+    """
+    check_installed(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
+    _check_writable(path, path.parent, "make its folder first, or name another file")
+
+
+def check_folder(folder: Path) -> None:
+    """Find out, before the work, whether a folder can be made, if need be, and be written into.
+
+    Raises:
+      InputError: It cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    _check_writable(folder, there, "name another folder")
+
+
+def _check_writable(path: Path, folder: Path, remedy: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); {remedy}") from None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import InputError
 from rnn_mnist.drawing import draw_answer, draw_digit, name_classes, read_part
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import check_installed, written_whole
 from rnn_mnist.inference import made_up_mind
 from rnn_mnist.palette import palette
 from rnn_mnist.reading import WORDS, Reading, steps_of
@@ -101,8 +101,7 @@ def write(animation: FuncAnimation, path: Path) -> None:
     """
     if path.suffix not in (".gif", ".mp4"):
         raise InputError(f"{path}: moving pictures are files that end in .gif or .mp4")
-    if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
-        raise InputError(f"{path}: only ffmpeg writes .mp4; install it, or write a .gif")
+    check_installed(path)
     clock: Any = animation.event_source
     rate = 1000 / clock.interval
     writer = _Gif(rate) if path.suffix == ".gif" else _Mp4(rate)

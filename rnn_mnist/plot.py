@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from rnn_mnist import command, compiled
+from rnn_mnist import command, compiled, files
 from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
 
@@ -48,9 +48,9 @@ class Options:
     kind: tyro.conf.Positional[Kind]
     """What to draw."""
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")] = ()
-    """A run's folder, weights that end in .safetensors, .pt or .pth, or a pretrained network:
-    reference or strong, which is taken if none is named. Several are compared by curves, and answer
-    together in digits, confusion and mistakes."""
+    """A run's folder, a sweep's folder for its best run, weights that end in .safetensors, .pt or
+    .pth, or a pretrained network: reference or strong, which is taken if none is named. Several are
+    compared by curves, and answer together in digits, confusion and mistakes."""
     output: Annotated[Path | None, optional("FILE", "(default: KIND.png)", "-o")] = None
     """The file to write: .png, and for rows, digits and beliefs also .gif or .mp4, which move."""
     image: Annotated[int | None, optional("N", "(default: the first)")] = None
@@ -100,18 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         options = command.parse_plain(Options, given, module="rnn_mnist.plot")
         path = options.output or Path(f"{options.kind}.png")
+        files.check_file(path)
         # Imported here, so that help and mistyped flags answer at once.
         import matplotlib.style
 
         from rnn_mnist import movies
-        from rnn_mnist.files import written_whole
 
         runs = command.load_runs(options.runs)
         dark = matplotlib.style.context("dark_background")
         with compiled.kept(), dark if options.dark else contextlib.nullcontext():
             if path.suffix == ".png":
                 figure = draw(options, runs)
-                with written_whole(path) as file:
+                with files.written_whole(path) as file:
                     figure.savefig(file, format="png")
             else:
                 movies.write(draw(options, runs, moving=True), path)

@@ -15,6 +15,7 @@ import tyro
 from rnn_mnist import command, compiled
 from rnn_mnist.command import optional
 from rnn_mnist.config import InputError
+from rnn_mnist.files import check_file, written_whole
 
 if TYPE_CHECKING:
     from rnn_mnist.loading import Result
@@ -35,9 +36,9 @@ class Options:
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN ...] FILE ...", "")]
     """PNG, JPEG, WebP, GIF, BMP or .npy files, folders of them, or - for standard input. Before
-    them may stand who is asked: a run's folder, weights that end in .safetensors, .pt or .pth, or a
-    pretrained network: reference or strong, which is taken if none is named. Of several, what they
-    say is averaged."""
+    them may stand who is asked: a run's folder, a sweep's folder for its best run, weights that end
+    in .safetensors, .pt or .pth, or a pretrained network: reference or strong, which is taken if
+    none is named. Of several, what they say is averaged."""
     json: bool = False
     """Print JSON in place of a table, with the probabilities of all classes."""
     show: Annotated[Path | None, optional("FILE", "(default: none)")] = None
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
         options = command.parse_plain(Options, given, module="rnn_mnist.predict")
+        if options.show is not None:
+            check_file(options.show)
         # Imported here, so that help and mistyped flags answer at once.
         import numpy as np
 
@@ -168,7 +171,6 @@ def _show(
 ) -> None:
     """Draw what the network saw."""
     from rnn_mnist import figures
-    from rnn_mnist.files import written_whole
 
     short = [Path(name).name for name in names]
     figure = figures.digits(images, probabilities, classes, names=short)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command, compiled
+from rnn_mnist import command, compiled, files
 from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
 
@@ -21,7 +21,7 @@ class Options:
     """Train every combination of some settings, several runs at a time, and compare them.
 
     Any flag of a run takes several values: --learning-rate 0.01 0.1 1 --hidden-size 10 20 --seeds 3
-    are 18 runs. They are compared on images held out from the training split; the best setting is
+    are 18 runs. They are compared on images held out from those to train on; the best setting is
     then trained again on everything and tested. The same command again goes on with the
     runs that are missing, and may name more values.
     """
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, name = command.parse(Options, given, module="rnn_mnist.sweep")
         if options.seeds > 1 and "seed" in values:
             raise InputError("--seeds: --seed names them already; leave one of the two out")
+        folder = options.run or Path("runs") / f"sweep-{name}"
+        files.check_folder(folder)
         if "seed" not in values:
             first = options.config.seed
             values["seed"] = list(range(first, first + options.seeds))
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             explore.sweep(
                 options.config,
                 values,
-                folder=options.run or Path("runs") / f"sweep-{name}",
+                folder=folder,
                 keep=options.keep,
                 final=options.final,
                 data_files=options.data_files,

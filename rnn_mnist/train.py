@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command, compiled
+from rnn_mnist import command, compiled, files
 from rnn_mnist.command import optional
 from rnn_mnist.config import Config, InputError
 
@@ -60,6 +61,11 @@ class Options:
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: only for several processes; add --distributed")
+        if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise InputError(
+                "--tensorboard: needs tensorboardX; install the extra tensorboard "
+                "(pip install '.[tensorboard]')"
+            )
         if self.devices is not None and not 1 <= self.devices <= 1024:
             raise InputError(f"--devices: must be from 1 to 1024, not {self.devices}")
         port = (self.coordinator or "HOST:1").rpartition(":")[2]
@@ -78,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
         options, name = command.parse(Options, given, module="rnn_mnist.train")
+        if not options.distributed:  # Where only the first process writes.
+            files.check_folder(options.run or Path("runs") / name)
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist import devices, hosts, loading, observe, plan, run
         from rnn_mnist.console import Console

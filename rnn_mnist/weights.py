@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.archive import unzipped
 from rnn_mnist.config import Config, InputError
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import check_installed, written_whole
 from rnn_mnist.reading import WINDOW, Reading, places
 
 HEAD = "hidden2digits"
@@ -293,10 +293,7 @@ def _notes(content: bytes) -> dict[str, str]:
 def _torch(path: Path) -> Any:
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: weights are files that end in {', '.join(ENDINGS)}")
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            f"{path}: only PyTorch reads and writes .pt; install it, or use .safetensors"
-        ) from None
+    check_installed(path)
+    import torch
+
     return torch
