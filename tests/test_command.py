@@ -1,16 +1,33 @@
 """The command: what it takes, what it says, and how it refuses."""
 
+import errno
+import importlib.util
 import logging
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rnn_mnist import Config, read_config, train
+from rnn_mnist import (
+    Config,
+    console,
+    explore,
+    export,
+    plot,
+    predict,
+    read_config,
+    run,
+    sweep,
+    train,
+)
+from rnn_mnist import command as command_module
+from rnn_mnist.config import to_toml
+from rnn_mnist.files import written_whole
 
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 
@@ -57,7 +74,10 @@ def command(tmp_path, monkeypatch, capfd):
             ["--distributed", "--processes", "2", "--process-id", "2"],
             "--process-id: must be from 0 to below --processes, not 2",
         ),
-        (["--data-files", "nowhere"], "--data-files: nowhere is not a folder"),
+        (
+            ["--data-files", "nowhere"],
+            "nowhere: not a folder; name the one that holds the original files",
+        ),
     ],
 )
 def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
@@ -67,6 +87,86 @@ def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
     assert os.listdir() == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        (
+            export,
+            "page -o none/x.html",
+            "none/x.html: cannot be written (No such file or directory)",
+        ),
+        (
+            plot,
+            "beliefs -o none/x.png",
+            "none/x.png: cannot be written (No such file or directory)",
+        ),
+        (predict, "2.png --show none/x.png", "none/x.png: cannot be written (No such file or dir"),
+        (
+            export,
+            "page -o file/x.html",
+            "file/x.html: cannot be written (Not a directory); make its",
+        ),
+        (export, "torch -o x.safetensors", "x.safetensors: is a folder; name a file"),
+        (train, "--run file/x/y", "file/x/y: cannot be written (Not a directory); name another"),
+        (sweep, "--run file", "file: cannot be written (Not a directory); name another folder"),
+        (export, "torch -o x.pt", "x.pt: only PyTorch reads and writes .pt; install it, or use"),
+        (export, "onnx -o x.onnx", "x.onnx: onnx is not installed; install the extra onnx"),
+        (plot, "rows -o x.mp4", "x.mp4: only ffmpeg writes .mp4; install it, or write a .gif"),
+        (
+            train,
+            "--tensorboard",
+            "--tensorboard: needs tensorboardX; install the extra tensorboard",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    module, words, message, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("x.safetensors").mkdir()
+    real, absent = importlib.util.find_spec, {"torch", "onnx", "tensorboardX"}
+    found = lambda name, *rest: None if name in absent else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setenv("PATH", "")
+    for home, work in ((command_module, "load_runs"), (run, "train_run"), (explore, "sweep")):
+        monkeypatch.setattr(home, work, None)
+    code, (out, err) = module.main(words.split()), capfd.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {message}")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "x.safetensors"}
+
+
+def test_an_error_in_writing_names_the_file_that_the_user_knows(tmp_path):
+    for path in (tmp_path / "none" / "x.html", tmp_path / "folder"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(OSError) as error, written_whole(path) as file:  # noqa: PT011
+            file.write(b"x")
+        assert error.value.filename == str(path)
+        assert ".partial" not in str(error.value)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    other = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "another")
+    for raised, name in ((full, str(tmp_path / "x")), (other, "another")):
+        with pytest.raises(OSError) as error, written_whole(tmp_path / "x"):  # noqa: PT011
+            raise raised
+        assert error.value.filename == name
+    assert os.listdir(tmp_path) == ["folder"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("name", ["it's a run", "-o", "a $(b) & c", "runs/plain"])
+def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    (Path(name) / "config.toml").write_text(to_toml(Config(epochs=3)))
+    line = console.endings(Config(epochs=3), Path(name))["next"]
+    program = ["python", "-m", "rnn_mnist.train"]
+    words = shlex.split(line)
+    assert words[:3] == program
+    options, _ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
+    assert options.config == Config(epochs=3, hidden_size=40)
+    assert options.run == Path(f"{name}-hidden-40")
 
 
 def test_bad_toml_names_file_and_field(command):

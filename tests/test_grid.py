@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rnn_mnist import Config, Data, InputError, grid
+from rnn_mnist import Config, Data, InputError, catalogue, grid
 from rnn_mnist.explore import sweep
 from rnn_mnist.history import Epoch
 
@@ -50,11 +50,28 @@ def test_any_collection_of_numbers_will_do():
     assert {type(rate) for rate in grid.as_lists(values)["learning_rate"]} == {float}
 
 
+@pytest.mark.parametrize("part", ["train", "train[7:13]", "train[-40%:]+train[:5]+train[9:10]"])
+def test_what_is_held_out_is_the_last_twelfth_of_what_is_named(part):
+    images = np.arange(SIZES["train"])
+    held = grid.hold_out(Data(train=part), SIZES)
+
+    def chosen(split):
+        return [n for _, a, b in catalogue.slices(split, SIZES) for n in images[a:b]]
+
+    asked = chosen(part)
+    assert chosen(held.train) == asked[: len(asked) * 11 // 12]
+    assert chosen(held.test) == asked[len(asked) * 11 // 12 :]
+
+
 def test_words_tell_all_values_apart():
     rates = [0.1, 1 / 3, 0.333333, 1e38, 1e-38, 1e6, 1e-6, 100.0]
     words = [grid.words({"learning_rate": rate}) for rate in rates]
     assert words[0] == "learning_rate 0.1"
     assert [float(word.split()[1]) for word in words] == rates
+    assert grid.words({"bidirectional": True, "seed": 1}) == "bidirectional true, seed 1"
+    assert (
+        grid.words({"bidirectional": False, "momentum": 0.0}) == "bidirectional false, momentum 0"
+    )
 
 
 def test_numbers_share_a_program_and_shapes_do_not():
@@ -84,6 +101,31 @@ def test_numbers_share_a_program_and_shapes_do_not():
             Data(test="test[:100]"),
         ),
         (HELD, HELD, Data(train="train[:1000]+train[55000:55300]")),
+        (
+            Data(train="train[:2000]"),
+            Data(train="train[:1833]", test="train[1833:2000]"),
+            Data(train="train[:2000]"),
+        ),
+        (
+            Data(train="train[50%:]"),
+            Data(train="train[30000:57500]", test="train[57500:]"),
+            Data(train="train[50%:]"),
+        ),
+        (
+            Data(train="train[:1000]+train[2000:2030]", test="test[:50%]"),
+            Data(train="train[:944]", test="train[944:1000]+train[2000:2030]"),
+            Data(train="train[:1000]+train[2000:2030]", test="test[:50%]"),
+        ),
+        (
+            Data(train="train[2000:3000]+train[:1000]"),
+            Data(train="train[2000:3000]+train[:833]", test="train[833:1000]"),
+            Data(train="train[2000:3000]+train[:1000]"),
+        ),
+        (
+            Data(train="train[:2]"),
+            Data(train="train[:1]", test="train[1:2]"),
+            Data(train="train[:2]"),
+        ),
     ],
 )
 def test_validation_images_are_held_out_and_given_back(asked, held, everything):
@@ -94,7 +136,10 @@ def test_validation_images_are_held_out_and_given_back(asked, held, everything):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (Data(train="train[:100]"), r"--data.test 'train\[55000:\]'"),
+        (Data(train="train[:1]"), r"data.train: train\[:1\] is a single image; name at least two"),
+        (Data(train="train[:99]+train[:99]"), "data.train: .* names images twice"),
+        (Data(train="train[:9]+test[:9]"), "data.train: .* has test images; no run is trained"),
+        (Data("mnist", "test[:9]", "train"), r"data.train: test\[:9\] has test images"),
         (Data(test="train[55000:]"), r"data.train: train has images of train\[55000:\], on which"),
         (Data("mnist", "train[:50%]", "train[100:200]"), "data.train: .* leave them out of one"),
         (Data(train="train[:100]", test="train[100:]+test"), "data.test: .* has test images"),

@@ -88,11 +88,13 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
     [
         (
             ("--seed", "1"),
-            "--distributed: seed is 0 in the first process and 1 in process 1; give every process "
-            "the same settings",
+            "seed is 0 in the first process and 1 in process 1; give every process the same",
         ),
         (("--devices", "2"), "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device"),
-        (("--data-files", "nowhere"), "--data-files: nowhere is not a folder"),
+        (
+            ("--data-files", "nowhere"),
+            "nowhere: not a folder; name the one that holds the original files",
+        ),
     ],
 )
 def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):

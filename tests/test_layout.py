@@ -1,6 +1,7 @@
 """The layout: data flows one way, private names stay at home, heavy libraries come when needed."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,20 @@ def test_private_names_stay_at_home():
                     or node.attr in ("_asdict", "_fields", "_replace", "_exit")
                     or node.attr.startswith("__")
                 ), f"{name} reaches for {node.attr}"
+
+
+def test_only_commands_name_flags():
+    """What a function says is read by those who have no flags, too."""
+    commands = {"command", "train", "sweep", "predict", "plot", "export", "draw"}
+    # The console prints commands, and several processes are met by the command's flags alone.
+    for name, tree in trees().items():
+        if name in commands | {"console", "hosts"}:
+            continue
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                flag = re.search("--[a-z]", node.value) and id(node) not in docs
+                assert not flag, f"{name}, line {node.lineno}: {node.value}"
 
 
 def test_orbax_is_touched_in_one_module():

@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monke
 
 def test_tensorboard_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(InputError, match="--tensorboard: needs tensorboardX; install the extra"):
+    with pytest.raises(InputError, match="tensorboard: needs tensorboardX; install the extra"):
         fit(TINY, folder=tmp_path / "run", tensorboard=True)
 
 
@@ -157,7 +157,7 @@ def test_measuring_norms_changes_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("steps", [(0, 3), (5, 4), (3, 13)])
 def test_steps_that_the_run_has_not_are_refused(tmp_path, steps):
-    message = f"--profile: takes the first and the last of the run's steps 1 to 12, not {steps[0]}"
+    message = f"profile: takes the first and the last of the run's steps 1 to 12, not {steps[0]}"
     with pytest.raises(InputError, match=message):
         fit(TINY, folder=tmp_path / "run", profile=steps)
     with pytest.raises(InputError, match="need a folder"):

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from rnn_mnist import load, load_pretrained, load_run, predict
+from rnn_mnist import grid, load, load_pretrained, load_run, predict
 from rnn_mnist.inference import predict as probabilities_of
 from rnn_mnist.loading import save_weights
 from rnn_mnist.pictures import read_pictures
@@ -115,6 +115,30 @@ def test_folders_and_arrays_are_read(command):
     names = ["folder/2.png", "folder/4.png", "array.npy[0]", "array.npy[1]"]
     assert [row.split()[0] for row in out.splitlines()[2:]] == names
     assert [row.split()[1] for row in out.splitlines()[2:]] == list("2404")
+
+
+def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
+    shutil.copytree(undisturbed[1], "swept/best/learning-rate-1")
+    shutil.copy("0.png", "swept/sweep.png")
+    Path("swept/sweep.csv").write_text(grid.to_csv(()))
+    _, out, _ = command(undisturbed[1], "2.png", "--json")
+    for name in ("swept", "swept/best"):
+        code, said, err = command(name, "2.png", "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(said)["answers"] == json.loads(out)["answers"]
+    code, said, err = command("swept", "2.png")
+    line = "swept: a sweep, of which the best run is swept/best/learning-rate-1"
+    assert (code, said.splitlines()[0], len(said.splitlines())) == (0, line, 3)
+    code, said, err = command("swept")
+    assert (code, err) == (2, "error: swept: name a picture to look at after it\n")
+    shutil.rmtree("swept/best")
+    code, said, err = command("swept", "2.png")
+    assert (code, said) == (2, "")
+    assert err.startswith("error: swept: this sweep has not trained its best setting on everything")
+    Path("swept/sweep.csv").rename("swept/metrics.csv")  # What is left of a run is no pictures.
+    code, said, err = command("swept", "2.png")
+    assert (code, said) == (2, "")
+    assert err.startswith("error: swept: holds no config.toml and no sweep.csv")
 
 
 @pytest.mark.slow

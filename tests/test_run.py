@@ -129,7 +129,9 @@ def test_folders_that_are_no_runs_or_cannot_be_written_are_refused(tmp_path):
         fit(SMALL, folder=tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         fit(SMALL, folder=tmp_path / "thesis.doc" / "run")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(
+        InputError, match=r"holds no config\.toml and no sweep\.csv, so it is no run's"
+    ):
         load_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.doc"]
 

@@ -1,6 +1,7 @@
 """Sweeps: each run is the run by itself, nothing is chosen on the test set, nothing is lost."""
 
 import dataclasses
+import itertools
 import signal
 import subprocess
 import sys
@@ -26,8 +27,12 @@ from rnn_mnist import (
     run_folder,
     waves,
 )
+from rnn_mnist.config import to_toml
 from rnn_mnist.explore import sweep
+from rnn_mnist.history import Epoch, to_csv
+from rnn_mnist.loading import load_result
 from rnn_mnist.sweep import main
+from rnn_mnist.sweep_folder import best_run
 
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
@@ -227,8 +232,42 @@ def test_the_best_is_trained_on_everything_and_tested_once(tmp_path):
     alone = fit(config)
     assert found.best.config == config
     assert_identical(found.best.state, alone.state)
-    assert_identical(load_run(tmp_path / "best" / "learning-rate-1").state, alone.state)
+    for folder in (tmp_path / "best" / "learning-rate-1", tmp_path / "best", tmp_path):
+        assert_identical(load_run(folder).state, alone.state)
+    assert load_result(tmp_path).config == config
     assert found.best.history[-1].test_count == 10000
+
+
+def test_a_sweeps_folder_stands_for_its_finished_run_of_the_highest_rank(tmp_path):
+    def measured(config, correct):
+        epochs = [Epoch(n, n, None, None, 1.0, correct, 300, 1.0) for n in range(3)]
+        return grid.Run(config, tuple(epochs))
+
+    def trained_on_everything(name, config, *, epochs=2):
+        folder = tmp_path / "best" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        config = dataclasses.replace(config, data=Data())
+        (folder / "config.toml").write_text(to_toml(config))
+        (folder / "metrics.csv").write_text(to_csv(measured(config, 0).history[: epochs + 1]))
+        return folder
+
+    slow, fast = (dataclasses.replace(SMALL, learning_rate=rate) for rate in (0.1, 0.3))
+    seeds = [dataclasses.replace(one, seed=1) for one in (slow, fast)]
+    runs = map(measured, (slow, seeds[0], fast, seeds[1]), (100, 110, 99, 120))
+    (tmp_path / "sweep.csv").write_text(grid.to_csv(runs))
+    for folder in (tmp_path, tmp_path / "best"):
+        with pytest.raises(
+            InputError, match="this sweep has not trained its best setting on every"
+        ):
+            load_run(folder)
+    first = trained_on_everything("rate-0.1", slow)
+    trained_on_everything("rate-0.3", fast, epochs=1)
+    assert best_run(tmp_path) == best_run(tmp_path / "best") == first
+    second = trained_on_everything("rate-0.3", fast)
+    trained_on_everything("of-no-sweep", dataclasses.replace(slow, hidden_size=99))
+    assert best_run(tmp_path) == best_run(tmp_path / "best") == second
+    assert best_run(first) == first
+    assert best_run(tmp_path / "none") == tmp_path / "none"
 
 
 # ------------------------------------------------------------------ what is kept of it
@@ -385,7 +424,8 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     more = ["--learning-rate", "0.1", "1", "--bidirectional", "true", "false"]
     arguments = [word for word in COMMAND if word != "--no-final"]
     arguments[arguments.index("--learning-rate") : arguments.index("--seeds")] = more
-    assert main([*arguments, "--run", str(tmp_path / "sweep")]) == 0
+    arguments += ["--keep", "--run", str(tmp_path / "sweep")]
+    assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     table = next(n for n, line in enumerate(lines) if line.startswith("learning_rate   "))
     assert lines[table].split() == [
@@ -401,6 +441,21 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     assert "now trained on everything, and tested" in "\n".join(lines)
     assert any(line.startswith("result  test accuracy") for line in lines)
     assert matplotlib.image.imread(tmp_path / "sweep" / "sweep.png").std() > 0.05
+    folders = list((tmp_path / "sweep").glob("*/*"))
+    assert {folder.name for folder in folders if folder.parent.name == "runs"} == {
+        f"learning-rate-{rate}-bidirectional-{both}-seed-{seed}"
+        for rate, both, seed in itertools.product(("0.1", "1"), ("true", "false"), (0, 1))
+    }
+    # Under the names that an earlier version gave them, they are found as well.
+    for folder in folders:
+        old = folder.name.replace("true", "rue").replace("false", "alse")
+        folder.rename(folder.with_name(old))
+    before = sorted((tmp_path / "sweep").glob("*/*"))
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "8 runs, of which 8 are there already" in said
+    assert f"{best_run(tmp_path / 'sweep')}, finished already: nothing to do" in said
+    assert sorted((tmp_path / "sweep").glob("*/*")) == before
 
 
 @pytest.mark.slow
