@@ -1,4 +1,4 @@
-"""Where files that can be made again are kept; files that are whole or absent at any moment."""
+"""The cache folder; files that are whole or absent at any moment; whether a file can be written."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
     shutil.copytree(undisturbed[1], "swept/best/learning-rate-1")
     shutil.copy("0.png", "swept/sweep.png")
     Path("swept/sweep.csv").write_text(grid.to_csv(()))
-    _, out, _ = command(undisturbed[1], "2.png", "--json")
+    _, out, _ = command(str(undisturbed[1]), "2.png", "--json")
     for name in ("swept", "swept/best"):
         code, said, err = command(name, "2.png", "--json")
         assert (code, err) == (0, "")
