@@ -109,9 +109,11 @@ def best_run(folder: Path) -> Path:
     Raises:
       InputError: The sweep has no such run yet, or sweep.csv cannot be read.
     """
+    if (folder / "config.toml").exists():
+        return folder
     if _is_best(folder):
         folder = folder.parent
-    if not (folder / CSV).exists() or (folder / "config.toml").exists():
+    if not (folder / CSV).exists():
         return folder
     found = _run_folders(folder / BEST)
     finished = [config for config in found if _is_finished(found[config], config)]

@@ -225,7 +225,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
         load_result(tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         load_result(tmp_path / "b.safetensors")
-    with pytest.raises(InputError, match="no such run; name a run's folder, a sweep's folder, weights"):
+    with pytest.raises(InputError, match="no such run; name a run's folder, a sweep's folder"):
         load_result(tmp_path / "c")
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")  # Could run code.

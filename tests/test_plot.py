@@ -105,7 +105,7 @@ def test_mp4_is_written_or_its_lack_named(command, monkeypatch):
         ),
         (["states", "-o", "a.gif"], "--output: states is written as a file that ends in .png"),
         (["beliefs", "reference", "strong"], "strong: beliefs is drawn of one run"),
-        (["curves", "nowhere"], "nowhere: no such run; name a run's folder, a sweep's folder, weights"),
+        (["curves", "nowhere"], "nowhere: no such run; name a run's folder, a sweep's folder"),
         (["curves", "bare.safetensors"], "bare.safetensors: nothing was measured"),
         (["digits", "classes.safetensors"], "the network tells 12 classes apart, and mnist:3.0.1"),
     ],
