@@ -198,7 +198,7 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
         place = sweep_folder.best_run(source)
         runs[str(source)] = loading.load_result(place)
         if say and place != source:
-            print(f"{source}: a sweep, of which the best run is {place}")
+            print(f"{source}: a sweep; its best run is {place}")
     if not runs:
         best = loading.load_pretrained()
         runs = {loading.BEST: best}

@@ -127,7 +127,7 @@ def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
         assert (code, err) == (0, "")
         assert json.loads(said)["answers"] == json.loads(out)["answers"]
     code, said, err = command("swept", "2.png")
-    line = "swept: a sweep, of which the best run is swept/best/learning-rate-1"
+    line = "swept: a sweep; its best run is swept/best/learning-rate-1"
     assert (code, said.splitlines()[0], len(said.splitlines())) == (0, line, 3)
     code, said, err = command("swept")
     assert (code, err) == (2, "error: swept: name a picture to look at after it\n")
