@@ -167,7 +167,8 @@ def lstm(
     one_type = {x.dtype for x in jax.tree.leaves((params, inputs, carry))} in _NATIVE_TYPES
     if choose_kernel(kernel, dtype) == "scan" or not one_type:
         return scanned(params, inputs, carry)
-    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
+    # JAX takes 1 and True for one program, and the kernel takes only True.
+    native = functools.partial(kernels.lstm, reverse=bool(reverse), sequence=bool(sequence))
     read: tuple[jax.Array, Carry]
     read = jax.lax.platform_dependent(dict(params), inputs, carry, cpu=native, default=scanned)
     return read

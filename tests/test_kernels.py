@@ -132,6 +132,15 @@ def test_every_gradient_equals_the_scans(sizes, reverse):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+def test_any_true_value_reads_backwards():
+    case = make_case(2, 3, 4, 5)
+    wanted, _ = lstm(*case, reverse=True, kernel="scan")
+    for true in (1, np.True_, True):  # In this order: JAX's caches take the first for the others.
+        for kernel in ("native", "scan"):
+            hidden, _ = lstm(*case, reverse=true, sequence=true, kernel=kernel)
+            np.testing.assert_allclose(hidden, wanted, atol=1e-6)
+
+
 def test_float64_is_exact():
     jax.config.update("jax_enable_x64", True)
     try:
