@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnn_mnist.purposes import AFFINE, ELASTIC
+
 KNOTS = 7  # Of the grid, along each side, whose points bend an image.
 
 
@@ -54,8 +56,7 @@ def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> ja
 
 def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> jax.Array:
     """Where each pixel of a distorted image comes from: rows and columns (2, M, N)."""
-    amounts, bends = jax.random.split(key)
-    drawn = jax.random.uniform(amounts, (6,), minval=-1, maxval=1)
+    drawn = jax.random.uniform(jax.random.fold_in(key, AFFINE), (6,), minval=-1, maxval=1)
     turn = jnp.deg2rad(distortion.rotation) * drawn[0]
     slant = jnp.tan(jnp.deg2rad(distortion.shear) * drawn[1])
     height, width = 1 + distortion.scale * drawn[2], 1 + distortion.scale * drawn[3]
@@ -69,7 +70,9 @@ def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> j
     x = x + slant * y
     places = jnp.stack([y / height + middle[0], x / width + middle[1]])  # (2, M, N)
     if distortion.elastic:
-        knots = distortion.elastic * jax.random.normal(bends, (2, KNOTS, KNOTS))
+        knots = distortion.elastic * jax.random.normal(
+            jax.random.fold_in(key, ELASTIC), (2, KNOTS, KNOTS)
+        )
         places = places + jax.image.resize(knots, (2, *shape), "cubic")
     return places
 

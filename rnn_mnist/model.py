@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from rnn_mnist.initializers import uniform
 from rnn_mnist.lstm import PRECISION, Kernel, LSTMCell, lstm
+from rnn_mnist.purposes import DROPOUT
 from rnn_mnist.reading import WINDOW, Reading, read
 
 
@@ -163,6 +164,7 @@ def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
     keep = 1 - dropout
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, layer), keep, (units,)) / keep
+        key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), layer)
+        return jax.random.bernoulli(key, keep, (units,)) / keep
 
     return jax.vmap(draw)(keys)

@@ -15,6 +15,7 @@ ORDER = [
     *(
         "config",
         "files",
+        "purposes",
         "archive",
         "catalogue",
         "originals",

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import GOLDEN, from_torch
+from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 from rnn_mnist import (
     RowLSTM,
@@ -21,6 +22,7 @@ from rnn_mnist import (
     train_epoch,
     train_step,
 )
+from rnn_mnist.augment import Distortion
 from rnn_mnist.optimizers import make_schedule
 
 MODEL = RowLSTM(hidden_size=8)
@@ -276,3 +278,52 @@ def test_ten_epochs_compile_each_function_once():
         )
     assert train_epoch._cache_size() == before + 1
     assert make_optimizer("sgd", 0.1) is optimizer
+
+
+def test_no_two_random_draws_are_correlated():
+    keys, draws = [], []
+
+    def note(key, bits):
+        keys.append(key.reshape(-1, 2))
+        draws.append(bits)
+        return bits
+
+    def random_bits(key, width, shape):
+        bits = threefry_prng_impl.random_bits(key, width, shape)
+        return jax.pure_callback(note, bits, key, bits, vmap_method="expand_dims")
+
+    names = "key_shape", "seed", "split", "fold_in"
+    rest = {name: getattr(threefry_prng_impl, name) for name in names}
+    noted = define_prng_impl(random_bits=random_bits, name="noted", tag="noted", **rest)
+    key = jax.random.key(0, impl=noted)
+
+    settings = {"model": RowLSTM(16, 2, dropout=0.2), "optimizer": make_optimizer("sgd", 0.1)}
+    state = jax.block_until_ready(init(**settings, key=key, shape=(4, 4)))
+    assert sum(bits.size for bits in draws) == sum(x.size for x in jax.tree.leaves(state.params))
+    draws.clear()
+    images, labels = np.zeros((1000, 4, 4), np.uint8), np.zeros(1000, np.int32)
+    distortion = Distortion(shift=1.0, rotation=10.0, scale=0.1, shear=10.0, elastic=0.5)
+    for _ in range(2):
+        state, _ = train_step(state, images, labels, **settings, key=key, distortion=distortion)
+        jax.block_until_ready(state)
+    # In each step, for each image: the distortion's amounts and knots, and two layers' units.
+    drawn = np.concatenate([bits.reshape(1000, -1) for bits in draws], axis=1)
+    assert drawn.shape == (1000, 2 * (6 + 2 * 7 * 7 + 2 * 16))
+    # By chance, the largest of these 37,000 correlations is about 4.4 / sqrt(1000) = 0.14.
+    assert abs(np.corrcoef(drawn.T) - np.eye(drawn.shape[1])).max() < 0.2
+    keys = np.concatenate(keys)
+    assert len(np.unique(keys, axis=0)) == len(keys)
+
+
+def test_any_kind_of_zero_is_the_same_optimizer():
+    names = "momentum", "weight_decay", "gradient_clip", "ema"
+    plain = make_optimizer("sgd", 0.1)
+    for zero in (0, np.int64(0), np.float32(0), False, jnp.float32(0)):
+        assert make_optimizer("sgd", 0.1, **dict.fromkeys(names, zero)) is plain
+    # With a learning rate of its own, so that the cache holds no optimizer of another test.
+    for zero in (0, 0.0):
+        optimizer = make_optimizer("sgd", 0.125, **dict.fromkeys(names, zero))
+        update, _ = optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)), jnp.ones(3))
+        np.testing.assert_array_equal(update, np.full(3, -0.125))
+    one = make_optimizer("sgd", 1, momentum=0.5, swept=["learning_rate"])
+    assert one is make_optimizer("sgd", True, momentum=0.5, swept=("learning_rate",))
