@@ -16,6 +16,7 @@ ORDER = [
         "config",
         "files",
         "purposes",
+        "preprocess",
         "archive",
         "catalogue",
         "originals",

@@ -1,11 +1,13 @@
 """Training and testing against PyTorch's golden file, PyTorch live, and sums made by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import GOLDEN, from_torch
+from conftest import GOLDEN, from_torch, numpy_row_lstm
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 from rnn_mnist import (
@@ -25,7 +27,7 @@ from rnn_mnist import (
 from rnn_mnist.augment import Distortion
 from rnn_mnist.optimizers import make_schedule
 
-MODEL = RowLSTM(hidden_size=8)
+MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
 
 
 def toy(size=57, seed=0):
@@ -164,13 +166,100 @@ def test_nll_takes_each_labels_log_probability():
     )
 
 
-def test_uint8_and_scaled_floats_are_the_same_images():
+def test_images_of_every_type_are_the_same():
     images, _ = toy(5)
-    params = start(optax.sgd(0.1)).params
-    scaled = (images / np.float32(255)).astype(np.float32)
-    np.testing.assert_allclose(
-        apply(params, images, model=MODEL), apply(params, scaled, model=MODEL), rtol=0, atol=1e-6
+    said = functools.partial(apply, start(OPTIMIZER).params, model=MODEL)
+    wanted = said(images)
+    for dtype in (np.uint16, np.int16, np.int64):
+        np.testing.assert_array_equal(said(images.astype(dtype)), wanted)
+    np.testing.assert_array_equal(jax.jit(said)(np.int32(images)), wanted)
+    np.testing.assert_array_equal(said((images // 2).astype(np.int8)), said(images // 2))
+    np.testing.assert_allclose(said(images / np.float32(255)), wanted, rtol=0, atol=1e-6)
+    ink = images > 127
+    np.testing.assert_array_equal(said(ink), said(np.uint8(255) * ink))
+    np.testing.assert_array_equal(said(ink), said(np.float16(ink)))
+
+
+def calls(images, labels, **settings):
+    """Every function that takes images and labels, to be called with these."""
+    state, order = start(OPTIMIZER), batches.in_rows(np.arange(len(labels)), len(labels))
+    train = {"model": MODEL, "optimizer": OPTIMIZER, **settings}
+    return {
+        "train_step": lambda: train_step(state, images, labels, **train),
+        "evaluate": lambda: evaluate(state.params, images, labels, order, model=MODEL),
+        "train_epoch": lambda: train_epoch(state, images, labels, order, **train),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.int16(-1), "int16 from -1 to -1"),
+        (np.int64(256), "int64 from 256 to 256"),
+        (np.float32(255), "float32 from 255.0 to 255.0"),
+        (np.float32(1.5), "float32 from 1.5"),
+        (jnp.float32(-0.5), "float32 from -0.5"),
+        (np.float64(np.nan), "float64 from nan to nan"),
+    ],
+)
+def test_images_of_other_values_are_refused(value, found):
+    images = value * np.ones((4, 28, 28), value.dtype)
+    refused = f"^images: integers must be from 0 to 255 and floats from 0 to 1, not {found}"
+    others = {"apply": lambda: apply(start(OPTIMIZER).params, images, model=MODEL)}
+    for call in (calls(images, np.zeros(4, np.int32)) | others).values():
+        with pytest.raises(ValueError, match=refused):
+            call()
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_name_no_class_are_refused(label):
+    images, labels = toy(6)
+    labels[:] = 0, 9, label, label, 3, 4
+    for call in calls(images, labels).values():
+        with pytest.raises(ValueError, match=r"labels: must be from 0 to 9, not from (-1|0) to "):
+            call()
+    kept = labels != label  # What only fills the batch may have any label.
+    settings = {"model": MODEL, "optimizer": OPTIMIZER}
+    filled = train_step(start(OPTIMIZER), images, labels, kept, **settings)
+    wanted = train_step(start(OPTIMIZER), images[kept], labels[kept], **settings)
+    assert_same(filled, wanted, atol=2e-6)
+
+
+def test_labels_that_name_no_class_do_not_count_where_they_cannot_be_seen():
+    images, labels = toy(6)
+    labels[:] = 3, -1, 10, 0, 2**30, 9
+    kept, smoothed = np.array([0, 3, 5]), {"label_smoothing": 0.1}
+    for name, wanted in calls(images[kept], labels[kept], **smoothed).items():
+        unseen = jax.jit(lambda *given, name=name: calls(*given, **smoothed)[name]())
+        assert_same(unseen(images, labels), wanted(), atol=2e-6)
+    log_probs = jnp.log(jnp.full((3, 4), 0.25))
+    np.testing.assert_allclose(nll(log_probs, jnp.array([-1, 4, 3])), [np.nan, np.nan, np.log(4)])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_float64_step_is_exact():
+    images, labels = toy(6)
+    model = RowLSTM(5, dropout=0.2)
+    shapes = jax.eval_shape(lambda: init(model, OPTIMIZER, key=jax.random.key(0))).params
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape), shapes)
+    wanted = numpy_row_lstm(params, images / 255, 1, False)
+    log_probs = apply(params, images, model=model)
+    np.testing.assert_allclose(log_probs, wanted, rtol=0, atol=1e-13)
+    order = batches.in_rows(np.arange(6), 4)
+    tested = evaluate(params, images, labels, order, model=model)
+    np.testing.assert_allclose(tested.loss, -wanted[np.arange(6), labels].sum(), rtol=1e-13)
+
+    settings = {"model": model, "optimizer": OPTIMIZER, "key": jax.random.key(0)}
+    settings["distortion"] = Distortion(1.0, 10.0, 0.1, 10.0, 0.5)
+    state = State(params, OPTIMIZER.init(params), jnp.int32(0))
+    whole, _ = train_step(state, images, labels, **settings)
+    half = functools.partial(train_step, axis_name="half", **settings)
+    halves, _ = jax.vmap(half, (None, 0, 0), axis_name="half")(
+        state, images.reshape(2, 3, 28, 28), labels.reshape(2, 3)
     )
+    assert {leaf.dtype for leaf in jax.tree.leaves(whole.params)} == {np.dtype("float64")}
+    assert_same(jax.tree.map(lambda leaf: leaf[0], halves.params), whole.params, atol=1e-13)
 
 
 @pytest.mark.parametrize("total", [4, 5, 10, 1000])
@@ -270,13 +359,13 @@ def test_ten_epochs_compile_each_function_once():
     images, labels = toy()
     optimizer = make_optimizer("sgd", 0.1)
     state = start(optimizer)
-    before = train_epoch._cache_size()
+    before = train_epoch.__wrapped__._cache_size()
     for epoch in range(10):
         order = batches.epoch_order(57, 10, seed=0, epoch=epoch)
         state, _ = train_epoch(
             state, images, labels, order, model=RowLSTM(hidden_size=8), optimizer=optimizer
         )
-    assert train_epoch._cache_size() == before + 1
+    assert train_epoch.__wrapped__._cache_size() == before + 1
     assert make_optimizer("sgd", 0.1) is optimizer
 
 
