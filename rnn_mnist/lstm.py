@@ -28,7 +28,7 @@ class LSTMCell(nn.RNNCellBase):
     """One step of PyTorch's LSTM, with its two bias vectors.
 
     The gates i, f, g, o stand side by side, as in `torch.nn.LSTM`, whose weights are the transposed
-    ones here: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,), drawn as float32:
+    ones here: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,):
 
         i, f, g, o = split(x @ weight_ih + bias_ih + h @ weight_hh + bias_hh)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)

@@ -1,6 +1,6 @@
 """Images and labels as a network takes them: images are scaled, and wrong values are refused.
 
-Values can be seen only outside of `jax.jit`, `jax.vmap` and the like: inside, nothing is refused.
+Inside `jax.jit`, `jax.vmap` and the like values cannot be seen, and nothing is refused.
 """
 
 from __future__ import annotations
