@@ -76,13 +76,19 @@ class LSTMCell(nn.RNNCellBase):
         self.bias_hh = self.param("bias_hh", bias_hh, (gates,))
 
     def __call__(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
-        """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h."""
+        """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h.
+
+        Raises:
+          ValueError: The carry is float32, and the inputs or the weights are float64.
+        """
         c, h = carry
         # One product of inputs and hidden state side by side measures faster than two, even where
         # the inputs' is taken out of the loop for all steps at once.
         weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
         inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
+        if jnp.result_type(c, own) != c.dtype:
+            raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
         dtype = own if jnp.dtype(self.dtype) == "float32" else self.dtype
         product = jnp.matmul(inputs.astype(dtype), weights.astype(dtype), precision=PRECISION)
         gates = product.astype(own)  # (..., 4H)

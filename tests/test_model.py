@@ -14,7 +14,9 @@ from rnn_mnist.lstm import lstm
 
 def random_params(module, *shape, seed=0):
     """Asymmetric float64 parameters of a module's shapes, of PyTorch's usual size."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape)))["params"]
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape, "float32")))[
+        "params"
+    ]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(0.02, 0.4, x.shape), shapes)
 
@@ -70,6 +72,17 @@ def test_cell_in_flax_rnn_gives_the_same():
     )
     wanted, _ = numpy_lstm(jax.tree.map(np.float64, params), inputs, reverse=True)
     np.testing.assert_allclose(reverse, wanted, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_cell_in_flax_rnn_computes_float64_exactly_or_refuses():
+    rnn = nn.RNN(LSTMCell(input_size=9, hidden_size=7))
+    params = random_params(rnn, 1, 5, 9)
+    inputs = np.random.default_rng(1).normal(size=(4, 5, 9))
+    hidden = rnn.apply({"params": params}, inputs, initial_carry=(np.zeros((4, 7)),) * 2)
+    np.testing.assert_allclose(hidden, numpy_lstm(params["cell"], inputs)[0], rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match="the carry must be float64, not float32"):
+        rnn.apply({"params": params}, inputs)
 
 
 def test_bfloat16_is_in_the_products_alone():
