@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnn_mnist.purposes import AFFINE, ELASTIC
+
 KNOTS = 7  # Of the grid, along each side, whose points bend an image.
 
 
@@ -49,13 +51,14 @@ def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> ja
     if distortion == Distortion():
         return images
     shape = images.shape[1], images.shape[2]
-    return resample(images, jax.vmap(lambda key: _places(key, shape, distortion))(keys))
+    places = jax.vmap(lambda key: _places(key, shape, distortion))(keys)
+    return resample(images, places.astype(images.dtype))
 
 
 def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> jax.Array:
     """Where each pixel of a distorted image comes from: rows and columns (2, M, N)."""
-    amounts, bends = jax.random.split(key)
-    drawn = jax.random.uniform(amounts, (6,), minval=-1, maxval=1)
+    affine, elastic = (jax.random.fold_in(key, purpose) for purpose in (AFFINE, ELASTIC))
+    drawn = jax.random.uniform(affine, (6,), jnp.float32, -1, 1)
     turn = jnp.deg2rad(distortion.rotation) * drawn[0]
     slant = jnp.tan(jnp.deg2rad(distortion.shear) * drawn[1])
     height, width = 1 + distortion.scale * drawn[2], 1 + distortion.scale * drawn[3]
@@ -69,7 +72,7 @@ def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> j
     x = x + slant * y
     places = jnp.stack([y / height + middle[0], x / width + middle[1]])  # (2, M, N)
     if distortion.elastic:
-        knots = distortion.elastic * jax.random.normal(bends, (2, KNOTS, KNOTS))
+        knots = distortion.elastic * jax.random.normal(elastic, (2, KNOTS, KNOTS), jnp.float32)
         places = places + jax.image.resize(knots, (2, *shape), "cubic")
     return places
 

@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.devices import Shardings, put, put_own
+from rnn_mnist.purposes import SHUFFLE
 
 Order = NDArray[np.int32]
 Part = tuple[jax.Array, jax.Array, jax.Array]
 """Images (N, 28, 28) uint8, labels (N,) int32 and an order (S, B) over them, on the devices."""
 
-_SHUFFLE = 1  # The purpose that keeps this random stream apart from any other of the same seed.
-
 
 def epoch_order(size: int, batch_size: int, *, seed: int, epoch: int) -> Order:
     """The order of an epoch: every image once, reshuffled for every epoch and seed."""
-    shuffled = np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(size)
+    shuffled = np.random.default_rng([seed, SHUFFLE, epoch]).permutation(size)
     return in_rows(shuffled, batch_size)
 
 

@@ -154,6 +154,7 @@ def add_up(tree: Any, axis_name: str) -> Any:
 
     Whole numbers stay exact up to 2^24, as in float32.
     """
-    vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    wide = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
+    vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(wide), tree))
     sums = unravel(jax.lax.psum(vector, axis_name))
     return jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)

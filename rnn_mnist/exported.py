@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import export
 from numpy.typing import NDArray
 
 from rnn_mnist.archive import read_npz, unzipped
 from rnn_mnist.config import InputError
+from rnn_mnist.preprocess import check_images, check_labels, preprocess
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
 CONFIG, ABOUT = "config.toml", "about.json"
@@ -36,9 +39,16 @@ class Exported(NamedTuple):
     """A network that was exported."""
 
     predict: Callable[[Any], jax.Array]
-    """Images (B, 28, 28) float32 in [0, 1] -> log-probabilities (B, C) float32."""
+    """Images (B, 28, 28) -> log-probabilities (B, C) float32.
+
+    Images are integers in 0 to 255, or floats in [0, 1]; others raise a ValueError.
+    """
     train_step: Callable[[Sequence[Any], Any, Any, Any], tuple[Sequence[jax.Array], jax.Array]]
-    """(leaves, images, labels, seed) -> the leaves after a step, and the batch's mean loss."""
+    """(leaves, images, labels, seed) -> the leaves after a step, and the batch's mean loss.
+
+    Labels (B,) are integers in 0 to C - 1, the seed an integer in 0 to 2^32 - 1; others raise a
+    ValueError.
+    """
     leaves: list[NDArray[Any]]
     """The training state to start from; the first ones are the parameters."""
     config: str
@@ -72,9 +82,23 @@ def load_exported(path: Path | str) -> Exported:
                 if called not in CALLED:
                     raise InputError(f"{path}: calls {called or 'code'} outside of StableHLO")
         # Jitted, so that each size of a batch is compiled once.
-        predict, train = (jax.jit(program.call) for program in programs)
+        run, step = (jax.jit(program.call) for program in programs)
+        classes = len(about["classes"])
+
+        def floats(images: Any) -> jax.Array:
+            check_images(images)
+            return preprocess(jnp.asarray(images)).astype(jnp.float32)
+
+        def predict(images: Any) -> jax.Array:
+            log_probs: jax.Array = run(floats(images))
+            return log_probs
+
+        def train_step(leaves: Any, images: Any, labels: Any, seed: Any) -> Any:
+            check_labels(labels, classes)
+            return step(leaves, floats(images), jnp.asarray(labels, jnp.int32), _seed(seed))
+
         leaves = [leaf for _, leaf in sorted(read_npz(io.BytesIO(parts[LEAVES])).items())]
-        return Exported(predict, train, leaves, parts[CONFIG].decode(), about)
+        return Exported(predict, train_step, leaves, parts[CONFIG].decode(), about)
     except InputError:
         raise
     except OSError as error:
@@ -84,6 +108,13 @@ def load_exported(path: Path | str) -> Exported:
         raise InputError(
             f"{path}: not what was exported as stablehlo: {reason}{made and f' ({made})'}"
         ) from None
+
+
+def _seed(seed: Any) -> jax.Array:
+    """A seed as the exported program takes it, a scalar uint32."""
+    if not isinstance(seed, jax.core.Tracer) and not 0 <= operator.index(seed) < 2**32:
+        raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {seed}")
+    return jnp.asarray(seed, jnp.uint32)
 
 
 def _minor(version: str) -> tuple[int, ...]:

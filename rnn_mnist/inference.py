@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import Config
-from rnn_mnist.learn import apply, scaled
+from rnn_mnist.learn import apply
 from rnn_mnist.loading import Result
 from rnn_mnist.lstm import PRECISION, lstm
 from rnn_mnist.model import read_windows
 from rnn_mnist.plan import EVALUATION_BATCH, make_model
+from rnn_mnist.preprocess import check_images, preprocess
 from rnn_mnist.reading import read, steps_of
 
 Real = NDArray[np.float32]
@@ -27,13 +28,14 @@ def predict(runs: Sequence[Result], images: ArrayLike) -> Real:
 
     Args:
       runs: From `fit`, `load_run` or `load_pretrained`; all of the same classes.
-      images: (N, 28, 28): uint8 in 0 to 255, or floats in [0, 1].
+      images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1].
 
     Returns:
       Probabilities (N, C) float32, which add up to 1 for each image.
 
     Raises:
-      ValueError: There is no run, or they have other classes than the first.
+      ValueError: There is no run, or they have other classes than the first; or images have values
+        outside of these ranges.
 
     Source: Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty
     Estimation using Deep Ensembles", 2017.
@@ -60,8 +62,12 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
 
     Args:
       run: From `fit`, `load_run` or `load_pretrained`.
-      image: (28, 28), uint8 in 0 to 255, or floats in [0, 1].
+      image: (28, 28), integers in 0 to 255, or floats in [0, 1].
+
+    Raises:
+      ValueError: The image has values outside of these ranges.
     """
+    check_images(image)
     return np.asarray(_beliefs(run.params, image, config=run.config))
 
 
@@ -107,7 +113,7 @@ def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
 
 def _inputs(params: Any, image: ArrayLike, config: Config, steps: int | None = None) -> jax.Array:
     """What the first layer reads of an image (28, 28), or of its first steps: (1, T, F)."""
-    inputs = read(scaled(jnp.asarray(image))[None], config.reading)[:, :steps]
+    inputs = read(preprocess(jnp.asarray(image))[None], config.reading)[:, :steps]
     if config.reading != "windows":
         return inputs
     return read_windows(params, inputs, dtype=config.precision, kernel=config.kernel)
@@ -145,13 +151,17 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
 
     Args:
       run: From `fit`, `load_run` or `load_pretrained`.
-      image: (28, 28), uint8 in 0 to 255, or floats in [0, 1].
+      image: (28, 28), integers in 0 to 255, or floats in [0, 1].
 
     Returns:
       For `lstm_l0`, in a network of both directions `lstm_l0_reverse`, and so on: the steps in the
       order of the image, also where they were read from the last to the first. The LSTMs that read
       windows are not among them.
+
+    Raises:
+      ValueError: The image has values outside of these ranges.
     """
+    check_images(image)
     inputs = _inputs(run.params, image, run.config)  # (1, T, F)
     found = {}
     for layer in range(run.config.num_layers):
@@ -184,11 +194,15 @@ def saliency(run: Result, images: ArrayLike) -> Real:
 
     Args:
       run: From `fit`, `load_run` or `load_pretrained`.
-      images: (N, 28, 28): uint8 in 0 to 255, or floats in [0, 1].
+      images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1].
+
+    Raises:
+      ValueError: The images have values outside of these ranges.
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps", 2014.
     """
+    check_images(images)
     model = make_model(run.config, len(run.classes))
 
     def winners(images: jax.Array) -> Any:
@@ -201,7 +215,7 @@ def saliency(run: Result, images: ArrayLike) -> Real:
         (logits,) = seen["intermediates"]["hidden2digits"]["__call__"]
         return logits.max(axis=-1).sum()
 
-    return np.asarray(jax.jit(jax.grad(winners))(scaled(jnp.asarray(images))))
+    return np.asarray(jax.jit(jax.grad(winners))(preprocess(jnp.asarray(images))))
 
 
 def made_up_mind(beliefs: Real) -> int:

@@ -4,6 +4,12 @@ Shapes are written with N images in the data set, B in a batch, S steps, T rows 
 C classes. `model` and `optimizer` are static: hand in the same objects at every call, or JAX
 compiles again.
 
+Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; labels (B,) are
+integers from 0 to C - 1. A call with other values raises a ValueError. Inside `jax.jit`, `jax.vmap`
+and the like values cannot be seen: there, every integer is divided by 255, floats are taken as they
+are, and an image does not count if its label names no class. All is computed in float32, or in
+float64 if parameters or images are.
+
 With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
 their gradients in each step: the result is that of one device, but for the rounding of sums.
 """
@@ -11,6 +17,7 @@ their gradients in each step: the result is that of one device, but for the roun
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,13 +30,14 @@ from jax.sharding import Mesh
 from rnn_mnist.augment import Distortion, distort
 from rnn_mnist.devices import add_up, axis_of, spread
 from rnn_mnist.optimizers import averaged
+from rnn_mnist.preprocess import check_images, check_labels, preprocess
 
 
 class State(NamedTuple):
     """All that a run has learned so far."""
 
     params: Any
-    """The model's parameters, a tree of float32 arrays."""
+    """The model's parameters, a tree of float32 or float64 arrays."""
     opt_state: optax.OptState
     """The optimizer's memory."""
     step: jax.Array
@@ -40,13 +48,30 @@ class Metrics(NamedTuple):
     """Sums over images, to be divided once, at the end."""
 
     loss: jax.Array
-    """Summed negative log-likelihood in nats, float32."""
+    """Summed negative log-likelihood in nats, float32 or float64."""
     correct: jax.Array
     """Images classified right, int32."""
     examples: jax.Array
     """Images counted, int32."""
     gradient_norm: jax.Array | None = None
-    """Norm of a step's whole gradient before clipping, float32; None where nothing is learned."""
+    """Norm of a step's whole gradient before clipping; None where nothing is learned."""
+
+
+def _jit(function: Callable[..., Any], **settings: Any) -> Any:
+    """`jax.jit` of a function, before whose calls the values of images and labels are checked."""
+    jitted, signature = jax.jit(function, **settings), inspect.signature(function)
+
+    def checked(*arguments: Any, **named: Any) -> Any:
+        given = signature.bind(*arguments, **named).arguments
+        check_images(given["images"])
+        classes = getattr(given["model"], "num_classes", None)
+        if "labels" in given and classes is not None:
+            check_labels(given["labels"], classes, given.get("mask"))
+        return jitted(*arguments, **named)
+
+    wrapped: Any = functools.wraps(jitted)(checked)
+    wrapped.lower, wrapped.trace = jitted.lower, jitted.trace  # What is compiled checks nothing.
+    return wrapped
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "shape"))
@@ -67,24 +92,35 @@ def learned(state: State) -> Any:
     return averaged(state.opt_state, state.params)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(_jit, static_argnames="model")
 def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
-    """Log-probabilities (B, C) of images (B, T, F): uint8 in 0 to 255, or floats in [0, 1]."""
-    return jnp.asarray(model.apply({"params": params}, scaled(images)))
+    """Log-probabilities (B, C) of images (B, T, F)."""
+    return jnp.asarray(model.apply({"params": params}, preprocess(images, _dtype(params))))
 
 
-def scaled(images: jax.Array) -> jax.Array:
-    """Images, uint8 in 0 to 255 or floats in [0, 1], as floats."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+def _dtype(params: Any) -> Any:
+    """The type in which a network computes: float32, or its parameters' own if that is wider."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
 
 
 def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
-    """Negative log-likelihood (B,) of labels (B,) under log-probabilities (B, C), in nats."""
-    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    """Negative log-likelihood (B,) of labels (B,) under log-probabilities (B, C), in nats.
+
+    It is NaN where a label names no class.
+    """
+    taken = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    return jnp.where(_named(log_probs, labels), taken, jnp.nan)
+
+
+def _named(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether labels (B,) name one of the classes of log-probabilities (B, C)."""
+    return (labels >= 0) & (labels.astype(jnp.int32) < log_probs.shape[-1])
 
 
 def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
     """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true.
+
+    An image does not count if its label names no class.
 
     Raises:
       ValueError: The batch sizes differ.
@@ -92,13 +128,14 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
     if not log_probs.shape[:1] == labels.shape == mask.shape:
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
         raise ValueError(f"images, labels and mask must be as many, not {sizes}")
+    mask = mask & _named(log_probs, labels)
     correct = (log_probs.argmax(-1) == labels) & mask
     loss = jnp.where(mask, nll(log_probs, labels), 0)
     return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
 
 
 @functools.partial(
-    jax.jit,
+    _jit,
     static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
 )
 def train_step(
@@ -121,8 +158,8 @@ def train_step(
 
     Args:
       state: Where to step from.
-      images: (B, T, F) uint8 or float.
-      labels: (B,) int32.
+      images: (B, T, F).
+      labels: (B,).
       mask: (B,) bool, false for images that only fill the batch; all count if left out. With
         none to count, the state stays as it is.
       model: Flax module that maps images to log-probabilities.
@@ -137,25 +174,27 @@ def train_step(
       The next state, and the batch's metrics from before the step.
 
     Raises:
-      ValueError: Something is random, and there is no key.
+      ValueError: Something is random, and there is no key; or images or labels have wrong values.
     """
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
+    images = preprocess(images, _dtype(state.params))
     drops = bool(getattr(model, "dropout", 0))
     random: Any = {}
     if drops or distortion != Distortion():
         if key is None:
             raise ValueError("dropout and distortion need a key")
         keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
-        images = distort(scaled(images), distortion, keys=keys)
+        images = distort(images, distortion, keys=keys)
         random = {"keys": keys} if drops else {}
 
     def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
-        log_probs = jnp.asarray(model.apply({"params": params}, scaled(images), **random))
+        log_probs = jnp.asarray(model.apply({"params": params}, images, **random))
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
             return metrics.loss, metrics
-        spread_out = jnp.where(mask, -log_probs.mean(-1), 0).sum()
+        counted = mask & _named(log_probs, labels)
+        spread_out = jnp.where(counted, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(state.params)
@@ -176,7 +215,7 @@ def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
 
 
 @functools.partial(
-    jax.jit,
+    _jit,
     static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
     donate_argnames="state",
 )
@@ -198,8 +237,8 @@ def train_epoch(
 
     Args:
       state: Where to start; its buffers are given away, so use the returned state from here on.
-      images: (N, T, F) uint8 or float.
-      labels: (N,) int32.
+      images: (N, T, F).
+      labels: (N,).
       order: (S, B) int32, the images of every step's batch; -1 fills up a batch or, as a whole
         row, a step. On a mesh of D devices, B is a multiple of D.
       model: Flax module that maps images to log-probabilities.
@@ -243,7 +282,7 @@ def train_epoch(
     return run((state, key), images, labels, order)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mesh", "sharded"))
+@functools.partial(_jit, static_argnames=("model", "mesh", "sharded"))
 def evaluate(
     params: Any,
     images: jax.Array,
@@ -258,8 +297,8 @@ def evaluate(
 
     Args:
       params: The model's parameters.
-      images: (N, T, F) uint8 or float.
-      labels: (N,) int32.
+      images: (N, T, F).
+      labels: (N,).
       order: (S, B) int32, as `train_epoch` takes it.
       model: Flax module that maps images to log-probabilities.
       mesh: As `train_epoch` takes it.
@@ -267,12 +306,15 @@ def evaluate(
     """
 
     def total(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
-        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+        def tested(batch: jax.Array) -> Metrics:
             x, y, mask = _gather(images, labels, batch)
-            metrics = measure(apply(params, x, model=model), y, mask)
-            return jax.tree.map(jnp.add, total, metrics), None
+            return measure(apply(params, x, model=model), y, mask)
 
-        zero = Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+            return jax.tree.map(jnp.add, total, tested(batch)), None
+
+        shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
+        zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         metrics, _ = jax.lax.scan(step, zero, order)
         axis_name = axis_of(mesh)
         return metrics if axis_name is None else add_up(metrics, axis_name)

@@ -28,7 +28,7 @@ class LSTMCell(nn.RNNCellBase):
     """One step of PyTorch's LSTM, with its two bias vectors.
 
     The gates i, f, g, o stand side by side, as in `torch.nn.LSTM`, whose weights are the transposed
-    ones here: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,), all float32:
+    ones here: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,):
 
         i, f, g, o = split(x @ weight_ih + bias_ih + h @ weight_hh + bias_hh)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -51,14 +51,21 @@ class LSTMCell(nn.RNNCellBase):
     input_size: int
     hidden_size: int
     dtype: DTypeLike = "float32"
-    """Type in which the product is computed; parameters and the rest of the step are float32."""
+    """Type in which the product is computed. Parameters and the rest of the step are float32. If
+    the arrays are float64, all of it is, but for a product in bfloat16."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gate."""
     chrono: int = 0
     """Longest memory, in steps, for which the initial biases are drawn; 0: as PyTorch's are."""
 
     def setup(self) -> None:
-        """Declare the parameters."""
+        """Declare the parameters.
+
+        Raises:
+          ValueError: The hidden size is below 1.
+        """
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1, not {self.hidden_size}")
         init, gates = uniform(self.hidden_size), 4 * self.hidden_size
         self.weight_ih = self.param("weight_ih", init, (self.input_size, gates))
         self.weight_hh = self.param("weight_hh", init, (self.hidden_size, gates))
@@ -69,15 +76,22 @@ class LSTMCell(nn.RNNCellBase):
         self.bias_hh = self.param("bias_hh", bias_hh, (gates,))
 
     def __call__(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
-        """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h."""
+        """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h.
+
+        Raises:
+          ValueError: The carry is float32, and the inputs or the weights are float64.
+        """
         c, h = carry
         # One product of inputs and hidden state side by side measures faster than two, even where
         # the inputs' is taken out of the loop for all steps at once.
         weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
         inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
-        gates = jnp.matmul(
-            inputs.astype(self.dtype), weights.astype(self.dtype), precision=PRECISION
-        ).astype(jnp.float32)  # (..., 4H)
+        own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
+        if jnp.result_type(c, own) != c.dtype:
+            raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
+        dtype = own if jnp.dtype(self.dtype) == "float32" else self.dtype
+        product = jnp.matmul(inputs.astype(dtype), weights.astype(dtype), precision=PRECISION)
+        gates = product.astype(own)  # (..., 4H)
         gates = gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
@@ -117,6 +131,7 @@ def lstm(
     On a CPU the compiled kernel does it, up to three times faster, where it was built and `dtype`
     is float32; anywhere else a scan over the cell does. They give the same but for rounding; the
     kernel has no derivatives in forward mode and no second ones, for which `scan` must be chosen.
+    All is computed in float32, or in float64 if any of the arrays is.
 
     Args:
       params: `LSTMCell`'s: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,).
@@ -133,7 +148,7 @@ def lstm(
       Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
 
     Raises:
-      ValueError: The native kernel is asked for, and cannot be had.
+      ValueError: The native kernel is asked for, and cannot be had; or the hidden size is 0.
 
     Example:
       >>> cell = LSTMCell(input_size=28, hidden_size=20)
@@ -144,6 +159,11 @@ def lstm(
       >>> hidden.shape, h.shape
       ((100, 28, 20), (100, 20))
     """
+    if jnp.shape(params["weight_hh"])[:1] == (0,):
+        raise ValueError("the hidden size must be at least 1, not 0")
+    arrays = dict(params), inputs, carry
+    wide = jnp.result_type(jnp.float32, *jax.tree.leaves(arrays))
+    params, inputs, carry = jax.tree.map(lambda x: jnp.asarray(x, wide), arrays)
     if remat and inputs.shape[1] > remat:
         part = functools.partial(
             lstm, params, reverse=reverse, sequence=sequence, dtype=dtype, kernel=kernel
@@ -163,13 +183,12 @@ def lstm(
         nothing = jnp.zeros((inputs.shape[0], 0, size), hidden.dtype)
         return hidden.swapaxes(0, 1) if sequence else nothing, carry
 
-    # Of other types, or a mixture, the cell knows what to make.
-    one_type = {x.dtype for x in jax.tree.leaves((params, inputs, carry))} in _NATIVE_TYPES
-    if choose_kernel(kernel, dtype) == "scan" or not one_type:
+    if choose_kernel(kernel, dtype) == "scan":
         return scanned(params, inputs, carry)
-    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
+    # JAX takes 1 and True for one program, and the kernel takes only True.
+    native = functools.partial(kernels.lstm, reverse=bool(reverse), sequence=bool(sequence))
     read: tuple[jax.Array, Carry]
-    read = jax.lax.platform_dependent(dict(params), inputs, carry, cpu=native, default=scanned)
+    read = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scanned)
     return read
 
 
@@ -205,9 +224,6 @@ def _in_chunks(
         end, carry = part(rest, carry)
         ends.append(end)
     return jnp.concatenate([hidden, *ends], axis=1), carry
-
-
-_NATIVE_TYPES = ({jnp.dtype("float32")}, {jnp.dtype("float64")})
 
 
 def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]:

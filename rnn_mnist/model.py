@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from rnn_mnist.initializers import uniform
 from rnn_mnist.lstm import PRECISION, Kernel, LSTMCell, lstm
+from rnn_mnist.purposes import DROPOUT
 from rnn_mnist.reading import WINDOW, Reading, read
 
 
@@ -53,17 +54,20 @@ class RowLSTM(nn.Module):
         """Classify images.
 
         Args:
-          images: (B, T, F) float32 in [0, 1], T and F of any size. The batch comes first: with B
+          images: (B, T, F) float in [0, 1], T and F of any size. The batch comes first: with B
             and T swapped, an LSTM runs as well and learns nothing.
           keys: (B,), one for each image, to draw from which units are left out; none are, where
             these are left out.
 
         Returns:
-          Log-probabilities, (B, C) float32.
+          Log-probabilities (B, C), float32 or, if parameters or images are, float64.
 
         Raises:
-          ValueError: The images do not have three axes.
+          ValueError: The images do not have three axes, or a size is below 1.
         """
+        for name in ("hidden_size", "num_layers", "num_classes", "inner_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, batch = read(images, self.reading), images.shape[0]
@@ -105,7 +109,8 @@ class RowLSTM(nn.Module):
             inputs = jnp.concatenate([hidden for hidden, _ in readings], axis=-1)  # (B, T, H or 2H)
             last = jnp.concatenate([h for _, h in readings], axis=-1)  # (B, H or 2H)
             if self.dropout and keys is not None:
-                scale = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
+                kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
+                scale = kept.astype(last.dtype) / (1 - self.dropout)
                 inputs, last = inputs * scale[:, None], last * scale
         init = uniform(last.shape[-1])
         logits = nn.Dense(
@@ -153,16 +158,16 @@ def read_windows(
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
-    """What to multiply a layer's hidden units by, (B, units): 0 for a share `dropout` of them.
+    """Which of a layer's hidden units are kept, (B, units): all but a share `dropout` of them.
 
     A unit is left out in all steps of an image, or in none.
 
     Source: Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
     Networks", 2016.
     """
-    keep = 1 - dropout
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, layer), keep, (units,)) / keep
+        key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), layer)
+        return jax.random.bernoulli(key, jnp.float32(1 - dropout), (units,))
 
     return jax.vmap(draw)(keys)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 
 
-@functools.cache
 def make_optimizer(
     optimizer: str = "sgd",
     learning_rate: float = 0.1,
@@ -46,15 +45,24 @@ def make_optimizer(
     Raises:
       ValueError: No such optimizer or schedule.
     """
-    if optimizer not in ("sgd", "adam", "adamw"):
-        raise ValueError(f"optimizer must be sgd, adam or adamw, not {optimizer!r}")
-    settings = dict(
+    numbers = dict(
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         gradient_clip=gradient_clip,
         ema=ema,
     )
+    # The cache takes 0 and 0.0 for the same key, so both must build the same optimizer.
+    settings = {name: float(number) for name, number in numbers.items()}
+    return _cached(optimizer, schedule, int(total_steps), tuple(swept), **settings)
+
+
+@functools.cache
+def _cached(
+    optimizer: str, schedule: str, total_steps: int, swept: tuple[str, ...], **settings: float
+) -> optax.GradientTransformation:
+    if optimizer not in ("sgd", "adam", "adamw"):
+        raise ValueError(f"optimizer must be sgd, adam or adamw, not {optimizer!r}")
     if not swept:
         return _build(optimizer, schedule, total_steps, **settings)
     fixed = ["optimizer", "schedule", "total_steps", *settings.keys() - swept]
@@ -74,7 +82,7 @@ def _build(
     gradient_clip: Any,
     ema: Any,
 ) -> optax.GradientTransformation:
-    """Numbers may be arrays, which are never taken for nothing."""
+    """A swept number is an array, which counts as set, even if it is zero."""
 
     def given(number: Any) -> bool:
         return not isinstance(number, float) or number != 0

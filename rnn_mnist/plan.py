@@ -21,12 +21,11 @@ from rnn_mnist.devices import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.lstm import choose_kernel
 from rnn_mnist.model import RowLSTM
+from rnn_mnist.purposes import INIT, STEPS
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
 STREAMED_STEPS = 100  # In a part, whose images are on the device together.
-# The purposes that keep these random streams apart from any other of the same seed.
-_INIT, _STEPS = 0, 2
 
 
 class Plan(NamedTuple):
@@ -166,12 +165,12 @@ def make_distortion(config: Config) -> Distortion:
 
 def init_key(seed: int) -> jax.Array:
     """The key from which a run's initial parameters are drawn."""
-    return jax.random.fold_in(jax.random.key(seed), _INIT)
+    return jax.random.fold_in(jax.random.key(seed), INIT)
 
 
 def step_key(seed: int | jax.Array) -> jax.Array:
     """The key of all that is random in a run's steps."""
-    return jax.random.fold_in(jax.random.key(seed), _STEPS)
+    return jax.random.fold_in(jax.random.key(seed), STEPS)
 
 
 def make_optimizer(

@@ -49,6 +49,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Let JAX compute in float64 what is given in float64."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
 def from_torch(weights: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """PyTorch's state dict of `lstm` and `hidden2digits` -> our parameters."""
     params: dict[str, dict[str, np.ndarray]] = {}

@@ -285,10 +285,20 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
         ours = log_probs_of(result, images)
         np.testing.assert_allclose(exported.predict(images), ours, atol=1e-5)
     images, labels = digits.images[:20].astype(np.float32) / 255, digits.labels[:20]
+    whole = exported.predict(np.int64(digits.images[:20]))
+    np.testing.assert_allclose(whole, exported.predict(images), atol=1e-6)
+    with pytest.raises(ValueError, match="images: integers must be from 0 to 255 and floats from"):
+        exported.predict(255 * images)
+    for wrong in ((images, labels - 10, 5), (images, labels, -1), (images, labels, 2**32)):
+        with pytest.raises(ValueError, match=r"must be from 0 to (9|4294967295), not "):
+            exported.train_step(exported.leaves, *wrong)
     leaves, state = exported.leaves, result.state
+    seeds = 2**32 - 1, np.int64(2**32 - 1), np.uint32(2**32 - 1)
+    (_, wanted), *others = (exported.train_step(leaves, images, labels, seed) for seed in seeds)
+    assert all(loss == wanted for _, loss in others)
     model = plan.make_model(result.config, 10)
     for _ in range(3):
-        leaves, loss = exported.train_step(leaves, images, labels, np.uint32(5))
+        leaves, loss = exported.train_step(leaves, images, labels, 5)
         state, metrics = train_step(
             state,
             images,

@@ -124,6 +124,21 @@ def test_saliency_equals_finite_differences():
             np.testing.assert_allclose(gradient[row, column], difference, atol=1e-5)
 
 
+def test_integers_are_bytes_and_other_values_are_refused():
+    result, image = result_of(), load("mnist", "test[3:4]").images[0]
+    functions = {
+        "predict": lambda image: predict([result], image[None]),
+        "beliefs": lambda image: beliefs(result, image),
+        "units": lambda image: units(result, image),
+        "saliency": lambda image: saliency(result, image[None]),
+    }
+    for function in functions.values():
+        jax.tree.map(np.testing.assert_array_equal, function(np.int64(image)), function(image))
+        for wrong in (np.float32(image), np.int16(image) + 1, image * np.float32(np.nan)):
+            with pytest.raises(ValueError, match="images: integers must be from 0 to 255"):
+                function(wrong)
+
+
 @pytest.mark.parametrize(
     ("answers", "step"), [([1, 2, 1, 1], 3), ([3, 3, 3], 1), ([0, 1], 2), ([4], 1)]
 )

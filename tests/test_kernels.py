@@ -56,10 +56,10 @@ def exact(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-@functools.partial(jax.jit, static_argnames=("reverse", "sequence"))
-def pulled_back(params, inputs, carry, gradients, *, reverse=False, sequence=True):
+@functools.partial(jax.jit, static_argnames=("reverse", "sequence", "kernel"))
+def pulled_back(params, inputs, carry, gradients, *, reverse=False, sequence=True, kernel="native"):
     """Results of the kernel, and gradients of their product with `gradients`."""
-    run = functools.partial(lstm, reverse=reverse, sequence=sequence, kernel="native")
+    run = functools.partial(lstm, reverse=reverse, sequence=sequence, kernel=kernel)
     results, pull = jax.vjp(run, params, inputs, carry)
     return results, pull(gradients)
 
@@ -132,16 +132,28 @@ def test_every_gradient_equals_the_scans(sizes, reverse):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_float64_is_exact():
-    jax.config.update("jax_enable_x64", True)
-    try:
-        case = make_case(9, 7, 5, 6, dtype=np.float64)
-        hidden, carry = numpy_lstm(*case)
-        ones = jax.tree.map(np.ones_like, (hidden, carry))
-        ours, slopes = pulled_back(*case, ones)
-    finally:
-        jax.config.update("jax_enable_x64", False)
-    np.testing.assert_allclose(ours[0], hidden, atol=1e-14)
+def test_any_true_value_reads_backwards():
+    case = make_case(2, 3, 4, 5)
+    wanted, _ = lstm(*case, reverse=True, kernel="scan")
+    for true in (1, np.True_, True):  # In this order: JAX's caches take the first for the others.
+        for kernel in ("native", "scan"):
+            hidden, _ = lstm(*case, reverse=true, sequence=true, kernel=kernel)
+            np.testing.assert_allclose(hidden, wanted, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kernel", ["native", "scan"])
+def test_float64_is_exact(kernel):
+    case = make_case(9, 7, 5, 6, dtype=np.float64)
+    wanted = numpy_lstm(*case)
+    ours, slopes = pulled_back(*case, jax.tree.map(np.ones_like, wanted), kernel=kernel)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-14), ours, wanted)
+    # In the widest type of any array, as if all had it.
+    for part in range(3):
+        mixed = list(case)
+        mixed[part] = jax.tree.map(np.float32, case[part])
+        ours, wanted = lstm(*mixed, kernel=kernel), numpy_lstm(*exact(mixed))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-14), ours, wanted)
 
     def total(case):
         hidden, (c, h) = numpy_lstm(*case)

@@ -16,6 +16,8 @@ ORDER = [
     *(
         "config",
         "files",
+        "purposes",
+        "preprocess",
         "archive",
         "catalogue",
         "originals",

@@ -1,11 +1,14 @@
 """Training and testing against PyTorch's golden file, PyTorch live, and sums made by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import GOLDEN, from_torch
+from conftest import GOLDEN, from_torch, numpy_row_lstm
+from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 from rnn_mnist import (
     RowLSTM,
@@ -21,9 +24,11 @@ from rnn_mnist import (
     train_epoch,
     train_step,
 )
+from rnn_mnist.augment import Distortion
+from rnn_mnist.devices import add_up
 from rnn_mnist.optimizers import make_schedule
 
-MODEL = RowLSTM(hidden_size=8)
+MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
 
 
 def toy(size=57, seed=0):
@@ -162,13 +167,99 @@ def test_nll_takes_each_labels_log_probability():
     )
 
 
-def test_uint8_and_scaled_floats_are_the_same_images():
+def test_images_of_every_type_are_the_same():
     images, _ = toy(5)
-    params = start(optax.sgd(0.1)).params
-    scaled = (images / np.float32(255)).astype(np.float32)
-    np.testing.assert_allclose(
-        apply(params, images, model=MODEL), apply(params, scaled, model=MODEL), rtol=0, atol=1e-6
-    )
+    said = functools.partial(apply, start(OPTIMIZER).params, model=MODEL)
+    wanted = said(images)
+    for dtype in (np.uint16, np.int16, np.int64):
+        np.testing.assert_array_equal(said(images.astype(dtype)), wanted)
+    np.testing.assert_array_equal(jax.jit(said)(np.int32(images)), wanted)
+    np.testing.assert_array_equal(said((images // 2).astype(np.int8)), said(images // 2))
+    np.testing.assert_allclose(said(images / np.float32(255)), wanted, rtol=0, atol=1e-6)
+    ink = images > 127
+    np.testing.assert_array_equal(said(ink), said(np.uint8(255) * ink))
+    np.testing.assert_array_equal(said(ink), said(np.float16(ink)))
+
+
+def calls(images, labels, **settings):
+    """Every function that takes images and labels, to be called with these."""
+    state, order = start(OPTIMIZER), batches.in_rows(np.arange(len(labels)), len(labels))
+    train = {"model": MODEL, "optimizer": OPTIMIZER, **settings}
+    return {
+        "train_step": lambda: train_step(state, images, labels, **train),
+        "evaluate": lambda: evaluate(state.params, images, labels, order, model=MODEL),
+        "train_epoch": lambda: train_epoch(state, images, labels, order, **train),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.int16(-1), "int16 from -1 to -1"),
+        (np.int64(256), "int64 from 256 to 256"),
+        (np.float32(255), "float32 from 255.0 to 255.0"),
+        (np.float32(1.5), "float32 from 1.5"),
+        (jnp.float32(-0.5), "float32 from -0.5"),
+        (np.float64(np.nan), "float64 from nan to nan"),
+    ],
+)
+def test_images_of_other_values_are_refused(value, found):
+    images = value * np.ones((4, 28, 28), value.dtype)
+    refused = f"^images: integers must be from 0 to 255 and floats from 0 to 1, not {found}"
+    others = {"apply": lambda: apply(start(OPTIMIZER).params, images, model=MODEL)}
+    for call in (calls(images, np.zeros(4, np.int32)) | others).values():
+        with pytest.raises(ValueError, match=refused):
+            call()
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_name_no_class_are_refused(label):
+    images, labels = toy(6)
+    labels[:] = 0, 9, label, label, 3, 4
+    for call in calls(images, labels).values():
+        with pytest.raises(ValueError, match=r"labels: must be from 0 to 9, not from (-1|0) to "):
+            call()
+    kept = labels != label  # What only fills the batch may have any label.
+    settings = {"model": MODEL, "optimizer": OPTIMIZER}
+    filled = train_step(start(OPTIMIZER), images, labels, kept, **settings)
+    wanted = train_step(start(OPTIMIZER), images[kept], labels[kept], **settings)
+    assert_same(filled, wanted, atol=2e-6)
+
+
+def test_labels_that_name_no_class_do_not_count_where_they_cannot_be_seen():
+    images, labels = toy(6)
+    labels[:] = 3, -1, 10, 0, 2**30, 9
+    kept, smoothed = np.array([0, 3, 5]), {"label_smoothing": 0.1}
+    for name in ("train_step", "evaluate"):
+        wanted = calls(images[kept], labels[kept], **smoothed)[name]
+        unseen = jax.jit(lambda *given, name=name: calls(*given, **smoothed)[name]())
+        assert_same(unseen(images, labels), wanted(), atol=2e-6)
+    log_probs = jnp.log(jnp.full((3, 4), 0.25))
+    np.testing.assert_allclose(nll(log_probs, jnp.array([-1, 4, 3])), [np.nan, np.nan, np.log(4)])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_float64_step_is_exact():
+    images, labels = toy(6)
+    model = RowLSTM(5, dropout=0.2)
+    shapes = jax.eval_shape(lambda: init(model, OPTIMIZER, key=jax.random.key(0))).params
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape), shapes)
+    wanted = numpy_row_lstm(params, images / 255, 1, False)
+    log_probs = apply(params, images, model=model)
+    np.testing.assert_allclose(log_probs, wanted, rtol=0, atol=1e-13)
+    order = batches.in_rows(np.arange(6), 4)
+    tested = evaluate(params, images, labels, order, model=model)
+    np.testing.assert_allclose(tested.loss, -wanted[np.arange(6), labels].sum(), rtol=1e-13)
+
+    step = functools.partial(train_step, model=model, optimizer=OPTIMIZER, key=jax.random.key(0))
+    step = functools.partial(step, distortion=Distortion(1.0, 10.0, 0.1, 10.0, 0.5))
+    state = State(params, OPTIMIZER.init(params), jnp.int32(0))
+    stepped = jax.eval_shape(step, state, images, labels)
+    found = {leaf.dtype.name for leaf in jax.tree.leaves((stepped[0].params, stepped[1].loss))}
+    assert found == {"float64"}
+    added = jax.vmap(functools.partial(add_up, axis_name="half"), axis_name="half")
+    np.testing.assert_array_equal(added(np.array([1.0, 1e-12])), [1 + 1e-12] * 2)
 
 
 @pytest.mark.parametrize("total", [4, 5, 10, 1000])
@@ -268,11 +359,60 @@ def test_ten_epochs_compile_each_function_once():
     images, labels = toy()
     optimizer = make_optimizer("sgd", 0.1)
     state = start(optimizer)
-    before = train_epoch._cache_size()
+    before = train_epoch.__wrapped__._cache_size()
     for epoch in range(10):
         order = batches.epoch_order(57, 10, seed=0, epoch=epoch)
         state, _ = train_epoch(
             state, images, labels, order, model=RowLSTM(hidden_size=8), optimizer=optimizer
         )
-    assert train_epoch._cache_size() == before + 1
+    assert train_epoch.__wrapped__._cache_size() == before + 1
     assert make_optimizer("sgd", 0.1) is optimizer
+
+
+def test_no_two_random_draws_are_correlated():
+    keys, draws = [], []
+
+    def note(key, bits):
+        keys.append(key.reshape(-1, 2))
+        draws.append(bits)
+        return bits
+
+    def random_bits(key, width, shape):
+        bits = threefry_prng_impl.random_bits(key, width, shape)
+        return jax.pure_callback(note, bits, key, bits, vmap_method="expand_dims")
+
+    names = "key_shape", "seed", "split", "fold_in"
+    rest = {name: getattr(threefry_prng_impl, name) for name in names}
+    noted = define_prng_impl(random_bits=random_bits, name="noted", tag="noted", **rest)
+    key = jax.random.key(0, impl=noted)
+
+    settings = {"model": RowLSTM(16, 2, dropout=0.2), "optimizer": make_optimizer("sgd", 0.1)}
+    state = jax.block_until_ready(init(**settings, key=key, shape=(4, 4)))
+    assert sum(bits.size for bits in draws) == sum(x.size for x in jax.tree.leaves(state.params))
+    draws.clear()
+    images, labels = np.zeros((1000, 4, 4), np.uint8), np.zeros(1000, np.int32)
+    distortion = Distortion(shift=1.0, rotation=10.0, scale=0.1, shear=10.0, elastic=0.5)
+    for _ in range(2):
+        state, _ = train_step(state, images, labels, **settings, key=key, distortion=distortion)
+        jax.block_until_ready(state)
+    # In each step, for each image: the distortion's amounts and knots, and two layers' units.
+    drawn = np.concatenate([bits.reshape(1000, -1) for bits in draws], axis=1)
+    assert drawn.shape == (1000, 2 * (6 + 2 * 7 * 7 + 2 * 16))
+    # By chance, the largest of these 37,000 correlations is about 4.4 / sqrt(1000) = 0.14.
+    assert abs(np.corrcoef(drawn.T) - np.eye(drawn.shape[1])).max() < 0.2
+    keys = np.concatenate(keys)
+    assert len(np.unique(keys, axis=0)) == len(keys)
+
+
+def test_any_kind_of_zero_is_the_same_optimizer():
+    names = "momentum", "weight_decay", "gradient_clip", "ema"
+    plain = make_optimizer("sgd", 0.1)
+    for zero in (0, np.int64(0), np.float32(0), False, jnp.float32(0)):
+        assert make_optimizer("sgd", 0.1, **dict.fromkeys(names, zero)) is plain
+    # With a learning rate of its own, so that the cache holds no optimizer of another test.
+    for zero in (0, 0.0):
+        optimizer = make_optimizer("sgd", 0.125, **dict.fromkeys(names, zero))
+        update, _ = optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)), jnp.ones(3))
+        np.testing.assert_array_equal(update, np.full(3, -0.125))
+    one = make_optimizer("sgd", 1, momentum=0.5, swept=["learning_rate"])
+    assert one is make_optimizer("sgd", True, momentum=0.5, swept=("learning_rate",))

@@ -9,11 +9,14 @@ from conftest import from_torch, numpy_lstm, numpy_row_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.initializers import uniform
+from rnn_mnist.lstm import lstm
 
 
 def random_params(module, *shape, seed=0):
     """Asymmetric float64 parameters of a module's shapes, of PyTorch's usual size."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape)))["params"]
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape, "float32")))[
+        "params"
+    ]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(0.02, 0.4, x.shape), shapes)
 
@@ -71,6 +74,17 @@ def test_cell_in_flax_rnn_gives_the_same():
     np.testing.assert_allclose(reverse, wanted, atol=1e-6)
 
 
+@pytest.mark.usefixtures("x64")
+def test_cell_in_flax_rnn_computes_float64_exactly_or_refuses():
+    rnn = nn.RNN(LSTMCell(input_size=9, hidden_size=7))
+    params = random_params(rnn, 1, 5, 9)
+    inputs = np.random.default_rng(1).normal(size=(4, 5, 9))
+    hidden = rnn.apply({"params": params}, inputs, initial_carry=(np.zeros((4, 7)),) * 2)
+    np.testing.assert_allclose(hidden, numpy_lstm(params["cell"], inputs)[0], rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match="the carry must be float64, not float32"):
+        rnn.apply({"params": params}, inputs)
+
+
 def test_bfloat16_is_in_the_products_alone():
     cell = LSTMCell(16, 24, dtype="bfloat16")
     rng = np.random.default_rng(0)
@@ -125,6 +139,32 @@ def test_initialisation_is_uniform_within_pytorchs_bounds():
                 assert abs(value.var() - 1 / 3) < 0.03, (module, name)
     a, b = (uniform(4)(jax.random.key(0), (5, 5)), uniform(4)(jax.random.key(1), (5, 5)))
     assert np.abs(a - b).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 0},
+        {"hidden_size": -1},
+        {"num_layers": 0},
+        {"num_classes": 0},
+        {"inner_size": 0, "reading": "windows"},
+    ],
+)
+def test_a_size_below_one_is_refused(sizes):
+    with pytest.raises(ValueError, match=f"^{next(iter(sizes))} must be at least 1, not (0|-1)"):
+        RowLSTM(**sizes).init(jax.random.key(0), jnp.zeros((1, 28, 28)))
+
+
+def test_a_hidden_size_of_zero_is_refused():
+    shapes = {"weight_ih": (3, 0), "weight_hh": (0, 0), "bias_ih": (0,), "bias_hh": (0,)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    carry = jnp.zeros((2, 0)), jnp.zeros((2, 0))
+    for kernel in ("auto", "scan"):
+        with pytest.raises(ValueError, match="the hidden size must be at least 1, not 0"):
+            lstm(params, jnp.zeros((2, 5, 3)), carry, kernel=kernel)
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, not 0"):
+        LSTMCell(3, 0).init(jax.random.key(0), carry, jnp.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (2, 28, 28, 1)])
