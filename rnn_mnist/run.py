@@ -139,7 +139,7 @@ def train_run(
                 import_charts = functools.partial(importlib.import_module, "rnn_mnist.charts")
                 threading.Thread(target=import_charts, daemon=True).start()
             with hosts.together():
-                watching = observe.watched(folder if writes else None, watch, done=progress.step)
+                watching = observe.watched(folder if writes else None, watch, progress)
                 see = stack.enter_context(watching)
             # Saving takes as long as a tenth of a small epoch: it is done beside the next one.
             saver = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -150,7 +150,8 @@ def train_run(
             for step in advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms):
                 progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
-                see(progress)
+                with hosts.together():
+                    see(progress)
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
                         saved.result()
