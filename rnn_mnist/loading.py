@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from rnn_mnist.console import name_steps
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.plan import abstract_state, make_model, make_optimizer, own_device
+from rnn_mnist.reading import steps_of
 
 if TYPE_CHECKING:
     from rnn_mnist.checkpoint import Record
@@ -77,14 +79,39 @@ def load_pretrained(name: str = BEST) -> Result:
     return load_weights(Path(__file__).parent / "pretrained" / f"{name}.safetensors")
 
 
-def sized(config: Config) -> Config:
-    """A config with the sizes of the network that it begins with, where it names no others."""
+def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = None) -> Config:
+    """A config with the sizes, and the reading, of the network that it begins with.
+
+    Args:
+      config: Its fields that are not at their default count as set.
+      named: Other fields that were set, to their default.
+      folder: The run's. What it holds already has these sizes, and `init_from` is not read again.
+
+    Raises:
+      InputError: A size is set to another than the network's, a reading to one that it cannot
+        have, or `init_from` cannot be read.
+    """
     if not config.init_from:
         return config
-    begin, plain = load_result(config.init_from).config, Config()
-    names = "hidden_size", "num_layers", "bidirectional", "reading", "inner_size"
-    unnamed = [name for name in names if getattr(config, name) == getattr(plain, name)]
-    return dataclasses.replace(config, **{name: getattr(begin, name) for name in unnamed})
+    begun = None if folder is None else folder / "config.toml"
+    begun = begun if begun is not None and begun.exists() else None
+    begin = read_config(begun) if begun else load_result(config.init_from).config
+    plain, taken = Config(), dict[str, Any]()
+    if config.reading != plain.reading and steps_of(config.reading) == steps_of(begin.reading):
+        # The same weights can learn another order, as of columns in place of rows.
+        begin = dataclasses.replace(begin, reading=config.reading)
+    names = ["hidden_size", "num_layers", "bidirectional", "reading"]
+    names += ["inner_size"] * (begin.reading == "windows")
+    for name in names:
+        ours, theirs = getattr(config, name), getattr(begin, name)
+        if name not in named and ours == getattr(plain, name):
+            taken[name] = theirs
+        elif ours != theirs and not begun:  # What a folder holds is compared in whole later.
+            raise InputError(
+                f"{name}: is {ours!r}, but {theirs!r} in {config.init_from}, with whose weights "
+                "the run is to begin (init_from); leave it out"
+            )
+    return dataclasses.replace(config, **taken)
 
 
 def load_run(folder: Path | str) -> Result:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def fit(
     """Train a network as the config says.
 
     Args:
-      config: What decides the result.
+      config: What decides the result. Where it has `init_from`, its sizes and its reading are taken
+        from there if they are at their defaults; others must be those of the weights.
       folder: Run folder to write, and to go on from where it holds an unfinished run of the same
         config; nothing is written where it is left out.
       data_files: Folder with the data set's original files, in place of a download.
@@ -73,7 +74,8 @@ def fit(
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
-        its checkpoints are damaged, or the loss stopped being a number; tensorboardX is not
+        its checkpoints are damaged, `init_from` cannot be read or has other sizes than the config,
+        or the loss stopped being a number; tensorboardX is not
         installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
@@ -101,8 +103,9 @@ def train_run(
     data_files: Path | None,
     devices: int | None,
     watch: Watch = Watch(),
+    named: Collection[str] = (),
 ) -> Result:
-    """Do what `fit` says, on a given console.
+    """Do what `fit` says, on a given console; fields in `named` were set, be it to their default.
 
     Where several processes train together, all call this; the first alone reads and writes the
     folder and uses its console.
@@ -111,10 +114,14 @@ def train_run(
         with hosts.together():
             mesh = make_mesh(find_devices(devices))
         writes = folder is not None and hosts.is_first()
-        first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
         watch = Watch(*hosts.from_first(list(watch)))  # Their programs must not differ.
+        first = _config_of_first(config)
         with hosts.together():
             _check_alike(config, first)
+            if hosts.is_first():  # Nobody else has to be able to read `init_from`.
+                config = loading.sized(config, named=named, folder=folder)
+        config = _config_of_first(config)
+        with hosts.together():
             if folder is not None and writes:
                 run_folder.check(folder, config)
             plan = make_plan(config, mesh, files=data_files)
@@ -127,7 +134,8 @@ def train_run(
                 stack.enter_context(run_folder.claimed(folder, config))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
                 progress, notes = _restore(plan, manager)
-        progress = _share(plan, progress or _new(plan))
+            progress = progress or _new(plan)
+        progress = _share(plan, progress)
         notes += observe.missed(watch, done=progress.step)
         console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
@@ -184,6 +192,11 @@ def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
     """Write what a kill is not to take: a checkpoint, then the metrics."""
     checkpoint.save(manager, progress.state, _record_of(plan, progress))
     run_folder.write_metrics(folder, progress.history)
+
+
+def _config_of_first(config: Config) -> Config:
+    """The first process's config in every process."""
+    return from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
 
 
 def _check_alike(config: Config, first: Config) -> None:
@@ -264,21 +277,21 @@ def _without_reason(kernel: str) -> str:
 
 
 def _new(plan: Plan) -> Progress:
-    """Where a run begins.
+    """Where a run begins; the weights to start from are read by the first process alone.
 
     Raises:
       InputError: The weights to start from cannot be read, or are another network's.
     """
     config = plan.config
     state = learn.init(plan.model, plan.optimizer, key=init_key(config.seed))
-    if config.init_from:
+    if config.init_from and hosts.is_first():
         params = loading.load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
         if ours != theirs:
             raise InputError(
-                f"init_from: {config.init_from} holds a network of other sizes or classes than "
-                "this run's; choose hidden_size, num_layers, bidirectional, reading, inner_size "
-                "and data as there"
+                f"init_from: the weights of {config.init_from} have other classes or sizes than "
+                f"this run, with the {len(plan.classes)} classes of {config.data.name}; choose "
+                "data as there"
             )
         state = State(params, plan.optimizer.init(params), state.step)
     return Progress(state)

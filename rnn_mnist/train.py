@@ -77,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options, name = command.parse(Options, given, module="rnn_mnist.train")
+        options, name, named = command.parse(Options, given, module="rnn_mnist.train")
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, loading, observe, plan, run
+        from rnn_mnist import devices, hosts, observe, plan, run
         from rnn_mnist.console import Console
 
         with contextlib.ExitStack() as stack:
@@ -91,12 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     hosts.joined(options.coordinator, options.processes, options.process_id)
                 )
             run.train_run(
-                loading.sized(options.config),
+                options.config,
                 Console(quiet=options.distributed and not hosts.is_first(), began=began),
                 folder=options.run or Path("runs") / name,
                 data_files=options.data_files,
                 devices=options.devices,
                 watch=observe.Watch(options.tensorboard, options.profile, options.log_norms),
+                named=named,
             )
 
     return command.guarded(body)

@@ -23,7 +23,9 @@ from rnn_mnist import (
     load_exported,
     loading,
     plan,
+    read_config,
     to_torch,
+    train,
     train_step,
     weights,
 )
@@ -171,8 +173,6 @@ def test_a_network_trained_by_the_notebook_comes_in_and_trains_on(tmp_path, digi
     assert trained.history[0].test_correct == (theirs.argmax(1) == digits.labels).sum()
     assert trained.history[0].test_correct > 2000
     assert trained.history[1].test_loss != trained.history[0].test_loss
-    with pytest.raises(InputError, match="holds a network of other sizes or classes"):
-        fit(dataclasses.replace(config, hidden_size=21))
     assert loading.sized(dataclasses.replace(config, hidden_size=20)).hidden_size == 20
 
 
@@ -182,6 +182,75 @@ def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
     begun = fit(config)
     assert begun.history[0].test_correct == result.history[-1].test_correct
     assert int(begun.state.step) == 63
+
+
+def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbed, capfd):
+    """By the function and by the command, whose flags and file may set a size to its default."""
+    result, _ = undisturbed
+    path, run = tmp_path / "model.safetensors", tmp_path / "run"
+    loading.save_weights(path, result)
+    config = dataclasses.replace(SMALL, epochs=1, hidden_size=20, init_from=str(path))
+    begun = fit(config, folder=run)
+    assert begun.config == dataclasses.replace(config, hidden_size=8)
+    assert begun.history[0].test_correct == result.history[-1].test_correct
+    with pytest.raises(InputError, match=r"hidden_size: is 9, but 8 in .*\.safetensors, with"):
+        fit(dataclasses.replace(config, hidden_size=9))
+    with pytest.raises(InputError, match="reading: is 'pixels', but 'rows' in"):
+        fit(dataclasses.replace(config, reading="pixels"))
+    head = {"hidden2digits.weight": np.zeros((9, 8), "f4"), "hidden2digits.bias": np.zeros(9, "f4")}
+    nine = tmp_path / "nine.safetensors"
+    weights.write_weights(nine, to_torch(result.params) | head, {})
+    with pytest.raises(InputError, match=r"init_from: the weights of .* have other classes or"):
+        fit(dataclasses.replace(config, init_from=str(nine)))
+
+    (tmp_path / "twenty.toml").write_text(f"hidden_size = 20\ninit_from = '{path}'\n")
+    for flags in ([tmp_path / "twenty.toml"], ["--init-from", path, "--hidden_size=20"]):
+        assert train.main([*map(str, flags), "--run", str(tmp_path / "other")]) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"error: hidden_size: is 20, but 8 in {path}, with whose weights")
+        assert said.count("\n") == 1
+
+    # What such a run writes runs again, and it goes on without the weights.
+    assert read_config(run / "config.toml") == begun.config
+    assert loading.sized(begun.config, named=vars(begun.config)) == begun.config
+    path.unlink()
+    for same in (config, begun.config):
+        assert_identical(fit(same, folder=run).state, begun.state)
+    with pytest.raises(InputError, match="hidden_size is 8 there and 9 here"):
+        fit(dataclasses.replace(config, hidden_size=9), folder=run)
+    given = ["--init-from", str(path), "--hidden-size", "20", "--run", str(run)]
+    assert train.main(given) == 2
+    assert "hidden_size is 8 there and 20 here" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "named", "taken"),
+    [
+        ("rows", "rows", False, "rows"),
+        ("columns", "rows", False, "columns"),
+        ("columns", "rows", True, None),
+        ("rows", "columns", True, "columns"),
+        ("pixels", "permuted", False, "permuted"),
+        ("rows", "windows", True, None),
+        ("windows", "rows", False, "windows"),
+        ("windows", "columns", False, None),
+    ],
+)
+def test_a_network_may_go_on_in_another_order_of_as_many_values(
+    tmp_path, there, here, named, taken
+):
+    path = tmp_path / "model.safetensors"
+    loading.save_weights(path, result_of(reading=there))
+    config = Config(init_from=str(path), reading=here)
+    if taken is None:
+        with pytest.raises(InputError, match=f"reading: is '{here}', but '{there}' in"):
+            loading.sized(config, named={"reading"} if named else ())
+        return
+    sized = loading.sized(config, named={"reading"} if named else ())
+    assert sized.reading == taken
+    assert sized.hidden_size == 7
+    assert sized.inner_size == (3 if taken == "windows" else 16)
+    assert loading.sized(sized) == loading.sized(sized, named=vars(sized)) == sized
 
 
 @pytest.mark.parametrize(

@@ -219,8 +219,8 @@ def test_a_run_that_goes_on_right_before_the_first_step_is_traced(tmp_path, monk
 
 
 def test_a_trace_beside_another_one_is_refused(tmp_path):
-    with jax.profiler.trace(tmp_path / "other"):
-        with pytest.raises(InputError, match="profile: JAX's profiler already writes another"):
-            fit(TINY, folder=tmp_path / "run", profile=(1, 2))
+    message = "profile: JAX's profiler already writes another"
+    with jax.profiler.trace(tmp_path / "other"), pytest.raises(InputError, match=message):
+        fit(TINY, folder=tmp_path / "run", profile=(1, 2))
     fit(TINY, folder=tmp_path / "run", profile=(1, 2))
     assert events_of(tmp_path / "run" / "profile")
