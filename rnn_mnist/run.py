@@ -23,6 +23,7 @@ from rnn_mnist.config import (
     InputError,
     differences,
     from_dict,
+    read_config,
     to_toml,
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
@@ -59,7 +60,8 @@ def fit(
       config: What decides the result. Where it has `init_from`, its sizes and its reading are taken
         from there if they are at their defaults; others must be those of the weights.
       folder: Run folder to write, and to go on from where it holds an unfinished run of the same
-        config; nothing is written where it is left out.
+        config; nothing is written where it is left out. Where the schedule is constant, the run
+        there may have another number of epochs: it then ends as if it had had this one.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the batches; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
@@ -123,7 +125,7 @@ def train_run(
         config = _config_of_first(config)
         with hosts.together():
             if folder is not None and writes:
-                run_folder.check(folder, config)
+                run_folder.check(folder, config, any_epochs=True)
             plan = make_plan(config, mesh, files=data_files)
             observe.check(watch, steps=config.epochs * plan.steps, folder=folder)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
@@ -131,9 +133,10 @@ def train_run(
         with hosts.together():
             progress = None
             if folder is not None and writes:
-                stack.enter_context(run_folder.claimed(folder, config))
+                stack.enter_context(run_folder.claimed(folder, config, any_epochs=True))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
                 progress, notes = _restore(plan, manager)
+                notes += _set_epochs(folder, plan, done=progress.step if progress else 0)
             progress = progress or _new(plan)
         progress = _share(plan, progress)
         notes += observe.missed(watch, done=progress.step)
@@ -240,6 +243,28 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
     return _progress(state, record), notes
 
 
+def _set_epochs(folder: Path, plan: Plan, *, done: int) -> list[str]:
+    """Let a run have as many epochs as are asked for now; returns what there is to note about it.
+
+    config.toml is written before the first step that it did not ask for: whenever a kill comes, the
+    checkpoints are within its epochs.
+
+    Raises:
+      InputError: The run has taken more steps already.
+    """
+    before, now = read_config(folder / "config.toml").epochs, plan.config.epochs
+    if done > now * plan.steps:
+        raise InputError(
+            f"epochs: the run in {folder} has taken {done:,} steps, more than the "
+            f"{now * plan.steps:,} of {now} epochs; choose at least {-(-done // plan.steps)}, or "
+            "name another folder with --run"
+        )
+    if before == now:
+        return []
+    run_folder.write_config(folder, plan.config)
+    return [f"{before} epochs before, {now} now"]
+
+
 def write_run(
     folder: Path,
     config: Config,
@@ -262,7 +287,6 @@ def write_run(
     Raises:
       InputError: The folder holds another run, or cannot be written.
     """
-    run_folder.check(folder, config)
     with run_folder.claimed(folder, config):
         with checkpoint.opened(folder / run_folder.CHECKPOINTS) as manager:
             if progress.step not in manager.all_steps():
