@@ -45,6 +45,12 @@ class Result(NamedTuple):
         """What was learned: the parameters that were tested."""
         return learn.learned(self.state)
 
+    @property
+    def tested(self) -> Epoch | None:
+        """The test of these very weights; None for those of a run stopped within an epoch."""
+        last = self.history[-1] if self.history else None
+        return last if last is not None and last.step == int(self.state.step) else None
+
 
 def load_result(source: Path | str) -> Result:
     """Load a run's folder, a file of weights from here or from PyTorch, or a pretrained network.
@@ -177,6 +183,10 @@ def load_weights(path: Path | str) -> Result:
         config = weights.with_sizes(config, sizes)
         classes = classes_of(json.loads(notes.get("classes", "[]")))
         history = history_of(json.loads(notes.get("history", "[]")))
+        # Before files named their step, they were taken to be as the last test found them.
+        step = int(notes.get("step", history[-1].step if history else 0))
+        if not 0 <= step < 2**31:
+            raise ValueError(f"its step is {step}")
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     if len(classes) != sizes.num_classes:
@@ -185,7 +195,7 @@ def load_weights(path: Path | str) -> Result:
         module: {kind: jnp.asarray(array) for kind, array in part.items()}
         for module, part in weights.from_torch(arrays).items()
     }
-    state = State(params, (), jnp.int32(0))
+    state = State(params, (), jnp.int32(step))
     return Result(state, history, config, classes)
 
 
@@ -273,6 +283,8 @@ def describe(result: Result) -> dict[str, str]:
     said = {"rnn_mnist": __version__, "config": to_toml(result.config)}
     said["classes"] = json.dumps(result.classes)
     if result.history:
-        said["test_accuracy"] = str(result.history[-1].test_accuracy)
+        tested = result.tested
+        said["test_accuracy"] = "not measured" if tested is None else str(tested.test_accuracy)
+        said["step"] = str(int(result.state.step))
         said["history"] = json.dumps(result.history)
     return said
