@@ -128,7 +128,8 @@ def sweep(
             for number, one in enumerate(trained.configs):
                 done[one] = Run(one, trained.histories[number])
                 result = f"validation accuracy {100 * done[one].accuracy:5.2f} %"
-                result = "diverged: its loss is no number" if done[one].diverged else result
+                loss = done[one].history[-1].test_loss
+                result = f"diverged: its loss is {loss:.3g}" if done[one].diverged else result
                 console.say(f"{names[one]:<{widest}}  {result}")
                 if one in places and not done[one].diverged:
                     state = waves.run_state(trained.states, number)

@@ -241,12 +241,14 @@ def history_of(lines: Any) -> tuple[Epoch, ...]:
     except TypeError:
         raise ValueError("its history is no list of epochs") from None
     for number, epoch in enumerate(history):
-        known = [v for name, v in epoch._asdict().items() if v is not None or name not in _UNKNOWN]
+        numbers = {name: value for name, value in epoch._asdict().items() if name != "note"}
+        known = [v for name, v in numbers.items() if v is not None or name not in _UNKNOWN]
         whole = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
         if not (
             all(map(_is_number, known))
             and all(isinstance(value, int) for value in whole)
             and epoch.epoch == number
+            and isinstance(epoch.note, str)
             and 0 <= epoch.test_correct <= epoch.test_count > 0
         ):
             raise ValueError(f"its history has no epoch {number} that could be")

@@ -20,6 +20,7 @@ import numpy as np
 from rnn_mnist import __version__, checkpoint, hosts, learn, loading, observe, run_folder
 from rnn_mnist.config import (
     Config,
+    DivergenceError,
     InputError,
     differences,
     from_dict,
@@ -28,7 +29,7 @@ from rnn_mnist.config import (
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
 from rnn_mnist.devices import find_devices, make_mesh, put_tree
-from rnn_mnist.history import Epoch, Totals
+from rnn_mnist.history import BEYOND_USE, Epoch, Totals, is_beyond_use
 from rnn_mnist.learn import State
 from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress, advance
@@ -77,7 +78,7 @@ def fit(
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
         its checkpoints are damaged, `init_from` cannot be read or has other sizes than the config,
-        or the loss stopped being a number; tensorboardX is not
+        the loss stopped being a number, or it ended beyond any use; tensorboardX is not
         installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
@@ -182,7 +183,14 @@ def train_run(
         with hosts.together():
             if folder is not None and writes:
                 run_folder.complete(folder, progress.history)
-    console.finish(progress.history, endings(config, folder), timed=unfinished)
+    last = progress.history[-1]
+    console.finish(progress.history, endings(config, folder, progress.history), timed=unfinished)
+    if is_beyond_use(last.test_loss):
+        raise DivergenceError(
+            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
+            f"{BEYOND_USE:g} a network is of no use; choose one below {config.learning_rate:g}, or "
+            "set gradient_clip; what a run folder holds is kept"
+        )
     return Result(progress.state, progress.history, config, plan.classes)
 
 
