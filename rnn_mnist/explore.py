@@ -66,7 +66,8 @@ def sweep(
 
     Raises:
       InputError: A value cannot be used, the data cannot be had, or the folder is another's.
-      DivergenceError: The loss of the best setting, too, stopped being a number.
+      DivergenceError: The loss of the best setting, too, stopped being a number, or ended beyond
+        any use.
 
     Example:
       >>> from rnn_mnist import Config, Data

@@ -270,7 +270,7 @@ def _set_epochs(folder: Path, plan: Plan, *, done: int) -> list[str]:
     if before == now:
         return []
     run_folder.write_config(folder, plan.config)
-    return [f"{before} epochs before, {now} now"]
+    return [f"epochs: {before} before, {now} now"]
 
 
 def write_run(

@@ -22,7 +22,8 @@ class Options:
     """Train a recurrent network that reads a digit row by row and says which it is.
 
     CONFIG.toml holds a run's settings; flags change them; what neither names keeps its default,
-    the classroom notebook's run. The same command again goes on where a stopped run was.
+    the classroom notebook's run. The same command again goes on where a stopped run was; more
+    epochs make a run longer, where its schedule is constant.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
