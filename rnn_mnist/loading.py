@@ -91,7 +91,8 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     Args:
       config: Its fields that are not at their default count as set.
       named: Other fields that were set, to their default.
-      folder: The run's. What it holds already has these sizes, and `init_from` is not read again.
+      folder: The run's. If it holds a config already, the sizes are taken from that, and
+        `init_from` is not read.
 
     Raises:
       InputError: A size is set to another than the network's, a reading to one that it cannot

@@ -41,9 +41,9 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
             if config.schedule == "constant":
                 return
             raise InputError(
-                f"{folder}: its run has {there.epochs} epochs, over which its schedule "
-                f"{config.schedule} goes, so that it cannot have {config.epochs}; name another "
-                f"folder with --run, to begin anew or, with --init-from {folder}, with its weights"
+                f"{folder}: its schedule {config.schedule} goes over {there.epochs} epochs, so the "
+                f"run cannot have {config.epochs}; train in another folder (--run), from the start "
+                f"or from these weights (--init-from {folder})"
             )
         other = [f"{name} is {theirs!r} there and {ours!r} here" for name, ours, theirs in found]
         if other:
