@@ -113,7 +113,7 @@ def test_a_run_made_longer_ends_as_one_that_was_so_from_the_start(
 
 def test_what_cannot_have_other_epochs_is_refused_with_what_to_do(undisturbed, longer):
     _, folder = undisturbed
-    message = "its schedule one_cycle goes over 3 epochs, so the run cannot have 4; train in another"
+    message = "its schedule one_cycle goes over 3 epochs, so the run cannot have 4; train in"
     with pytest.raises(InputError, match=message):
         fit(dataclasses.replace(SMALL, epochs=4), folder=folder)
     _, folder = longer
