@@ -265,7 +265,7 @@ def _set_epochs(folder: Path, plan: Plan, *, done: int) -> list[str]:
         raise InputError(
             f"epochs: the run in {folder} has taken {done:,} steps, more than the "
             f"{now * plan.steps:,} of {now} epochs; choose at least {-(-done // plan.steps)}, or "
-            "name another folder with --run"
+            "name another folder"
         )
     if before == now:
         return []

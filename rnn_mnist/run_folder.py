@@ -42,8 +42,8 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
                 return
             raise InputError(
                 f"{folder}: its schedule {config.schedule} goes over {there.epochs} epochs, so the "
-                f"run cannot have {config.epochs}; train in another folder (--run), from the start "
-                f"or from these weights (--init-from {folder})"
+                f"run cannot have {config.epochs}; train in another folder, from the start or from "
+                "these weights (init_from)"
             )
         other = [f"{name} is {theirs!r} there and {ours!r} here" for name, ours, theirs in found]
         if other:
