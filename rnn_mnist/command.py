@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import tyro
 
-from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_config
+from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_named
 
 if TYPE_CHECKING:
     from rnn_mnist.loading import Result
@@ -32,7 +32,9 @@ def optional(metavar: str, default: str, *aliases: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=default, aliases=aliases or None)
 
 
-def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> tuple[Options, str]:
+def parse(
+    options: type[Options], arguments: Sequence[str], *, module: str
+) -> tuple[Options, str, frozenset[str]]:
     """Parse [CONFIG.toml] [flags]: flags override the file, the file overrides the defaults.
 
     Args:
@@ -41,17 +43,20 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
       module: The command's module, for the help.
 
     Returns:
-      The options, and the config's name: the file's without its ending (for a run folder's
-      config.toml, the folder's), or `reference` without a file.
+      The options; the config's name: the file's without its ending (for a run folder's
+      config.toml, the folder's), or `reference` without a file; and the names of the fields that
+      the file or a flag sets, to their default or not.
 
     Raises:
       InputError: The file or a flag cannot be used.
       SystemExit: The help was asked for and printed.
     """
     arguments, config, name = list(arguments), Config(), "reference"
+    named = frozenset(_field(word) for word in arguments if word.startswith("--"))
     if arguments and not arguments[0].startswith("-"):
         path = Path(arguments.pop(0))
-        config = read_config(path)
+        config, in_file = read_named(path)
+        named |= in_file
         # A run folder's own config is named after the folder.
         name = path.absolute().parent.name if path.name == "config.toml" else path.stem
     default = cast(Any, options)(config=config)
@@ -61,7 +66,12 @@ def parse(options: type[Options], arguments: Sequence[str], *, module: str) -> t
             f"{word!r} is not expected here: a config file comes before the flags, and a flag such "
             "as --bidirectional takes no value"
         )
-    return parsed, name
+    return parsed, name, named
+
+
+def _field(flag: str) -> str:
+    """The name of the field that a flag sets: --no-bidirectional sets bidirectional."""
+    return flag.partition("=")[0][2:].replace("-", "_").removeprefix("no_")
 
 
 def parse_plain(options: type[Options], arguments: Sequence[str], *, module: str) -> Options:

@@ -125,8 +125,9 @@ class Config:
     """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
     the first where it can be had. Other devices always scan."""
     init_from: str = ""
-    """Begin with the weights of this run's or sweep's folder or file (.safetensors, .pt) in place
-    of random ones."""
+    """Begin with the weights of this run's or sweep's folder, file (.safetensors, .pt) or
+    pretrained network in place of random ones. Sizes and reading are then those of the weights,
+    unless they are set; a size that is set must be that of the weights."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 
@@ -208,9 +209,15 @@ def read_config(path: Path) -> Config:
     Raises:
       InputError: The file cannot be read, is not TOML, or has an unknown key or a bad value.
     """
+    return read_named(path)[0]
+
+
+def read_named(path: Path) -> tuple[Config, frozenset[str]]:
+    """As `read_config`; also the names of the fields that the file sets."""
     try:
         with path.open(encoding="utf-8") as file:
-            return from_toml(file.read(_LONGEST + 1))
+            text = file.read(_LONGEST + 1)
+        return from_toml(text), frozenset(tomllib.loads(text))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

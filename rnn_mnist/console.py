@@ -70,15 +70,21 @@ def name_steps(damaged: list[int]) -> str:
     return f"the checkpoint of step {', '.join(f'{step:,}' for step in damaged)}"
 
 
-def endings(config: Config, folder: Path | None) -> dict[str, str]:
+def endings(config: Config, folder: Path | None, history: Sequence[Epoch]) -> dict[str, str]:
     """Where the files are and what to try next, for the console."""
     if folder is None:
         return {}
-    size = 2 * config.hidden_size
+    last, size = history[-1], 2 * config.hidden_size
+    setting, value = "hidden-size", f"{size}"
+    if last.note or config.init_from:  # Weights to begin with have their own size.
+        rate = min(config.learning_rate, 1.0) / 10
+        if last.note and last.test_loss <= history[0].test_loss:  # Steps led nowhere, not too far.
+            rate = 3 * config.learning_rate
+        setting, value = "learning-rate", f"{rate:g}"
     return {
         "files": f"{folder}: {', '.join(run_folder.FILES)}",
         "next": f"python -m rnn_mnist.train {_shell_word(f'{folder}/config.toml')} "
-        f"--hidden-size {size} --run {_shell_word(f'{folder}-hidden-{size}')}",
+        f"--{setting} {value} --run {_shell_word(f'{folder}-{setting}-{value}')}",
     }
 
 
@@ -233,6 +239,8 @@ class Console:
             f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f}), "
             f"{last.test_correct:,} of {last.test_count:,} images"
         }
+        if last.note:
+            facts["note"] = last.note
         if timed:
             self.say("")
             train = now - self._began - self._start_up - self._compile

@@ -64,7 +64,8 @@ def sweep(
 
     Raises:
       InputError: A value cannot be used, the data cannot be had, or the folder is another's.
-      DivergenceError: The loss of the best setting, too, stopped being a number.
+      DivergenceError: The loss of the best setting, too, stopped being a number, or ended beyond
+        any use.
 
     Example:
       >>> from rnn_mnist import Config, Data
@@ -129,7 +130,8 @@ def sweep(
             for number, one in enumerate(trained.configs):
                 done[one] = Run(one, trained.histories[number])
                 result = f"validation accuracy {100 * done[one].accuracy:5.2f} %"
-                result = "diverged: its loss is no number" if done[one].diverged else result
+                loss = done[one].history[-1].test_loss
+                result = f"diverged: its loss is {loss:.3g}" if done[one].diverged else result
                 console.say(f"{names[one]:<{widest}}  {result}")
                 if one in kept and not done[one].diverged:
                     state = waves.run_state(trained.states, number)

@@ -10,14 +10,13 @@ import csv
 import dataclasses
 import io
 import itertools
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnn_mnist import catalogue
 from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, naming
-from rnn_mnist.history import Epoch
+from rnn_mnist.history import Epoch, is_beyond_use
 
 Grid = Mapping[str, Sequence[Any]]
 """Names of `Config`'s fields, and the values that each takes."""
@@ -43,8 +42,8 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its loss is no number in the end."""
-        return not math.isfinite(self.history[-1].test_loss)
+        """Whether its loss is beyond any use in the end, or no number."""
+        return is_beyond_use(self.history[-1].test_loss)
 
     @property
     def accuracy(self) -> float:
@@ -231,7 +230,7 @@ def by_setting(runs: Iterable[Run], grid: Grid) -> list[Setting]:
 
 def ranked(settings: Iterable[Setting]) -> list[Setting]:
     """The best setting first: by accuracy, then by loss; those with a diverged run last."""
-    return sorted(settings, key=lambda s: (not math.isfinite(s.loss), -s.mean, s.loss))
+    return sorted(settings, key=lambda s: (any(r.diverged for r in s.runs), -s.mean, s.loss))
 
 
 def words(settings: Mapping[str, Any]) -> str:

@@ -24,6 +24,11 @@ class Totals(NamedTuple):
     """How many steps these are."""
 
 
+BEYOND_USE = 30.0
+"""Mean loss over the test split, in nats, above which a network is of no use: it gives the right
+class a probability of 1e-13. Guessing has the logarithm of the number of classes: 2.3 for ten."""
+
+
 class Epoch(NamedTuple):
     """One line of a run's history; epoch 0 is the untrained network."""
 
@@ -47,6 +52,8 @@ class Epoch(NamedTuple):
     """Norm of the whole gradient before clipping, its mean over steps, where it was asked for."""
     images_per_second: float | None = None
     """Training images for each of these seconds, where the norm was asked for."""
+    note: str = ""
+    """What training came to so far, where it is not what it should: as `judge` says."""
 
     @property
     def test_accuracy(self) -> float:
@@ -61,12 +68,38 @@ def to_csv(history: Sequence[Epoch]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    asked = any(epoch.gradient_norm is not None for epoch in history)
-    writer.writerow([*Epoch._fields[:8], "test_accuracy", *Epoch._fields[8:] * asked])
+    last = ["gradient_norm", "images_per_second"]
+    last = last if any(epoch.gradient_norm is not None for epoch in history) else []
+    last += ["note"] if any(epoch.note for epoch in history) else []
+    writer.writerow([*Epoch._fields[:8], "test_accuracy", *last])
     for epoch in history:
         row = epoch._replace(seconds=round(epoch.seconds, 3))
-        writer.writerow([*row[:8], epoch.test_accuracy, *row[8:] * asked])
+        more = [getattr(epoch, name) for name in last]
+        writer.writerow([*row[:8], epoch.test_accuracy, *more])
     return text.getvalue()
+
+
+def is_beyond_use(loss: float) -> bool:
+    """Whether a mean loss over the test split is above `BEYOND_USE`, or no number."""
+    return not loss <= BEYOND_USE
+
+
+def judge(epoch: Epoch, first: Epoch, guessing: float) -> str:
+    """What there is to note of an epoch; nothing where training goes well.
+
+    Args:
+      epoch: What was measured after it.
+      first: What was measured before training.
+      guessing: Share of the test images in their most frequent class.
+    """
+    low, high = confidence_interval(epoch.test_correct, epoch.test_count)
+    if is_beyond_use(epoch.test_loss):
+        return "the loss is beyond any use"
+    if low <= guessing:
+        return "not clearly better than guessing"
+    if high < confidence_interval(first.test_correct, first.test_count)[0]:
+        return "worse than before training"
+    return ""
 
 
 def confidence_interval(correct: int, count: int) -> tuple[float, float]:

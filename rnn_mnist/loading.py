@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from rnn_mnist.console import name_steps
 from rnn_mnist.history import Epoch, Totals
 from rnn_mnist.learn import State
 from rnn_mnist.plan import abstract_state, make_model, make_optimizer, own_device
+from rnn_mnist.reading import steps_of
 
 if TYPE_CHECKING:
     from rnn_mnist.checkpoint import Record
@@ -42,6 +44,12 @@ class Result(NamedTuple):
     def params(self) -> Any:
         """What was learned: the parameters that were tested."""
         return learn.learned(self.state)
+
+    @property
+    def tested(self) -> Epoch | None:
+        """The test of these very weights; None for those of a run stopped within an epoch."""
+        last = self.history[-1] if self.history else None
+        return last if last is not None and last.step == int(self.state.step) else None
 
 
 def load_result(source: Path | str) -> Result:
@@ -87,14 +95,40 @@ def load_pretrained(name: str = BEST) -> Result:
     return load_weights(Path(__file__).parent / "pretrained" / f"{name}.safetensors")
 
 
-def sized(config: Config) -> Config:
-    """A config with the sizes of the network that it begins with, where it names no others."""
+def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = None) -> Config:
+    """A config with the sizes, and the reading, of the network that it begins with.
+
+    Args:
+      config: Its fields that are not at their default count as set.
+      named: Other fields that were set, to their default.
+      folder: The run's. If it holds a config already, the sizes are taken from that, and
+        `init_from` is not read.
+
+    Raises:
+      InputError: A size is set to another than the network's, a reading to one that it cannot
+        have, or `init_from` cannot be read.
+    """
     if not config.init_from:
         return config
-    begin, plain = load_result(config.init_from).config, Config()
-    names = "hidden_size", "num_layers", "bidirectional", "reading", "inner_size"
-    unnamed = [name for name in names if getattr(config, name) == getattr(plain, name)]
-    return dataclasses.replace(config, **{name: getattr(begin, name) for name in unnamed})
+    begun = None if folder is None else folder / "config.toml"
+    begun = begun if begun is not None and begun.exists() else None
+    begin = read_config(begun) if begun else load_result(config.init_from).config
+    plain, taken = Config(), dict[str, Any]()
+    if config.reading != plain.reading and steps_of(config.reading) == steps_of(begin.reading):
+        # The same weights can learn another order, as of columns in place of rows.
+        begin = dataclasses.replace(begin, reading=config.reading)
+    names = ["hidden_size", "num_layers", "bidirectional", "reading"]
+    names += ["inner_size"] * (begin.reading == "windows")
+    for name in names:
+        ours, theirs = getattr(config, name), getattr(begin, name)
+        if name not in named and ours == getattr(plain, name):
+            taken[name] = theirs
+        elif ours != theirs and not begun:  # What a folder holds is compared in whole later.
+            raise InputError(
+                f"{name}: is {ours!r}, but {theirs!r} in {config.init_from}, with whose weights "
+                "the run is to begin (init_from); leave it out"
+            )
+    return dataclasses.replace(config, **taken)
 
 
 def load_run(folder: Path | str) -> Result:
@@ -169,6 +203,10 @@ def load_weights(path: Path | str) -> Result:
         config = weights.with_sizes(config, sizes)
         classes = classes_of(json.loads(notes.get("classes", "[]")))
         history = history_of(json.loads(notes.get("history", "[]")))
+        # Before files named their step, they were taken to be as the last test found them.
+        step = int(notes.get("step", history[-1].step if history else 0))
+        if not 0 <= step < 2**31:
+            raise ValueError(f"its step is {step}")
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     if len(classes) != sizes.num_classes:
@@ -177,7 +215,7 @@ def load_weights(path: Path | str) -> Result:
         module: {kind: jnp.asarray(array) for kind, array in part.items()}
         for module, part in weights.from_torch(arrays).items()
     }
-    state = State(params, (), jnp.int32(0))
+    state = State(params, (), jnp.int32(step))
     return Result(state, history, config, classes)
 
 
@@ -223,12 +261,14 @@ def history_of(lines: Any) -> tuple[Epoch, ...]:
     except TypeError:
         raise ValueError("its history is no list of epochs") from None
     for number, epoch in enumerate(history):
-        known = [v for name, v in epoch._asdict().items() if v is not None or name not in _UNKNOWN]
+        numbers = {name: value for name, value in epoch._asdict().items() if name != "note"}
+        known = [v for name, v in numbers.items() if v is not None or name not in _UNKNOWN]
         whole = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
         if not (
             all(map(_is_number, known))
             and all(isinstance(value, int) for value in whole)
             and epoch.epoch == number
+            and isinstance(epoch.note, str)
             and 0 <= epoch.test_correct <= epoch.test_count > 0
         ):
             raise ValueError(f"its history has no epoch {number} that could be")
@@ -265,6 +305,8 @@ def describe(result: Result) -> dict[str, str]:
     said = {"rnn_mnist": __version__, "config": to_toml(result.config)}
     said["classes"] = json.dumps(result.classes)
     if result.history:
-        said["test_accuracy"] = str(result.history[-1].test_accuracy)
+        tested = result.tested
+        said["test_accuracy"] = "not measured" if tested is None else str(tested.test_accuracy)
+        said["step"] = str(int(result.state.step))
         said["history"] = json.dumps(result.history)
     return said

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist import batches
 from rnn_mnist.config import Config, DivergenceError
-from rnn_mnist.history import Epoch, Totals
+from rnn_mnist.history import Epoch, Totals, judge
 from rnn_mnist.learn import Metrics, State, learned
 from rnn_mnist.plan import EVALUATION_BATCH, Plan, Programs
 
@@ -94,7 +94,7 @@ def advance(
                 closed = closed._replace(
                     gradient_norm=norm / measured, images_per_second=seen / seconds
                 )
-            history += (closed,)
+            history += (closed._replace(note=judge(closed, history[0], plan.guessing)),)
             under_way, seconds = Totals(), 0.0
         yield Progress(state, history, under_way, seconds, losses)
         began = time.perf_counter()

@@ -62,29 +62,33 @@ def missed(watch: Watch, *, done: int) -> list[str]:
 
 @contextlib.contextmanager
 def watched(
-    folder: Path | None, watch: Watch, *, done: int
+    folder: Path | None, watch: Watch, begin: Progress
 ) -> Iterator[Callable[[Progress], None]]:
     """Let a run be watched.
 
     Args:
       folder: The run's; event files lie in it, a trace in its `profile`. None writes nothing.
       watch: What to write.
-      done: Steps that the run has taken already.
+      begin: Where the run stands.
 
     Yields:
       What to call with every progress, before it is saved: where a run is stopped and goes on, what
       came after its last save is left out of TensorBoard's curves.
+
+    Raises:
+      InputError: By the yielded function, where the trace would begin and something else in this
+        process is using JAX's profiler.
     """
     if folder is None:
         yield lambda _: None
         return
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_events(folder, done)) if watch.tensorboard else None
+        writer = stack.enter_context(_events(folder, begin.step)) if watch.tensorboard else None
         tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
             if watch.profile is not None and step == watch.profile[0] - 1:
-                tracing.enter_context(jax.profiler.trace(folder / PROFILE))
+                tracing.enter_context(_trace(folder / PROFILE))
             if watch.profile is not None and step >= watch.profile[1]:
                 tracing.close()
 
@@ -93,8 +97,24 @@ def watched(
             if writer is not None:
                 _write(writer, progress)
 
-        trace(done)
+        # A new run sees step 0 once it has tested the untrained network; the trace begins there.
+        if begin.history:
+            trace(begin.step)
         yield see
+
+
+@contextlib.contextmanager
+def _trace(folder: Path) -> Iterator[None]:
+    """Write a trace by JAX's profiler, of which a process has one."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(jax.profiler.trace(folder))
+        except RuntimeError:
+            raise InputError(
+                "profile: JAX's profiler already writes another trace in this process; end that "
+                "one first"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -80,10 +80,12 @@ def _about(result: Result) -> str:
         said += f", after two others of {config.inner_size} units each have read all columns and "
         said += "rows"
     said += "."
-    if result.history:
-        last, name = result.history[-1], config.data.name.upper().replace("_", "-")
-        said += f" It is right on {100 * last.test_accuracy:.2f} % of {last.test_count:,} test "
+    if (tested := result.tested) is not None:
+        name = config.data.name.upper().replace("_", "-")
+        said += f" It is right on {100 * tested.test_accuracy:.2f} % of {tested.test_count:,} test "
         said += f"images of {name}."
+    elif result.history:
+        said += f" These weights, after {int(result.state.step):,} steps, were not tested."
     return said
 
 

@@ -26,6 +26,7 @@ from rnn_mnist.purposes import INIT, STEPS
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
 STREAMED_STEPS = 100  # In a part, whose images are on the device together.
+_COUNTED = 1000  # Test images whose most frequent class is looked for, also where they stream.
 
 
 class Plan(NamedTuple):
@@ -43,6 +44,8 @@ class Plan(NamedTuple):
     classes: tuple[str, ...]
     train_size: int
     test_size: int
+    guessing: float
+    """Share of the most frequent class among the first test images: what guessing gets right."""
     version: str
     """TFDS's name of the data set with its version."""
     source: str
@@ -108,6 +111,8 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
                 put(array, place.images, shared=True) for array in (split.images, split.labels)
             )
             splits[field] = len(labels), functools.partial(batches.resident, images, labels, place)
+        # Of the test split, the last of the two; so below.
+        labels_seen = split.labels[:_COUNTED]
         classes, version, source = archive.classes, archive.version, archive.source
     else:
         builder = prepared.prepare(
@@ -117,6 +122,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
             with naming(f"data.{field}"):
                 records = prepared.Source(builder, getattr(config.data, field))
             splits[field] = len(records), functools.partial(batches.streamed, records, place)
+        labels_seen = np.array([records[i][1] for i in range(min(len(records), _COUNTED))])
         classes, version = catalogue.class_names(builder), catalogue.full_version(builder)
         source = f"streamed from {builder.data_dir}"
     (train_size, train), (test_size, test) = splits["train"], splits["test"]
@@ -132,6 +138,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         classes,
         train_size,
         test_size,
+        np.bincount(labels_seen).max().item() / len(labels_seen),
         version,
         source,
         train,

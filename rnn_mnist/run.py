@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ import numpy as np
 from rnn_mnist import __version__, checkpoint, hosts, learn, loading, observe, run_folder
 from rnn_mnist.config import (
     Config,
+    DivergenceError,
     InputError,
     differences,
     from_dict,
+    read_config,
     to_toml,
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
 from rnn_mnist.devices import find_devices, make_mesh, put_tree
-from rnn_mnist.history import Epoch, Totals
+from rnn_mnist.history import BEYOND_USE, Epoch, Totals, is_beyond_use
 from rnn_mnist.learn import State
 from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress, advance
@@ -56,9 +58,11 @@ def fit(
     """Train a network as the config says.
 
     Args:
-      config: What decides the result.
+      config: What decides the result. Where it has `init_from`, its sizes and its reading are taken
+        from there if they are at their defaults; others must be those of the weights.
       folder: Run folder to write, and to go on from where it holds an unfinished run of the same
-        config; nothing is written where it is left out.
+        config; nothing is written where it is left out. Where the schedule is constant, the run
+        there may have another number of epochs: it then ends as if it had had this one.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the batches; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
@@ -73,7 +77,8 @@ def fit(
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
-        its checkpoints are damaged, or the loss stopped being a number; tensorboardX is not
+        its checkpoints are damaged, `init_from` cannot be read or has other sizes than the config,
+        the loss stopped being a number, or it ended beyond any use; tensorboardX is not
         installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
@@ -101,8 +106,9 @@ def train_run(
     data_files: Path | None,
     devices: int | None,
     watch: Watch = Watch(),
+    named: Collection[str] = (),
 ) -> Result:
-    """Do what `fit` says, on a given console.
+    """Do what `fit` says, on a given console; fields in `named` were set, be it to their default.
 
     Where several processes train together, all call this; the first alone reads and writes the
     folder and uses its console.
@@ -111,12 +117,16 @@ def train_run(
         with hosts.together():
             mesh = make_mesh(find_devices(devices))
         writes = folder is not None and hosts.is_first()
-        first = from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
         watch = Watch(*hosts.from_first(list(watch)))  # Their programs must not differ.
+        first = _config_of_first(config)
         with hosts.together():
             _check_alike(config, first)
+            if hosts.is_first():  # Nobody else has to be able to read `init_from`.
+                config = loading.sized(config, named=named, folder=folder)
+        config = _config_of_first(config)
+        with hosts.together():
             if folder is not None and writes:
-                run_folder.check(folder, config)
+                run_folder.check(folder, config, any_epochs=True)
             plan = make_plan(config, mesh, files=data_files)
             observe.check(watch, steps=config.epochs * plan.steps, folder=folder)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
@@ -124,10 +134,12 @@ def train_run(
         with hosts.together():
             progress = None
             if folder is not None and writes:
-                stack.enter_context(run_folder.claimed(folder, config))
+                stack.enter_context(run_folder.claimed(folder, config, any_epochs=True))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
                 progress, notes = _restore(plan, manager)
-        progress = _share(plan, progress or _new(plan))
+                notes += _set_epochs(folder, plan, done=progress.step if progress else 0)
+            progress = progress or _new(plan)
+        progress = _share(plan, progress)
         notes += observe.missed(watch, done=progress.step)
         console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
@@ -139,7 +151,7 @@ def train_run(
                 import_charts = functools.partial(importlib.import_module, "rnn_mnist.charts")
                 threading.Thread(target=import_charts, daemon=True).start()
             with hosts.together():
-                watching = observe.watched(folder if writes else None, watch, done=progress.step)
+                watching = observe.watched(folder if writes else None, watch, progress)
                 see = stack.enter_context(watching)
             # Saving takes as long as a tenth of a small epoch: it is done beside the next one.
             saver = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -150,7 +162,8 @@ def train_run(
             for step in advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms):
                 progress, stopping = step, hosts.any_of(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
-                see(progress)
+                with hosts.together():
+                    see(progress)
                 if stopping or not progress.under_way.examples:
                     with hosts.together():
                         saved.result()
@@ -170,7 +183,14 @@ def train_run(
         with hosts.together():
             if folder is not None and writes:
                 run_folder.complete(folder, progress.history)
-    console.finish(progress.history, endings(config, folder), timed=unfinished)
+    last = progress.history[-1]
+    console.finish(progress.history, endings(config, folder, progress.history), timed=unfinished)
+    if is_beyond_use(last.test_loss):
+        raise DivergenceError(
+            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
+            f"{BEYOND_USE:g} a network is of no use; choose one below {config.learning_rate:g}, or "
+            "set gradient_clip; what a run folder holds is kept"
+        )
     return Result(progress.state, progress.history, config, plan.classes)
 
 
@@ -183,6 +203,11 @@ def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
     """Write what a kill is not to take: a checkpoint, then the metrics."""
     checkpoint.save(manager, progress.state, _record_of(plan, progress))
     run_folder.write_metrics(folder, progress.history)
+
+
+def _config_of_first(config: Config) -> Config:
+    """The first process's config in every process."""
+    return from_dict(tomllib.loads(hosts.from_first(to_toml(config))))
 
 
 def _check_alike(config: Config, first: Config) -> None:
@@ -226,6 +251,28 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
     return _progress(state, record), notes
 
 
+def _set_epochs(folder: Path, plan: Plan, *, done: int) -> list[str]:
+    """Let a run have as many epochs as are asked for now; returns what there is to note about it.
+
+    config.toml is written before the first step that it did not ask for: whenever a kill comes, the
+    checkpoints are within its epochs.
+
+    Raises:
+      InputError: The run has taken more steps already.
+    """
+    before, now = read_config(folder / "config.toml").epochs, plan.config.epochs
+    if done > now * plan.steps:
+        raise InputError(
+            f"epochs: the run in {folder} has taken {done:,} steps, more than the "
+            f"{now * plan.steps:,} of {now} epochs; choose at least {-(-done // plan.steps)}, or "
+            "name another folder"
+        )
+    if before == now:
+        return []
+    run_folder.write_config(folder, plan.config)
+    return [f"epochs: {before} before, {now} now"]
+
+
 def write_run(
     folder: Path,
     config: Config,
@@ -248,7 +295,6 @@ def write_run(
     Raises:
       InputError: The folder holds another run, or cannot be written.
     """
-    run_folder.check(folder, config)
     with run_folder.claimed(folder, config):
         with checkpoint.opened(folder / run_folder.CHECKPOINTS) as manager:
             if progress.step not in manager.all_steps():
@@ -263,21 +309,21 @@ def _without_reason(kernel: str) -> str:
 
 
 def _new(plan: Plan) -> Progress:
-    """Where a run begins.
+    """Where a run begins; the weights to start from are read by the first process alone.
 
     Raises:
       InputError: The weights to start from cannot be read, or are another network's.
     """
     config = plan.config
     state = learn.init(plan.model, plan.optimizer, key=init_key(config.seed))
-    if config.init_from:
+    if config.init_from and hosts.is_first():
         params = loading.load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
         if ours != theirs:
             raise InputError(
-                f"init_from: {config.init_from} holds a network of other sizes or classes than "
-                "this run's; choose hidden_size, num_layers, bidirectional, reading, inner_size "
-                "and data as there"
+                f"init_from: the weights of {config.init_from} have other classes or sizes than "
+                f"this run, with the {len(plan.classes)} classes of {config.data.name}; choose "
+                "data as there"
             )
         state = State(params, plan.optimizer.init(params), state.step)
     return Progress(state)

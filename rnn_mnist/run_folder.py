@@ -22,17 +22,30 @@ CHECKPOINTS = "checkpoints"
 FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
 
 
-def check(folder: Path, config: Config) -> None:
+def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
     """Find out whether a run of this config may use a folder; changes nothing.
+
+    Args:
+      folder: The run's.
+      config: The run's.
+      any_epochs: The run may also be one of another number of epochs, if its schedule is constant:
+        then its steps do not depend on that number.
 
     Raises:
       InputError: It holds another run or something else.
     """
     if (folder / "config.toml").exists():
-        other = [
-            f"{name} is {theirs!r} there and {ours!r} here"
-            for name, ours, theirs in differences(config, read_config(folder / "config.toml"))
-        ]
+        there = read_config(folder / "config.toml")
+        found = list(differences(config, there))
+        if any_epochs and [name for name, _, _ in found] == ["epochs"]:
+            if config.schedule == "constant":
+                return
+            raise InputError(
+                f"{folder}: its schedule {config.schedule} goes over {there.epochs} epochs, so the "
+                f"run cannot have {config.epochs}; train in another folder, from the start or from "
+                "these weights (init_from)"
+            )
+        other = [f"{name} is {theirs!r} there and {ours!r} here" for name, ours, theirs in found]
         if other:
             raise InputError(
                 f"{folder}: holds a run of another config: {', '.join(other)}; name another folder"
@@ -47,18 +60,19 @@ def check(folder: Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, config: Config) -> Iterator[None]:
-    """Make a folder, that `check` let pass, the place of a run, and keep others out meanwhile.
+def claimed(folder: Path, config: Config, *, any_epochs: bool = False) -> Iterator[None]:
+    """Make a folder the place of a run, and keep others out meanwhile.
 
     Raises:
-      InputError: The folder cannot be written, or another process trains there.
+      InputError: The folder cannot be written, another process trains there, or as in `check`.
     """
     with occupied(folder):
+        # What was found before the folder was locked, another process may have changed.
+        check(folder, config, any_epochs=any_epochs)
         for name in FILES:
             remove_partials(folder / name)
         if not (folder / "config.toml").exists():
-            with written_whole(folder / "config.toml") as file:
-                file.write(to_toml(config).encode())
+            write_config(folder, config)
         yield
 
 
@@ -101,6 +115,12 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write config.toml."""
+    with written_whole(folder / "config.toml") as file:
+        file.write(to_toml(config).encode())
 
 
 def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:

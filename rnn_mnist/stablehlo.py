@@ -74,7 +74,7 @@ def to_stablehlo(result: Result) -> bytes:
 
     about = {
         "classes": list(result.classes),
-        "test_accuracy": None if last is None else last.test_correct / last.test_count,
+        "test_accuracy": None if result.tested is None else result.tested.test_accuracy,
         "rnn_mnist": __version__,
         "jax": jax.__version__,
         "calling_convention": export.maximum_supported_calling_convention_version,

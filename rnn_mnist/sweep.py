@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
         given, values = command.take_values(given)
-        options, name = command.parse(Options, given, module="rnn_mnist.sweep")
+        options, name, _ = command.parse(Options, given, module="rnn_mnist.sweep")
         if options.seeds > 1 and "seed" in values:
             raise InputError("--seeds: --seed names them already; leave one of the two out")
         folder = options.run or Path("runs") / f"sweep-{name}"

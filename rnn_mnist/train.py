@@ -23,7 +23,8 @@ class Options:
     """Train a recurrent network that reads a digit row by row and says which it is.
 
     CONFIG.toml holds a run's settings; flags change them; what neither names keeps its default,
-    the classroom notebook's run. The same command again goes on where a stopped run was.
+    the classroom notebook's run. The same command again goes on where a stopped run was; more
+    epochs make a run longer, where its schedule is constant.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -83,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options, name = command.parse(Options, given, module="rnn_mnist.train")
+        options, name, named = command.parse(Options, given, module="rnn_mnist.train")
         if not options.distributed:  # Where only the first process writes.
             files.check_folder(options.run or Path("runs") / name)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, loading, observe, plan, run
+        from rnn_mnist import devices, hosts, observe, plan, run
         from rnn_mnist.console import Console
 
         with contextlib.ExitStack() as stack:
@@ -99,12 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     hosts.joined(options.coordinator, options.processes, options.process_id)
                 )
             run.train_run(
-                loading.sized(options.config),
+                options.config,
                 Console(quiet=options.distributed and not hosts.is_first(), began=began),
                 folder=options.run or Path("runs") / name,
                 data_files=options.data_files,
                 devices=options.devices,
                 watch=observe.Watch(options.tensorboard, options.profile, options.log_norms),
+                named=named,
             )
 
     return command.guarded(body)

@@ -1,6 +1,7 @@
 """Networks that leave and come in, against PyTorch, ONNX Runtime and JAX alone."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -23,12 +24,16 @@ from rnn_mnist import (
     load_exported,
     loading,
     plan,
+    read_config,
+    run,
     to_torch,
+    train,
     train_step,
     weights,
 )
 from rnn_mnist.loading import load_result
 from rnn_mnist.onnx_graph import to_onnx
+from rnn_mnist.page import to_page
 from rnn_mnist.stablehlo import to_stablehlo
 
 SLOW = pytest.mark.slow
@@ -171,9 +176,39 @@ def test_a_network_trained_by_the_notebook_comes_in_and_trains_on(tmp_path, digi
     assert trained.history[0].test_correct == (theirs.argmax(1) == digits.labels).sum()
     assert trained.history[0].test_correct > 2000
     assert trained.history[1].test_loss != trained.history[0].test_loss
-    with pytest.raises(InputError, match="holds a network of other sizes or classes"):
-        fit(dataclasses.replace(config, hidden_size=21))
     assert loading.sized(dataclasses.replace(config, hidden_size=20)).hidden_size == 20
+
+
+def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, undisturbed):
+    """A run stopped within its first epoch was tested before training only."""
+    result, _ = undisturbed
+    folder, path, calls = tmp_path / "run", tmp_path / "model.safetensors", itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        patch.setattr(run.hosts, "any_of", lambda _: next(calls) == 3)
+        with pytest.raises(KeyboardInterrupt, match="stopped and saved at step 18"):
+            fit(SMALL, folder=folder)
+
+    stopped = load_result(folder)
+    loading.save_weights(path, stopped)
+    for again in (stopped, load_result(path)):
+        assert [epoch.step for epoch in again.history] == [0]
+        assert again.tested is None
+        assert "These weights, after 18 steps, were not tested." in to_page(again)
+        assert "It is right on" not in to_page(again)
+        said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
+        assert (said["test_accuracy"], said["step"]) == ("not measured", "18")
+
+    loading.save_weights(path, result)
+    for again in (result, load_result(path)):
+        accuracy = result.history[-1].test_accuracy
+        assert f"right on {100 * accuracy:.2f} % of 300 test" in to_page(again)
+        said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
+        assert float(said["test_accuracy"]) == accuracy
+    described = {**loading.describe(result), "step": "-1"}
+    weights.write_weights(path, to_torch(result.params), described)
+    with pytest.raises(InputError, match="its step is -1"):
+        load_result(path)
 
 
 def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
@@ -182,6 +217,75 @@ def test_beginning_with_a_run_begins_where_it_ended(undisturbed):
     begun = fit(config)
     assert begun.history[0].test_correct == result.history[-1].test_correct
     assert int(begun.state.step) == 63
+
+
+def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbed, capfd):
+    """By the function and by the command, whose flags and file may set a size to its default."""
+    result, _ = undisturbed
+    path, kept = tmp_path / "model.safetensors", tmp_path / "run"
+    loading.save_weights(path, result)
+    config = dataclasses.replace(SMALL, epochs=1, hidden_size=20, init_from=str(path))
+    begun = fit(config, folder=kept)
+    assert begun.config == dataclasses.replace(config, hidden_size=8)
+    assert begun.history[0].test_correct == result.history[-1].test_correct
+    with pytest.raises(InputError, match=r"hidden_size: is 9, but 8 in .*\.safetensors, with"):
+        fit(dataclasses.replace(config, hidden_size=9))
+    with pytest.raises(InputError, match="reading: is 'pixels', but 'rows' in"):
+        fit(dataclasses.replace(config, reading="pixels"))
+    head = {"hidden2digits.weight": np.zeros((9, 8), "f4"), "hidden2digits.bias": np.zeros(9, "f4")}
+    nine = tmp_path / "nine.safetensors"
+    weights.write_weights(nine, to_torch(result.params) | head, {})
+    with pytest.raises(InputError, match=r"init_from: the weights of .* have other classes or"):
+        fit(dataclasses.replace(config, init_from=str(nine)))
+
+    (tmp_path / "twenty.toml").write_text(f"hidden_size = 20\ninit_from = '{path}'\n")
+    for flags in ([tmp_path / "twenty.toml"], ["--init-from", path, "--hidden_size=20"]):
+        assert train.main([*map(str, flags), "--run", str(tmp_path / "other")]) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"error: hidden_size: is 20, but 8 in {path}, with whose weights")
+        assert said.count("\n") == 1
+
+    # What such a run writes runs again, and it goes on without the weights.
+    assert read_config(kept / "config.toml") == begun.config
+    assert loading.sized(begun.config, named=vars(begun.config)) == begun.config
+    path.unlink()
+    for same in (config, begun.config):
+        assert_identical(fit(same, folder=kept).state, begun.state)
+    with pytest.raises(InputError, match="hidden_size is 8 there and 9 here"):
+        fit(dataclasses.replace(config, hidden_size=9), folder=kept)
+    given = ["--init-from", str(path), "--hidden-size", "20", "--run", str(kept)]
+    assert train.main(given) == 2
+    assert "hidden_size is 8 there and 20 here" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "named", "taken"),
+    [
+        ("rows", "rows", False, "rows"),
+        ("columns", "rows", False, "columns"),
+        ("columns", "rows", True, None),
+        ("rows", "columns", True, "columns"),
+        ("pixels", "permuted", False, "permuted"),
+        ("rows", "windows", True, None),
+        ("windows", "rows", False, "windows"),
+        ("windows", "columns", False, None),
+    ],
+)
+def test_a_network_may_go_on_in_another_order_of_as_many_values(
+    tmp_path, there, here, named, taken
+):
+    path = tmp_path / "model.safetensors"
+    loading.save_weights(path, result_of(reading=there))
+    config = Config(init_from=str(path), reading=here)
+    if taken is None:
+        with pytest.raises(InputError, match=f"reading: is '{here}', but '{there}' in"):
+            loading.sized(config, named={"reading"} if named else ())
+        return
+    sized = loading.sized(config, named={"reading"} if named else ())
+    assert sized.reading == taken
+    assert sized.hidden_size == 7
+    assert sized.inner_size == (3 if taken == "windows" else 16)
+    assert loading.sized(sized) == loading.sized(sized, named=vars(sized)) == sized
 
 
 @pytest.mark.parametrize(
@@ -314,6 +418,15 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert exported.about["classes"] == list("0123456789")
     assert exported.about["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+@pytest.mark.slow
+def test_stablehlo_says_the_accuracy_of_its_weights(tmp_path, undisturbed):
+    result, _ = undisturbed
+    beyond = result._replace(state=result.state._replace(step=result.state.step + 1))
+    for one, accuracy in ((result, result.history[-1].test_accuracy), (beyond, None)):
+        (tmp_path / "model.zip").write_bytes(to_stablehlo(one))
+        assert load_exported(tmp_path / "model.zip").about["test_accuracy"] == accuracy
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_what_diverged_comes_last_however_right_it_is_by_chance():
         epoch = Epoch(2, 32, None, None, loss, correct, 300, 1.0)
         return grid.Setting({}, (grid.Run(SMALL, (epoch,)),))
 
-    good, better, none, infinite = (
-        setting(20, 2.3), setting(30, 2.2), setting(40, np.nan), setting(50, np.inf)
-    )  # fmt: skip
-    assert grid.ranked([infinite, none, good, better])[:2] == [better, good]
+    good, better = setting(20, 2.3), setting(30, 2.2)
+    wild = [setting(40, np.nan), setting(50, np.inf), setting(60, 5e30), setting(60, 31.0)]
+    assert grid.ranked([*wild, good, better])[:2] == [better, good]
+    assert all(one.runs[0].diverged for one in wild)

@@ -11,7 +11,8 @@ import sys
 import pytest
 from conftest import assert_identical, without_seconds
 
-from rnn_mnist import load_run
+from rnn_mnist import load_pretrained, load_run
+from rnn_mnist.loading import save_weights
 
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
 # 90 images a batch are shared out evenly; the 30 of the last one are not.
@@ -104,6 +105,30 @@ def test_what_one_process_cannot_do_stops_all(tmp_path, flags, message):
     assert err.count("\n") == 1
     assert other == (2, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_read_stop_all(tmp_path):
+    (code, out, err), other = finish(start(tmp_path, "--init-from", "nowhere"))
+    assert (code, out) == (2, "")
+    assert re.fullmatch("error: nowhere: no such run; name .*\n", err)
+    assert other == (2, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_weights_that_the_first_reads_alone(tmp_path):
+    """And nobody reads them to go on."""
+    path = tmp_path / "model.safetensors"
+    begin = load_pretrained("reference")
+    save_weights(path, begin)
+    for number in (1, 2):
+        (code, out, err), other = finish(start(tmp_path, "--init-from", path.name))
+        assert (code, err, other) == (0, "", (0, "", ""))
+        assert ("finished already" in out) == (number == 2)
+        path.unlink(missing_ok=True)
+    history = load_run(tmp_path / "runs" / "reference").history
+    assert history[0].test_correct == begin.history[-1].test_correct
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """What a run lets others watch: TensorBoard's files, a trace, gradient norms, read as they do."""
 
+import contextlib
 import csv
 import dataclasses
 import gzip
 import itertools
 import json
+import re
 import struct
 import sys
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
 
-from rnn_mnist import Config, Data, InputError, batches, fit, load, plan, run, train_step
+from rnn_mnist import Config, Data, InputError, batches, fit, load, load_run, plan, run, train_step
 
 # Four steps an epoch.
 TINY = Config(
@@ -92,6 +94,15 @@ def test_tensorboard_without_its_library_says_what_to_install(tmp_path, monkeypa
         fit(TINY, folder=tmp_path / "run", tensorboard=True)
 
 
+def events_of(folder):
+    """The names in the only trace in a folder."""
+    (trace,) = folder.rglob("*.trace.json.gz")
+    assert len(list(folder.rglob("*.xplane.pb"))) == 1
+    return [
+        e.get("name", "") for e in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    ]
+
+
 def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeypatch, capfd):
     ends = []
     real = run.advance
@@ -107,13 +118,8 @@ def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeyp
     plain = fit(TINY)
     assert_identical(traced.state, plain.state)
     assert without_seconds(traced.history) == without_seconds(plain.history)
-    (trace,) = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")
-    names = [
-        event.get("name", "")
-        for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    ]
+    names = events_of(tmp_path / "run" / "profile")
     assert sum("ThunkExecutor" in name or "Execute" in name for name in names) > 0
-    assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
     capfd.readouterr()
     fit(TINY, folder=tmp_path / "run", profile=(3, 6), verbose=True)
     note = "note    no trace is written: the run was beyond step 3 already\n"
@@ -162,3 +168,59 @@ def test_steps_that_the_run_has_not_are_refused(tmp_path, steps):
         fit(TINY, folder=tmp_path / "run", profile=steps)
     with pytest.raises(InputError, match="need a folder"):
         fit(TINY, tensorboard=True)
+
+
+@pytest.mark.parametrize(("steps", "calls"), [((1, 12), 3), ((4, 4), 1), ((2, 8), 2)])
+def test_each_trace_begins_and_ends_once(tmp_path, monkeypatch, steps, calls):
+    """From the first step to the last, of a single step, and from within an epoch to its end.
+
+    An epoch has four steps; `calls` are those of the training program between begin and end.
+    """
+    said, compile_programs = [], plan.compile_programs
+
+    def counted(*arguments, **settings):
+        programs = compile_programs(*arguments, **settings)
+
+        def train(*part):
+            said.append("train")
+            return programs.train(*part)
+
+        return programs._replace(train=train)
+
+    @contextlib.contextmanager
+    def noted(_):
+        said.append("begin")
+        yield
+        said.append("end")
+
+    monkeypatch.setattr(run, "compile_programs", counted)
+    monkeypatch.setattr(jax.profiler, "trace", noted)
+    fit(TINY, folder=tmp_path / "run", profile=steps)
+    traced = "".join(word[0] for word in said)
+    assert re.fullmatch("t*b" + "t" * calls + "et*", traced), traced
+
+
+def test_a_run_that_goes_on_right_before_the_first_step_is_traced(tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    def some(*arguments, **settings):
+        yield from itertools.islice(real(*arguments, **settings), 2)  # The first epoch is saved.
+        raise KilledError
+
+    real, folder = run.advance, tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "advance", some)
+        with pytest.raises(KilledError):
+            fit(TINY, folder=folder)
+    assert load_run(folder).history[-1].step == 4
+    fit(TINY, folder=folder, profile=(5, 5))
+    assert events_of(folder / "profile")
+
+
+def test_a_trace_beside_another_one_is_refused(tmp_path):
+    message = "profile: JAX's profiler already writes another"
+    with jax.profiler.trace(tmp_path / "other"), pytest.raises(InputError, match=message):
+        fit(TINY, folder=tmp_path / "run", profile=(1, 2))
+    fit(TINY, folder=tmp_path / "run", profile=(1, 2))
+    assert events_of(tmp_path / "run" / "profile")

@@ -22,6 +22,7 @@ from rnn_mnist import (
     kernels,
     load_run,
     plan,
+    read_config,
     run,
 )
 
@@ -67,6 +68,61 @@ def test_a_killed_run_goes_on_to_the_identical_end(undisturbed, tmp_path, monkey
     resumed = fit(SMALL, folder=folder)
     assert_identical(resumed.state, result.state)
     assert without_seconds(resumed.history) == without_seconds(result.history)
+
+
+LONGER = dataclasses.replace(SMALL, schedule="constant")
+SHORTER = dataclasses.replace(LONGER, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """A run of three epochs from the start, and its folder."""
+    folder = tmp_path_factory.mktemp("longer") / "run"
+    return fit(LONGER, folder=folder), folder
+
+
+@pytest.mark.parametrize("parts", [4, pytest.param(1, marks=pytest.mark.slow), None])
+def test_a_run_made_longer_ends_as_one_that_was_so_from_the_start(
+    longer, tmp_path, monkeypatch, parts
+):
+    """Unfinished or finished, and killed at any moment of what is added."""
+    (whole, theirs), folder = longer, tmp_path / "run"
+    if parts is None:
+        fit(SHORTER, folder=folder)
+    else:
+        fit_until(folder, monkeypatch, parts=parts, config=SHORTER)
+    begun = load_run(folder)
+    fit_until(folder, monkeypatch, parts=0, config=LONGER)  # Killed before the first step.
+    assert read_config(folder / "config.toml") == LONGER
+    assert_identical(load_run(folder).state, begun.state)
+    if parts is None:  # Nothing is lost: the shorter run can be had back.
+        assert_identical(fit(SHORTER, folder=folder).state, begun.state)
+        assert read_config(folder / "config.toml") == SHORTER
+        fit_until(folder, monkeypatch, parts=10, config=LONGER)
+        assert load_run(folder).history[-1].step == 126
+    result = fit(LONGER, folder=folder)
+    assert_identical(result.state, whole.state)
+    assert without_seconds(result.history) == without_seconds(whole.history)
+    assert (folder / "config.toml").read_bytes() == (theirs / "config.toml").read_bytes()
+    names = [sorted(p.name for p in (f / "checkpoints").iterdir()) for f in (folder, theirs)]
+    assert names[0] == names[1] == ["126", "189", "63"]
+    lines = [(f / "metrics.csv").read_text().split() for f in (folder, theirs)]
+    assert [x.split(",")[:7] for x in lines[0]] == [x.split(",")[:7] for x in lines[1]]
+    assert (folder / "curves.png").stat().st_mtime_ns >= (folder / "metrics.csv").stat().st_mtime_ns
+
+
+def test_what_cannot_have_other_epochs_is_refused_with_what_to_do(undisturbed, longer):
+    _, folder = undisturbed
+    message = "its schedule one_cycle goes over 3 epochs, so the run cannot have 4; train in"
+    with pytest.raises(InputError, match=message):
+        fit(dataclasses.replace(SMALL, epochs=4), folder=folder)
+    _, folder = longer
+    message = "has taken 189 steps, more than the 126 of 2 epochs; choose at least 3, or name"
+    with pytest.raises(InputError, match=message):
+        fit(dataclasses.replace(LONGER, epochs=2), folder=folder)
+    with pytest.raises(InputError, match="epochs is 3 there and 4 here, hidden_size is 8"):
+        fit(dataclasses.replace(LONGER, epochs=4, hidden_size=9), folder=folder)
+    assert read_config(folder / "config.toml") == LONGER
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
@@ -182,6 +238,22 @@ def test_a_folder_in_use_is_refused(tmp_path):
     ):
         fit(SMALL, folder=folder)
     assert len(fit(SMALL, folder=folder).history) == 4
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypatch):
+    """Both found it empty; the other one was quicker, and has ended."""
+    folder, real = tmp_path / "run", run.make_plan
+    other = dataclasses.replace(SMALL, seed=1)
+
+    def slow(*arguments, **settings):
+        with run.run_folder.claimed(folder, other):
+            return real(*arguments, **settings)
+
+    monkeypatch.setattr(run, "make_plan", slow)
+    with pytest.raises(InputError, match="holds a run of another config: seed is 1 there and 0"):
+        fit(SMALL, folder=folder)
+    assert read_config(folder / "config.toml") == other
+    assert [path.name for path in folder.iterdir()] == ["config.toml"]
 
 
 def test_a_run_whose_data_changed_is_refused(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ from rnn_mnist import (
     run,
 )
 from rnn_mnist.devices import find_devices, make_mesh
-from rnn_mnist.history import confidence_interval
+from rnn_mnist.history import Epoch, confidence_interval, judge
 
 
 def test_fit_prints_and_writes_nothing_unasked(capfd, tmp_path, monkeypatch):
@@ -160,6 +160,53 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
     ):
         fit(wild, folder=folder)
     assert len(load_run(folder).history) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "note", "other"),
+    [
+        (1e30, "the loss is beyond any use", "0.1"),
+        (1e-6, "not clearly better than guessing", "3e-06"),
+    ],
+)
+def test_training_that_came_to_nothing_says_so(tmp_path, capfd, rate, note, other):
+    folder = tmp_path / "run"
+    data = Data(train="train[:500]", test="test[:300]")
+    config = Config(epochs=1, batch_size=50, hidden_size=6, learning_rate=rate, data=data)
+    for _ in range(2):  # The second finds it finished.
+        if rate > 1:
+            with pytest.raises(
+                DivergenceError, match=r"the test loss ended at \S+, and above 30 a"
+            ):
+                fit(config, folder=folder, verbose=True)
+        else:
+            fit(config, folder=folder, verbose=True)
+        said = capfd.readouterr().out
+        assert f"\nnote    {note}\n" in said
+        assert f"config.toml --learning-rate {other} --run {folder}-learning-rate-{other}\n" in said
+    assert [epoch.note for epoch in load_run(folder).history] == ["", note]
+    with (folder / "metrics.csv").open() as file:
+        assert [row["note"] for row in csv.DictReader(file)] == ["", note]
+    assert (folder / "curves.png").exists()
+
+
+def test_an_epoch_is_judged_by_what_chance_would_give(undisturbed):
+    first = Epoch(0, 0, None, None, 2.3, 980, 10_000, 1.0)
+
+    def judged(correct, count=10_000, *, loss=2.3, before=first):
+        return judge(Epoch(1, 1, 0.0, 0.0, loss, correct, count, 1.0), before, 0.1135)
+
+    for correct, count in ((1135, 10_000), (1150, 10_000), (0, 10_000), (2, 9)):
+        assert judged(correct, count) == "not clearly better than guessing"
+    # The first epoch of the reference run; one that learned wrong labels by heart; half of few.
+    for correct, count, loss in ((1822, 10_000, 2.27), (7000, 10_000, 8.0), (10, 20, 2.0)):
+        assert judged(correct, count, loss=loss) == ""
+    for loss in (31, 5e30, np.inf, np.nan):
+        assert judged(9900, loss=loss) == "the loss is beyond any use"
+    begun = first._replace(test_correct=9900)
+    assert judged(9800, before=begun) == "worse than before training"
+    assert judged(9890, before=begun) == ""
+    assert undisturbed[0].history[-1].note == ""
 
 
 def test_the_step_at_which_the_gradient_is_no_number_is_named():
