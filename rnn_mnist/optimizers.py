@@ -173,7 +173,7 @@ def make_schedule(schedule: str, learning_rate: Any, total_steps: int) -> optax.
 
     One cycle rises from 1/25 of the learning rate along a cosine for the first 30 % of the steps,
     then falls to 1/10,000 of where it began; source: Smith and Topin, "Super-Convergence", 2018,
-    with the shape of PyTorch's `OneCycleLR`.
+    with the shape of PyTorch's `OneCycleLR`, which peaks and ends one step earlier.
     """
     if schedule not in ("constant", "cosine", "one_cycle"):
         raise ValueError(f"schedule must be constant, cosine or one_cycle, not {schedule!r}")
