@@ -45,10 +45,15 @@ def split_cpu(count: int) -> None:
             jax.config.update("jax_num_cpu_devices", count)
 
 
+def visible_cores() -> int:
+    """How many cores this process sees: XLA on a CPU shares sums out among so many threads."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def cores() -> int:
     """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = visible_cores()
     with contextlib.suppress(OSError, ValueError):  # A container's share, where there is one.
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, max(1, int(quota) // int(period)))

@@ -228,7 +228,8 @@ def check_record(record: Record) -> None:
     classes_of(record.get("classes"))
     if not history_of(record.get("history")):
         raise ValueError("it has no history")
-    under_way, others = record.get("under_way"), [record.get("seconds"), record.get("devices", 1)]
+    under_way, others = record.get("under_way"), [record.get("seconds")]
+    others += [record.get("devices", 1), record.get("cores", 1)]
     texts = [record.get("data"), record.get("kernel", "")]
     if not (
         isinstance(under_way, list)

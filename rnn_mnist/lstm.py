@@ -51,8 +51,9 @@ class LSTMCell(nn.RNNCellBase):
     input_size: int
     hidden_size: int
     dtype: DTypeLike = "float32"
-    """Type in which the product is computed. Parameters and the rest of the step are float32. If
-    the arrays are float64, all of it is, but for a product in bfloat16."""
+    """Type to which the product's operands are rounded, in the backward pass too. Sums, parameters
+    and the rest of the step are float32, or float64 if the arrays are. Below float32, it has no
+    derivative in forward mode."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gate."""
     chrono: int = 0
@@ -89,9 +90,13 @@ class LSTMCell(nn.RNNCellBase):
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
         if jnp.result_type(c, own) != c.dtype:
             raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
-        dtype = own if jnp.dtype(self.dtype) == "float32" else self.dtype
-        product = jnp.matmul(inputs.astype(dtype), weights.astype(dtype), precision=PRECISION)
-        gates = product.astype(own)  # (..., 4H)
+        if jnp.finfo(self.dtype).bits < 32:
+            inputs, weights = inputs.astype(jnp.float32), weights.astype(jnp.float32)
+            gates = _rounded_product(self.dtype, inputs, weights).astype(own)  # (..., 4H)
+        else:
+            wide = jnp.result_type(own, self.dtype)
+            inputs, weights = inputs.astype(wide), weights.astype(wide)
+            gates = jnp.matmul(inputs, weights, precision=PRECISION).astype(own)  # (..., 4H)
         gates = gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
@@ -113,6 +118,33 @@ class LSTMCell(nn.RNNCellBase):
         """The parameters, as `lstm` takes them."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return {name: getattr(self, name) for name in names}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rounded_product(dtype: DTypeLike, x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Multiply x (..., K) and weights (K, N), both rounded to a type, with float32 sums (..., N).
+
+    JAX's own derivative would round the gradients of both in every step of a scan.
+    """
+    x, weights = x.astype(dtype), weights.astype(dtype)
+    return jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+
+
+def _rounded_product_fwd(dtype: DTypeLike, *operands: jax.Array) -> tuple[jax.Array, Any]:
+    rounded = tuple(operand.astype(dtype) for operand in operands)
+    return _rounded_product(dtype, *rounded), rounded
+
+
+def _rounded_product_bwd(dtype: DTypeLike, operands: Any, gradient: jax.Array) -> Any:
+    x, weights = operands
+    rows, gradients = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    return (
+        _rounded_product(dtype, gradient, weights.T),
+        _rounded_product(dtype, rows.T, gradients),
+    )
+
+
+_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)
 
 
 def lstm(

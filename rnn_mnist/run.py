@@ -28,7 +28,7 @@ from rnn_mnist.config import (
     to_toml,
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
-from rnn_mnist.devices import find_devices, make_mesh, put_tree
+from rnn_mnist.devices import find_devices, make_mesh, put_tree, visible_cores
 from rnn_mnist.history import BEYOND_USE, Epoch, Totals, is_beyond_use
 from rnn_mnist.learn import State
 from rnn_mnist.loading import Result
@@ -73,7 +73,7 @@ def fit(
 
     Returns:
       The final state and the history. The same config gives the same state, bit for bit, on as
-      many devices of the same kind, stopped and continued or not.
+      many devices of the same kind and as many cores, stopped and continued or not.
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
@@ -245,6 +245,12 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
             f"saved on {before} device{'s' * (before > 1)}, where sums are rounded otherwise than "
             f"on {now}"
         )
+    before, now = record.get("cores", visible_cores()), visible_cores()
+    if before != now and plan.mesh.devices.flat[0].platform == "cpu":
+        notes.append(
+            f"saved on {before} core{'s' * (before > 1)}, where sums may be rounded otherwise than "
+            f"on {now}"
+        )
     ours = _without_reason(plan.kernel)
     if (kernel := record.get("kernel", ours)) != ours:
         notes.append(f"saved with kernel {kernel}, where sums are rounded otherwise")
@@ -348,6 +354,7 @@ def _record(
         "under_way": list(progress.under_way),
         "seconds": progress.seconds,
         "devices": devices,
+        "cores": visible_cores(),
         "kernel": _without_reason(kernel),
     }
 

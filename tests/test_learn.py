@@ -126,6 +126,155 @@ def test_epochs_with_a_remainder_equal_pytorchs(optimizer, settings, layers, bid
     settings["gradient_clip"] = clip or 0.0
 
 
+def rate_of(schedule, rate, step, total):
+    """The learning rate of a step in float64, by the schedule's definition."""
+    if schedule == "constant":
+        return rate
+    first, low, rise = rate / 25, rate / 25 / 1e4, int(0.3 * total)
+    if schedule == "cosine":
+        return rate * (1 + np.cos(np.pi * step / total)) / 2
+    if step < rise:
+        return first + (rate - first) * (1 - np.cos(np.pi * step / rise)) / 2
+    return low + (rate - low) * (1 + np.cos(np.pi * (step - rise) / (total - rise))) / 2
+
+
+def numpy_optimizer(kind, params, gradients, settings, dtype):
+    """PyTorch's optimizers and clipping, in its order: the last parameters and their average."""
+    p, average = dtype(params), dtype(params)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    ours = {"momentum": 0, "weight_decay": 0, "gradient_clip": 0, "ema": 0, **settings}
+    for t, g in enumerate(dtype(gradients), 1):
+        lr = rate_of(ours["schedule"], ours["learning_rate"], t - 1, len(gradients))
+        if ours["gradient_clip"]:
+            g = g * dtype(min(1, ours["gradient_clip"] / (np.sqrt((g * g).sum()) + 1e-6)))
+        if kind == "adamw":
+            p = p * dtype(1 - lr * ours["weight_decay"])
+        else:
+            g = g + dtype(ours["weight_decay"]) * p
+        if kind == "sgd":
+            m = dtype(ours["momentum"]) * m + g
+            p = p - dtype(lr) * m
+        else:
+            m, v = m + dtype(0.1) * (g - m), dtype(0.999) * v + dtype(0.001) * g * g
+            root = np.sqrt(v) / dtype(np.sqrt(1 - 0.999**t)) + dtype(1e-8)
+            p = p - dtype(lr / (1 - 0.9**t)) * (m / root)
+        average = average + dtype(1 - min(ours["ema"], (1 + t) / (10 + t))) * (p - average)
+    return p, average
+
+
+KINDS = [
+    (kind, {"momentum": 0.9} if momentum else {}, schedule)
+    for kind, momentum in (("sgd", False), ("sgd", True), ("adam", False), ("adamw", False))
+    for schedule in ("constant", "cosine", "one_cycle")
+]
+
+
+def error(found, wanted):
+    """The root of the mean squared difference of two trees."""
+    leaves = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    return np.sqrt(np.mean(np.concatenate([np.ravel(np.float64(a) - b) ** 2 for a, b in leaves])))
+
+
+@pytest.mark.parametrize(("kind", "settings"), [case[:2] for case in KINDS[::3]])
+@pytest.mark.parametrize(
+    ("schedule", "more"),
+    [
+        ("constant", {}),
+        ("one_cycle", {"weight_decay": 0.01, "gradient_clip": 0.1, "ema": 0.999}),
+    ],
+)
+def test_optimizers_are_as_exact_as_float32_can_be(kind, settings, schedule, more):
+    rng = np.random.default_rng(0)
+    start = np.float32(0.1 * rng.normal(size=200))
+    gradients = np.float32(0.01 * rng.normal(size=(300, 200)))
+    rate = 0.3 if kind == "sgd" else 0.01
+    settings = {"schedule": schedule, "learning_rate": rate, **settings, **more}
+    optimizer = make_optimizer(kind, total_steps=300, **settings)
+
+    @jax.jit
+    def run(params, gradients):
+        def step(carry, gradient):
+            params, state = carry
+            updates, state = optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, state), _ = jax.lax.scan(step, (params, optimizer.init(params)), gradients)
+        return params, learned(State(params, state, jnp.int32(300)))
+
+    found = run(start, gradients)
+    exact = numpy_optimizer(kind, start, gradients, settings, np.float64)
+    float32 = numpy_optimizer(kind, start, gradients, settings, np.float32)
+    assert error(found[0], exact[0]) < 3 * error(float32[0], exact[0])
+    if more:
+        assert error(found[1], exact[1]) < 3 * error(float32[1], exact[1])
+
+
+@pytest.mark.parametrize("step", [1, 2, 10, 100, 1000, 100_000, 10_000_000])
+def test_adams_bias_correction_is_exact_at_any_step(step):
+    optimizer, params = make_optimizer("adam", 1.0), jnp.zeros(2)
+    state = optax.tree_utils.tree_set(optimizer.init(params), count=jnp.int32(step - 1))
+    update, _ = optimizer.update(jnp.float32([0.5, -3.0]), state, params)
+    wanted = 0.1 / -np.expm1(step * np.log(0.9)) / np.sqrt(0.001 / -np.expm1(step * np.log(0.999)))
+    np.testing.assert_allclose(update, [-wanted, wanted], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "settings", "schedule"), KINDS)
+def test_trajectories_are_as_exact_as_pytorchs(kind, settings, schedule):
+    torch = pytest.importorskip("torch")
+    images, labels = toy(400)
+    order = np.concatenate([batches.epoch_order(400, 20, seed=5, epoch=e) for e in range(1, 6)])
+    rate, more = 0.1 if kind == "sgd" else 0.001, {"weight_decay": 0.01}
+    torch.manual_seed(3)
+    lstm, linear = torch.nn.LSTM(28, 37, batch_first=True), torch.nn.Linear(37, 10)
+    both = torch.nn.ModuleDict({"lstm": lstm, "hidden2digits": linear})
+    weights = {name: value.clone() for name, value in both.state_dict().items()}
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+    def pytorchs(dtype, clip):
+        """Its losses, and at the end its weights and their average."""
+        both.load_state_dict(weights)
+        both.to(dtype)
+        theirs = kinds[kind](both.parameters(), lr=rate, **settings, **more)
+        averages, losses = [value.detach().clone() for value in both.parameters()], []
+        for step, index in enumerate(order):
+            theirs.param_groups[0]["lr"] = rate_of(schedule, rate, step, len(order))
+            _, (hidden, _) = lstm(torch.from_numpy(images[index]).to(dtype) / 255)
+            log_probs = torch.log_softmax(linear(hidden[-1]), 1)
+            loss = torch.nn.functional.nll_loss(log_probs, torch.from_numpy(labels[index]).long())
+            theirs.zero_grad()
+            loss.backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(both.parameters(), clip)
+            theirs.step()
+            losses.append(loss.item())
+            for average, value in zip(averages, both.parameters(), strict=True):
+                average.lerp_(value.detach(), max(1 - 0.99, 9 / (11 + step)))
+        names = [name for name, _ in both.named_parameters()]
+        return losses, from_torch(dict(zip(names, averages, strict=True)))
+
+    for clip in (0.0, 0.05):
+        exact, float32 = pytorchs(torch.float64, clip), pytorchs(torch.float32, clip)
+        ours = make_optimizer(
+            kind,
+            rate,
+            schedule=schedule,
+            total_steps=len(order),
+            gradient_clip=clip,
+            ema=0.99,
+            **settings,
+            **more,
+        )
+        params = jax.tree.map(jnp.asarray, from_torch(weights))
+        state = State(params, ours.init(params), jnp.int32(0))
+        state, metrics = train_epoch(
+            state, images, labels, order, model=RowLSTM(37), optimizer=ours
+        )
+        found = list(metrics.loss / metrics.examples), learned(state)
+        for our, theirs, wanted in zip(found, float32, exact, strict=True):
+            assert error(our, wanted) < 3 * error(theirs, wanted)
+
+
 def test_padding_and_masked_steps_change_nothing():
     images, labels = toy()
     optimizer = make_optimizer("adam", 0.01, weight_decay=0.1)
@@ -313,6 +462,18 @@ def test_the_running_average_is_that_of_every_steps_parameters():
     assert_same(learned(state), average, atol=1e-5)
     plain = start(make_optimizer("sgd", 0.5))
     assert learned(plain) is plain.params
+
+
+def test_the_running_average_does_not_drift():
+    params = jnp.linspace(0.1, 3, 50)
+    optimizer = make_optimizer("sgd", 0.5, ema=0.999)
+
+    def step(state, _):
+        return optimizer.update(jnp.zeros(50), state, params)[1], None
+
+    state, _ = jax.lax.scan(step, optimizer.init(params), length=20_000)
+    average = learned(State(None, state, jnp.int32(0)))
+    np.testing.assert_allclose(average, params, rtol=1e-6)
 
 
 def test_dropout_leaves_units_out_of_training_alone():

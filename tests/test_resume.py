@@ -267,6 +267,23 @@ def test_a_run_whose_data_changed_is_refused(tmp_path, monkeypatch):
         fit(SMALL, folder=folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
+def test_going_on_with_other_cores_is_said(tmp_path, monkeypatch, capfd):
+    most, folder = os.sched_getaffinity(0), tmp_path / "moved"
+    if len(most) == 1:
+        pytest.skip("there is one core")
+    os.sched_setaffinity(0, sorted(most)[:1])
+    try:
+        fit_until(folder, monkeypatch, parts=1)
+    finally:
+        os.sched_setaffinity(0, most)
+    said = f"note    saved on 1 core, where sums may be rounded otherwise than on {len(most)}"
+    fit(SMALL, folder=folder, verbose=True)
+    assert said in capfd.readouterr().out
+    fit(SMALL, folder=folder, verbose=True)
+    assert "rounded otherwise" not in capfd.readouterr().out
+
+
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
 
 
