@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,34 +34,51 @@ def load() -> str:
       RNN_MNIST_LSTM_LEVEL names a lower one than the processor's best.
 
     Raises:
-      ImportError: It was not built, or this JAX does not take it; one line says which.
+      ImportError: It was not built, it was compiled from another `lstm.cc` than lies beside this
+        file, or this JAX does not take it; one line says which.
     """
-    files = [file for folder in _folders() for file in folder.glob("*rnn_mnist_lstm.*")]
-    files = [file for file in files if file.suffix in _LIBRARIES]
-    if not files:
-        raise ImportError("it was not built: the installation found no C++ compiler")
-    try:
-        library = ctypes.CDLL(str(files[0]))
-        for target in (_FORWARD, _BACKWARD):
-            handler = jax.ffi.pycapsule(getattr(library, target))
-            jax.ffi.register_ffi_target(target, handler, platform="cpu")
-        library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
-        return str(library.rnn_mnist_lstm_level().decode())
-    except Exception as error:  # Whatever it is, there is another way.
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise ImportError(f"it cannot be loaded: {reason}") from None
+    reason = "it was not built: the installation found no C++ compiler"
+    for file in _libraries():
+        try:
+            return _register(file)
+        except Exception as error:  # Whatever it is, there is another way.
+            line = (str(error) or repr(error)).splitlines()[0]
+            reason = f"it cannot be loaded: {line}; install the package again"
+    raise ImportError(reason)
 
 
-def _folders() -> Iterator[Path]:
-    """Where the library may lie: in this package, or in the installed one.
+def _libraries() -> list[Path]:
+    """Libraries in this package, and in the installed one.
 
     In a clone of the repository Python takes the package from there, whether it is installed or
     not; installed for editing, a package has two folders.
     """
-    yield from map(Path, __path__)
+    folders = [Path(folder) for folder in __path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         installed = importlib.metadata.distribution("rnn-mnist")
-        yield Path(str(installed.locate_file("rnn_mnist/kernels")))
+        folders.append(Path(str(installed.locate_file("rnn_mnist/kernels"))))
+    files = [file for folder in folders for file in folder.glob("*rnn_mnist_lstm.*")]
+    return [file for file in files if file.suffix in _LIBRARIES]
+
+
+def _register(file: Path) -> str:
+    """Make a library's functions known to JAX, and give its instruction set.
+
+    A library that does not fit this module would read past the end of arrays, and one that is cut
+    off would end the process as soon as it is loaded: both are refused before.
+    """
+    binary, source = file.read_bytes(), Path(__file__).with_name("lstm.cc").read_bytes()
+    if hashlib.sha256(source).hexdigest().encode() not in binary:
+        raise ImportError(f"{file} was not compiled from this version's lstm.cc")
+    # The table that this offset in the header points at comes last in the file.
+    if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
+        raise ImportError(f"{file} is cut off")
+    library = ctypes.CDLL(str(file))
+    for target in (_FORWARD, _BACKWARD):
+        handler = jax.ffi.pycapsule(getattr(library, target))
+        jax.ffi.register_ffi_target(target, handler, platform="cpu")
+    library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
+    return str(library.rnn_mnist_lstm_level().decode())
 
 
 def lstm(
