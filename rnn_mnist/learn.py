@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from rnn_mnist.augment import Distortion, distort
 from rnn_mnist.devices import add_up, axis_of, spread
+from rnn_mnist.kernels import vary_alike
 from rnn_mnist.optimizers import averaged
 
 
@@ -158,7 +159,10 @@ def train_step(
         spread_out = jnp.where(mask, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
-    gradient, metrics = jax.grad(summed_loss, has_aux=True)(state.params)
+    # Where `jax.shard_map` checks it, it would sum up the gradient of what does not vary by itself.
+    index = () if axis_name is None else jax.lax.axis_index(axis_name)
+    params, *_ = vary_alike((state.params, images, labels, index))
+    gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
     if axis_name is not None:
         gradient, metrics = add_up((gradient, metrics), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)

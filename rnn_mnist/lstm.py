@@ -144,6 +144,7 @@ def lstm(
       >>> hidden.shape, h.shape
       ((100, 28, 20), (100, 20))
     """
+    params, inputs, carry = kernels.vary_alike((dict(params), inputs, carry))
     if remat and inputs.shape[1] > remat:
         part = functools.partial(
             lstm, params, reverse=reverse, sequence=sequence, dtype=dtype, kernel=kernel
@@ -160,7 +161,7 @@ def lstm(
             reverse=reverse,
         )
         carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs.swapaxes(0, 1))
-        nothing = jnp.zeros((inputs.shape[0], 0, size), hidden.dtype)
+        nothing = jnp.zeros_like(hidden, shape=(inputs.shape[0], 0, size))
         return hidden.swapaxes(0, 1) if sequence else nothing, carry
 
     # Of other types, or a mixture, the cell knows what to make.
@@ -169,7 +170,7 @@ def lstm(
         return scanned(params, inputs, carry)
     native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
     read: tuple[jax.Array, Carry]
-    read = jax.lax.platform_dependent(dict(params), inputs, carry, cpu=native, default=scanned)
+    read = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scanned)
     return read
 
 

@@ -22,6 +22,7 @@ Carry = tuple[jax.Array, jax.Array]
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _LIBRARIES = ".so", ".dylib", ".dll"
+_NEW_TYPES = jax.__version_info__ >= (0, 10)  # Before, JAX had other names for varying axes.
 _VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
 
 
@@ -161,8 +162,8 @@ def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
     shapes += [(batch if of_h_wanted else 0, h.shape[1]), c.shape]
     arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
     *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
-    of_inputs = of_inputs if of_inputs_wanted else jnp.zeros_like(inputs)
-    of_h = of_h if of_h_wanted else jnp.zeros_like(h)
+    of_inputs = of_inputs if of_inputs_wanted else None
+    of_h = of_h if of_h_wanted else None
     return (*of_weights, of_bias, of_bias), of_inputs, of_h, of_c
 
 
@@ -186,5 +187,29 @@ def _call(
     """Call a target of the kernel; a vmapped axis comes first in every array."""
     results = [jax.ShapeDtypeStruct(shape, arrays[0].dtype) for shape in shapes]
     call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
-    called: Sequence[jax.Array] = call(*arrays, reverse=reverse)
+    arrays = vary_alike(arrays)
+    called: Sequence[jax.Array] = vary_alike((call(*arrays, reverse=reverse), arrays))[0]
     return called
+
+
+def vary_alike(tree: Any) -> Any:
+    """Let all arrays of a tree vary over the same axes of a mesh, those of any of them.
+
+    In a `jax.shard_map` that checks it, a loop and the kernel take no others. The gradient of an
+    array that varied over fewer is summed over the rest; outside, the tree stays as it is.
+    """
+
+    def axes(leaf: jax.Array) -> frozenset[str]:
+        kind: Any = jax.typeof(leaf)
+        varying: frozenset[str] = kind.mat.varying if _NEW_TYPES else kind.vma
+        return varying
+
+    every = frozenset[str]().union(*map(axes, jax.tree.leaves(tree)))
+
+    def cast(leaf: jax.Array) -> jax.Array:
+        missing = tuple(every - axes(leaf))
+        if not missing:
+            return leaf
+        return jax.lax.pcast(leaf, missing, to="varying") if _NEW_TYPES else jax.lax.pvary(leaf, missing)
+
+    return jax.tree.map(cast, tree)
