@@ -132,7 +132,8 @@ def train_step(
       label_smoothing: Share of each label that is spread over all classes, in what is minimised;
         the metrics do not know of it.
       distortion: How images are distorted.
-      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`) over which the batch is spread.
+      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
+        over which the batch is spread. The next state and the metrics are the same along it.
 
     Returns:
       The next state, and the batch's metrics from before the step.
@@ -159,7 +160,7 @@ def train_step(
         spread_out = jnp.where(mask, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
-    # Where `jax.shard_map` checks it, it would sum up the gradient of what does not vary by itself.
+    # Parameters that did not vary would get a gradient that JAX has already summed over devices.
     index = () if axis_name is None else jax.lax.axis_index(axis_name)
     params, *_ = vary_alike((state.params, images, labels, index))
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
@@ -226,6 +227,8 @@ def train_epoch(
         order: jax.Array,
     ) -> tuple[State, Metrics]:
         state, key = start
+        if axis_of(mesh) is None:  # In somebody's `jax.shard_map`, devices learn by themselves.
+            state, *_ = vary_alike((state, images, labels, order))
 
         def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
             stepped: tuple[State, Metrics]
@@ -277,6 +280,8 @@ def evaluate(
             return jax.tree.map(jnp.add, total, metrics), None
 
         zero = Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        zero, *_ = vary_alike((zero, params, images, labels, order))
+        metrics: Metrics
         metrics, _ = jax.lax.scan(step, zero, order)
         axis_name = axis_of(mesh)
         return metrics if axis_name is None else add_up(metrics, axis_name)

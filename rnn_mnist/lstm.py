@@ -134,6 +134,7 @@ def lstm(
 
     Raises:
       ValueError: The native kernel is asked for, and cannot be had.
+      NotImplementedError: A derivative is asked for that the native kernel does not have.
 
     Example:
       >>> cell = LSTMCell(input_size=28, hidden_size=20)

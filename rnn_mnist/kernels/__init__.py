@@ -10,19 +10,21 @@ import ctypes
 import functools
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 Carry = tuple[jax.Array, jax.Array]
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _LIBRARIES = ".so", ".dylib", ".dll"
-_NEW_TYPES = jax.__version_info__ >= (0, 10)  # Before, JAX had other names for varying axes.
+_NEW_NAMES = jax.__version_info__ >= (0, 10)  # Of what JAX says about varying axes.
 _VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
 
 
@@ -109,10 +111,12 @@ def lstm(
 
     Raises:
       ValueError: Shapes do not belong together, or not all arrays are float32, or all float64.
+      NotImplementedError: Another derivative is asked for.
     """
     weights = tuple(params[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     c, h = carry
     _check(weights, inputs, h, c)
+    weights, inputs, h, c = jax.tree.map(_argument.bind, (weights, inputs, h, c))
     hidden, h, c = _lstm(weights, inputs, h, c, reverse, sequence)
     return hidden, (c, h)
 
@@ -162,9 +166,8 @@ def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
     shapes += [(batch if of_h_wanted else 0, h.shape[1]), c.shape]
     arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
     *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
-    of_inputs = of_inputs if of_inputs_wanted else None
-    of_h = of_h if of_h_wanted else None
-    return (*of_weights, of_bias, of_bias), of_inputs, of_h, of_c
+    slopes = of_inputs if of_inputs_wanted else None, of_h if of_h_wanted else None
+    return (*of_weights, of_bias, of_bias), *slopes, of_c
 
 
 _lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)
@@ -186,30 +189,59 @@ def _call(
 ) -> Sequence[jax.Array]:
     """Call a target of the kernel; a vmapped axis comes first in every array."""
     results = [jax.ShapeDtypeStruct(shape, arrays[0].dtype) for shape in shapes]
-    call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
+    call = jax.custom_jvp(
+        functools.partial(
+            jax.ffi.ffi_call(target, results, vmap_method="expand_dims"), reverse=reverse
+        )
+    )
+    call.defjvp(_refuse)  # This is a second derivative.
     arrays = vary_alike(arrays)
-    called: Sequence[jax.Array] = vary_alike((call(*arrays, reverse=reverse), arrays))[0]
+    called: Sequence[jax.Array] = vary_alike((call(*arrays), arrays))[0]
     return called
 
 
-def vary_alike(tree: Any) -> Any:
-    """Let all arrays of a tree vary over the same axes of a mesh, those of any of them.
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError(
+        "the native kernel has a first derivative in reverse mode alone, such as jax.grad's; for "
+        'others, choose kernel="scan"'
+    )
 
-    In a `jax.shard_map` that checks it, a loop and the kernel take no others. The gradient of an
-    array that varied over fewer is summed over the rest; outside, the tree stays as it is.
+
+def _argument_jvp(primals: Any, tangents: Any) -> Any:
+    (primal,), (tangent,) = primals, tangents
+    return _argument.bind(primal), tangent if type(tangent) is ad.Zero else _tangent.bind(tangent)
+
+
+# Arguments go through an identity, whose tangent is an identity of tangents. In reverse mode its
+# transpose takes its place; in forward mode it stays, and is refused.
+_argument, _tangent = Primitive("rnn_mnist_lstm_argument"), Primitive("rnn_mnist_lstm_tangent")
+_argument.def_abstract_eval(lambda array: array)
+_argument.def_impl(lambda array: array)
+mlir.register_lowering(_argument, lambda _, array: [array])
+batching.defvectorized(_argument)
+ad.primitive_jvps[_argument] = _argument_jvp
+_tangent.def_abstract_eval(lambda tangent: tangent)
+_tangent.def_impl(_refuse)
+mlir.register_lowering(_tangent, _refuse)
+batching.primitive_batchers[_tangent] = _refuse
+ad.deflinear(_tangent, lambda cotangent: [cotangent])
+
+
+def vary_alike(tree: Any) -> Any:
+    """Let all arrays of a tree vary over every axis that any of them varies over.
+
+    A loop and the kernel require it in a `jax.shard_map` that checks varying axes (`check_vma`).
+    The gradient of an array is summed over the axes that are new to it. Anywhere else the tree
+    stays as it is.
     """
 
-    def axes(leaf: jax.Array) -> frozenset[str]:
+    def axes_of(leaf: Any) -> frozenset[str]:
         kind: Any = jax.typeof(leaf)
-        varying: frozenset[str] = kind.mat.varying if _NEW_TYPES else kind.vma
-        return varying
+        axes: frozenset[str] = kind.mat.varying if _NEW_NAMES else kind.vma
+        return axes
 
-    every = frozenset[str]().union(*map(axes, jax.tree.leaves(tree)))
-
-    def cast(leaf: jax.Array) -> jax.Array:
-        missing = tuple(every - axes(leaf))
-        if not missing:
-            return leaf
-        return jax.lax.pcast(leaf, missing, to="varying") if _NEW_TYPES else jax.lax.pvary(leaf, missing)
-
-    return jax.tree.map(cast, tree)
+    lax: Any = jax.lax  # Not every version has all of its names.
+    cast = functools.partial(lax.pcast, to="varying") if _NEW_NAMES else lax.pvary
+    every = frozenset[str]().union(*map(axes_of, jax.tree.leaves(tree)))
+    # Without an axis to add, `pcast` returns the leaf.
+    return jax.tree.map(lambda leaf: cast(leaf, tuple(every - axes_of(leaf))), tree)
