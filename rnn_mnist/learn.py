@@ -29,6 +29,7 @@ from jax.sharding import Mesh
 
 from rnn_mnist.augment import Distortion, distort
 from rnn_mnist.devices import add_up, axis_of, spread
+from rnn_mnist.kernels import vary_alike
 from rnn_mnist.optimizers import averaged
 from rnn_mnist.preprocess import check_images, check_labels, preprocess
 
@@ -168,7 +169,8 @@ def train_step(
       label_smoothing: Share of each label that is spread over all classes, in what is minimised;
         the metrics do not know of it.
       distortion: How images are distorted.
-      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`) over which the batch is spread.
+      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
+        over which the batch is spread. The next state and the metrics are the same along it.
 
     Returns:
       The next state, and the batch's metrics from before the step.
@@ -197,7 +199,10 @@ def train_step(
         spread_out = jnp.where(counted, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
-    gradient, metrics = jax.grad(summed_loss, has_aux=True)(state.params)
+    # Parameters that did not vary would get a gradient that JAX has already summed over devices.
+    index = () if axis_name is None else jax.lax.axis_index(axis_name)
+    params, *_ = vary_alike((state.params, images, labels, index))
+    gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
     if axis_name is not None:
         gradient, metrics = add_up((gradient, metrics), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)
@@ -261,6 +266,8 @@ def train_epoch(
         order: jax.Array,
     ) -> tuple[State, Metrics]:
         state, key = start
+        if axis_of(mesh) is None:  # In somebody's `jax.shard_map`, devices learn by themselves.
+            state, *_ = vary_alike((state, images, labels, order))
 
         def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
             stepped: tuple[State, Metrics]
@@ -315,6 +322,7 @@ def evaluate(
 
         shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
         zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zero, *_ = vary_alike((zero, params, images, labels, order))
         metrics, _ = jax.lax.scan(step, zero, order)
         axis_name = axis_of(mesh)
         return metrics if axis_name is None else add_up(metrics, axis_name)

@@ -90,7 +90,7 @@ class LSTMCell(nn.RNNCellBase):
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
         if jnp.result_type(c, own) != c.dtype:
             raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
-        if jnp.finfo(self.dtype).bits < 32:
+        if jnp.dtype(self.dtype).itemsize < 4:
             inputs, weights = inputs.astype(jnp.float32), weights.astype(jnp.float32)
             gates = _rounded_product(self.dtype, inputs, weights).astype(own)  # (..., 4H)
         else:
@@ -181,6 +181,7 @@ def lstm(
 
     Raises:
       ValueError: The native kernel is asked for, and cannot be had; or the hidden size is 0.
+      NotImplementedError: A derivative is asked for that the native kernel does not have.
 
     Example:
       >>> cell = LSTMCell(input_size=28, hidden_size=20)
@@ -195,7 +196,8 @@ def lstm(
         raise ValueError("the hidden size must be at least 1, not 0")
     arrays = dict(params), inputs, carry
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(arrays))
-    params, inputs, carry = jax.tree.map(lambda x: jnp.asarray(x, wide), arrays)
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, wide), arrays)
+    params, inputs, carry = kernels.vary_alike(arrays)
     if remat and inputs.shape[1] > remat:
         part = functools.partial(
             lstm, params, reverse=reverse, sequence=sequence, dtype=dtype, kernel=kernel
@@ -212,7 +214,7 @@ def lstm(
             reverse=reverse,
         )
         carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs.swapaxes(0, 1))
-        nothing = jnp.zeros((inputs.shape[0], 0, size), hidden.dtype)
+        nothing = jnp.zeros_like(hidden, shape=(inputs.shape[0], 0, size))
         return hidden.swapaxes(0, 1) if sequence else nothing, carry
 
     if choose_kernel(kernel, dtype) == "scan":

@@ -8,11 +8,25 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from rnn_mnist import Config, InputError, RowLSTM, batches, evaluate, init, load, train_epoch
+from rnn_mnist import (
+    Config,
+    InputError,
+    RowLSTM,
+    batches,
+    evaluate,
+    init,
+    load,
+    train_epoch,
+    train_step,
+)
+from rnn_mnist.augment import Distortion
 from rnn_mnist.devices import (
+    AXIS,
     find_devices,
     make_mesh,
     make_shardings,
@@ -20,6 +34,7 @@ from rnn_mnist.devices import (
     put_own,
     split_cpu,
 )
+from rnn_mnist.lstm import lstm
 from rnn_mnist.optimizers import make_optimizer
 from rnn_mnist.plan import default_cpu_count
 
@@ -74,7 +89,38 @@ def child(count):
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
     assert len(places) == 1  # The devices of a CPU share one copy of the data.
+    check_steps(*("auto",) if count == 3 else ("auto", "scan"))
     pickle.dump(list(epochs(count)), sys.stdout.buffer)
+
+
+def check_steps(*kernels):
+    """A user's own `jax.shard_map`, which checks varying axes, gives what one device gives."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((8, 6, 5), np.float32), rng.integers(0, 10, 8)
+    mask = rng.random(8) < 0.7
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    spread = functools.partial(
+        jax.shard_map, mesh=make_mesh(find_devices(2)), in_specs=(whole, split), out_specs=whole
+    )
+    for kernel in kernels:
+        model = RowLSTM(4, 2, bidirectional=True, dropout=0.2, remat=4, kernel=kernel)
+        state = init(model, OPTIMIZER, key=jax.random.key(0), shape=(6, 5))
+        settings = {"model": model, "optimizer": OPTIMIZER, "distortion": Distortion(1, 10)}
+        step = functools.partial(train_step, **settings, **RANDOM)
+        batch = images, labels, mask
+        run = jax.jit(spread(lambda state, batch: step(state, *batch, axis_name=AXIS)))  # noqa: B023
+        assert run.lower(state, batch).as_text().count("all_reduce") == 1
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+        jax.tree.map(close, run(state, batch), step(state, *batch))
+
+        params, settings = state.params["lstm_l0"], {"kernel": kernel}
+
+        def total(params, images):
+            zeros = jnp.zeros((len(images), 4))
+            return lstm(params, images, (zeros, zeros), **settings)[0].sum()  # noqa: B023
+
+        slope = jax.grad(total)
+        jax.tree.map(close, jax.jit(spread(slope))(params, images), slope(params, images))
 
 
 @functools.cache

@@ -1,9 +1,11 @@
 """The native kernel against a float64 loop, finite differences and the scan, at every size."""
 
 import functools
-import importlib
+import hashlib
+import importlib.metadata
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -269,12 +271,36 @@ def test_what_does_not_belong_together_is_refused():
 def test_other_derivatives_need_the_scan():
     params, inputs, carry = make_case(2, 3, 4, 5)
 
-    def total(inputs, kernel):
+    def total(inputs, kernel="native"):
         return lstm(params, inputs, carry, kernel=kernel)[0].sum()
 
-    assert jax.hessian(functools.partial(total, kernel="scan"))(inputs).shape == (2, 3, 4) * 2
-    with pytest.raises((TypeError, ValueError, NotImplementedError)):
-        jax.hessian(functools.partial(total, kernel="native"))(inputs)
+    hessian = jax.jit(jax.hessian(functools.partial(total, kernel="scan")))(inputs)
+    assert hessian.shape == (2, 3, 4) * 2
+    ones, slope = np.ones_like(inputs), jax.grad(total)
+    for asked in (
+        lambda: jax.jvp(total, (inputs,), (ones,)),
+        lambda: jax.jit(jax.jacfwd(total))(inputs),
+        lambda: jax.linearize(total, inputs)[1](ones),
+        lambda: jax.hessian(total)(inputs),
+        lambda: jax.grad(lambda inputs: (slope(inputs) ** 2).sum())(inputs),
+    ):
+        with pytest.raises(NotImplementedError, match=r'first derivative.*choose kernel="scan"'):
+            asked()
+    # First derivatives in reverse mode, however they are written.
+    two = jnp.stack([inputs, inputs])
+    for slopes in (
+        jax.linear_transpose(jax.linearize(total, inputs)[1], inputs)(np.float32(1))[0],
+        jax.grad(jax.checkpoint(total))(inputs),
+        jax.grad(lambda two: jax.vmap(total)(two).sum())(two)[1],
+    ):
+        np.testing.assert_allclose(slopes, slope(inputs), rtol=1e-6, atol=1e-6)
+
+
+def test_what_nobody_asks_for_is_not_computed():
+    params, inputs, carry = make_case(2, 3, 4, 5)
+    slope = jax.grad(lambda params: lstm(params, inputs, carry, kernel="native")[0].sum())
+    (call,) = re.findall("@rnn_mnist_lstm_backward.*->.*", jax.jit(slope).lower(params).as_text())
+    assert "tensor<2x0x4xf32>, tensor<0x5xf32>" in call  # Gradients of the inputs and of h.
 
 
 def slopes_of(params, inputs, carry):
@@ -360,6 +386,31 @@ def test_without_the_kernel_the_scan_runs_and_says_so(monkeypatch):
         lstm(*case, kernel="native")
     with pytest.raises(InputError, match=f"kernel: {wanted}; choose auto or scan"):
         plan.make_plan(Config(kernel="native"), mesh)
+
+
+def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
+    def not_installed(_):
+        raise importlib.metadata.PackageNotFoundError
+
+    library = kernels._libraries()[0]
+    binary, source = library.read_bytes(), (SOURCE / "lstm.cc").read_bytes()
+    source = hashlib.sha256(source).hexdigest().encode()
+    file = tmp_path / library.name
+    monkeypatch.setattr(kernels, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
+    for content, wanted in {
+        binary.replace(source, source[::-1]): "was not compiled from this version's lstm.cc",
+        b"not a library": "was not compiled from this version's lstm.cc",
+        binary[: binary.index(source) + 1000]: "is cut off",
+        binary[:18] + b"\xff\xff" + binary[20:]: ":",  # For another kind of processor.
+    }.items():
+        file.write_bytes(content)
+        with pytest.raises(ImportError, match=f"^it cannot be loaded: {file}.*") as error:
+            kernels.load.__wrapped__()
+        assert re.search(rf"{wanted}.*; install the package again$", str(error.value))
+    # The installed package's library may fit where the clone's own does not.
+    monkeypatch.setattr(kernels, "__path__", [str(tmp_path), str(library.parent)])
+    assert kernels.load.__wrapped__() == kernels.load()
 
 
 def test_what_runs_is_chosen_and_named():
@@ -455,7 +506,9 @@ def test_sanitizers_find_nothing(tmp_path):
     }[kernels.load()]
     more += ["-DLSTM_HANDLERS", "-DLSTM_LEVEL=baseline", f"-DLSTM_BYTES={size}"]
     more += [f"-DLSTM_COLUMNS={columns}", f"-isystem{jaxlib}/include", "-ffp-contract=fast"]
-    more += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    digest = hashlib.sha256((SOURCE / "lstm.cc").read_bytes()).hexdigest()
+    more += [f'-DLSTM_SOURCE="{digest}"', "-fsanitize=address,undefined"]
+    more += ["-fno-sanitize-recover=all"]
     library = ["-std=c++20", "-O1", "-g1", "-fPIC", "-w", "-shared", str(SOURCE / "lstm.cc")]
     library += ["-o", str(tmp_path / "librnn_mnist_lstm.so")]
     subprocess.run([compiler, *more, *library], check=True)

@@ -298,6 +298,20 @@ def test_padding_and_masked_steps_change_nothing():
     assert int(cut.step) == 6
 
 
+def test_a_batch_spread_over_vmap_gives_the_same_step():
+    images, labels = toy(6)
+    optimizer = make_optimizer("sgd", 0.1)
+    model = RowLSTM(8, dropout=0.2)
+    settings = {"model": model, "optimizer": optimizer, "key": jax.random.key(1)}
+    state = init(model, optimizer, key=jax.random.key(0))
+    whole = train_step(state, images, labels, **settings)
+    step = functools.partial(train_step, **settings, axis_name="halves")
+    split = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels))
+    halves = jax.vmap(step, (None, 0, 0), axis_name="halves")(state, *split)
+    for half in (0, 1):
+        assert_same(jax.tree.map(lambda x: x[half], halves), whole, atol=1e-5)  # noqa: B023
+
+
 def test_evaluation_counts_every_image_once():
     images, labels = toy(57)
     params = start(optax.sgd(0.1)).params

@@ -8,19 +8,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 Carry = tuple[jax.Array, jax.Array]
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _LIBRARIES = ".so", ".dylib", ".dll"
+_NEW_NAMES = jax.__version_info__ >= (0, 10)  # Of what JAX says about varying axes.
 _VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
 
 
@@ -33,34 +37,51 @@ def load() -> str:
       RNN_MNIST_LSTM_LEVEL names a lower one than the processor's best.
 
     Raises:
-      ImportError: It was not built, or this JAX does not take it; one line says which.
+      ImportError: It was not built, it was compiled from another `lstm.cc` than lies beside this
+        file, or this JAX does not take it; one line says which.
     """
-    files = [file for folder in _folders() for file in folder.glob("*rnn_mnist_lstm.*")]
-    files = [file for file in files if file.suffix in _LIBRARIES]
-    if not files:
-        raise ImportError("it was not built: the installation found no C++ compiler")
-    try:
-        library = ctypes.CDLL(str(files[0]))
-        for target in (_FORWARD, _BACKWARD):
-            handler = jax.ffi.pycapsule(getattr(library, target))
-            jax.ffi.register_ffi_target(target, handler, platform="cpu")
-        library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
-        return str(library.rnn_mnist_lstm_level().decode())
-    except Exception as error:  # Whatever it is, there is another way.
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise ImportError(f"it cannot be loaded: {reason}") from None
+    reason = "it was not built: the installation found no C++ compiler"
+    for file in _libraries():
+        try:
+            return _register(file)
+        except Exception as error:  # Whatever it is, there is another way.
+            line = (str(error) or repr(error)).splitlines()[0]
+            reason = f"it cannot be loaded: {line}; install the package again"
+    raise ImportError(reason)
 
 
-def _folders() -> Iterator[Path]:
-    """Where the library may lie: in this package, or in the installed one.
+def _libraries() -> list[Path]:
+    """Libraries in this package, and in the installed one.
 
     In a clone of the repository Python takes the package from there, whether it is installed or
     not; installed for editing, a package has two folders.
     """
-    yield from map(Path, __path__)
+    folders = [Path(folder) for folder in __path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         installed = importlib.metadata.distribution("rnn-mnist")
-        yield Path(str(installed.locate_file("rnn_mnist/kernels")))
+        folders.append(Path(str(installed.locate_file("rnn_mnist/kernels"))))
+    files = [file for folder in folders for file in folder.glob("*rnn_mnist_lstm.*")]
+    return [file for file in files if file.suffix in _LIBRARIES]
+
+
+def _register(file: Path) -> str:
+    """Make a library's functions known to JAX, and give its instruction set.
+
+    A library that does not fit this module would read past the end of arrays, and one that is cut
+    off would end the process as soon as it is loaded: both are refused before.
+    """
+    binary, source = file.read_bytes(), Path(__file__).with_name("lstm.cc").read_bytes()
+    if hashlib.sha256(source).hexdigest().encode() not in binary:
+        raise ImportError(f"{file} was not compiled from this version's lstm.cc")
+    # The table that this offset in the header points at comes last in the file.
+    if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
+        raise ImportError(f"{file} is cut off")
+    library = ctypes.CDLL(str(file))
+    for target in (_FORWARD, _BACKWARD):
+        handler = jax.ffi.pycapsule(getattr(library, target))
+        jax.ffi.register_ffi_target(target, handler, platform="cpu")
+    library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
+    return str(library.rnn_mnist_lstm_level().decode())
 
 
 def lstm(
@@ -90,10 +111,12 @@ def lstm(
 
     Raises:
       ValueError: Shapes do not belong together, or not all arrays are float32, or all float64.
+      NotImplementedError: Another derivative is asked for.
     """
     weights = tuple(params[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     c, h = carry
     _check(weights, inputs, h, c)
+    weights, inputs, h, c = jax.tree.map(_argument.bind, (weights, inputs, h, c))
     hidden, h, c = _lstm(weights, inputs, h, c, reverse, sequence)
     return hidden, (c, h)
 
@@ -143,9 +166,8 @@ def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
     shapes += [(batch if of_h_wanted else 0, h.shape[1]), c.shape]
     arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
     *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
-    of_inputs = of_inputs if of_inputs_wanted else jnp.zeros_like(inputs)
-    of_h = of_h if of_h_wanted else jnp.zeros_like(h)
-    return (*of_weights, of_bias, of_bias), of_inputs, of_h, of_c
+    slopes = of_inputs if of_inputs_wanted else None, of_h if of_h_wanted else None
+    return (*of_weights, of_bias, of_bias), *slopes, of_c
 
 
 _lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)
@@ -167,6 +189,59 @@ def _call(
 ) -> Sequence[jax.Array]:
     """Call a target of the kernel; a vmapped axis comes first in every array."""
     results = [jax.ShapeDtypeStruct(shape, arrays[0].dtype) for shape in shapes]
-    call = jax.ffi.ffi_call(target, results, vmap_method="expand_dims")
-    called: Sequence[jax.Array] = call(*arrays, reverse=reverse)
+    call = jax.custom_jvp(
+        functools.partial(
+            jax.ffi.ffi_call(target, results, vmap_method="expand_dims"), reverse=reverse
+        )
+    )
+    call.defjvp(_refuse)  # This is a second derivative.
+    arrays = vary_alike(arrays)
+    called: Sequence[jax.Array] = vary_alike((call(*arrays), arrays))[0]
     return called
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError(
+        "the native kernel has a first derivative in reverse mode alone, such as jax.grad's; for "
+        'others, choose kernel="scan"'
+    )
+
+
+def _argument_jvp(primals: Any, tangents: Any) -> Any:
+    (primal,), (tangent,) = primals, tangents
+    return _argument.bind(primal), tangent if type(tangent) is ad.Zero else _tangent.bind(tangent)
+
+
+# Arguments go through an identity, whose tangent is an identity of tangents. In reverse mode its
+# transpose takes its place; in forward mode it stays, and is refused.
+_argument, _tangent = Primitive("rnn_mnist_lstm_argument"), Primitive("rnn_mnist_lstm_tangent")
+_argument.def_abstract_eval(lambda array: array)
+_argument.def_impl(lambda array: array)
+mlir.register_lowering(_argument, lambda _, array: [array])
+batching.defvectorized(_argument)
+ad.primitive_jvps[_argument] = _argument_jvp
+_tangent.def_abstract_eval(lambda tangent: tangent)
+_tangent.def_impl(_refuse)
+mlir.register_lowering(_tangent, _refuse)
+batching.primitive_batchers[_tangent] = _refuse
+ad.deflinear(_tangent, lambda cotangent: [cotangent])
+
+
+def vary_alike(tree: Any) -> Any:
+    """Let all arrays of a tree vary over every axis that any of them varies over.
+
+    A loop and the kernel require it in a `jax.shard_map` that checks varying axes (`check_vma`).
+    The gradient of an array is summed over the axes that are new to it. Anywhere else the tree
+    stays as it is.
+    """
+
+    def axes_of(leaf: Any) -> frozenset[str]:
+        kind: Any = jax.typeof(leaf)
+        axes: frozenset[str] = kind.mat.varying if _NEW_NAMES else kind.vma
+        return axes
+
+    lax: Any = jax.lax  # Not every version has all of its names.
+    cast = functools.partial(lax.pcast, to="varying") if _NEW_NAMES else lax.pvary
+    every = frozenset[str]().union(*map(axes_of, jax.tree.leaves(tree)))
+    # Without an axis to add, `pcast` returns the leaf.
+    return jax.tree.map(lambda leaf: cast(leaf, tuple(every - axes_of(leaf))), tree)

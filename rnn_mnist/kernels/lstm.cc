@@ -25,7 +25,8 @@
 //
 // This file is compiled for several instruction sets, with LSTM_LEVEL (a name), LSTM_BYTES (of a
 // vector) and LSTM_COLUMNS (vectors of sums that a row has in registers); and once with
-// LSTM_HANDLERS, for what XLA calls, which picks the best of them for the processor.
+// LSTM_HANDLERS, for what XLA calls, which picks the best of them for the processor, and with
+// LSTM_SOURCE, this file's own SHA-256.
 
 #include <cmath>
 #include <cstdint>
@@ -1124,6 +1125,9 @@ VISIBLE XLA_FFI_Error* rnn_mnist_lstm_forward(XLA_FFI_CallFrame*);
 VISIBLE XLA_FFI_Error* rnn_mnist_lstm_backward(XLA_FFI_CallFrame*);
 
 using xla::ffi::AnyBuffer;
+
+// By this, Python knows which version of this file the library was compiled from.
+VISIBLE const char* rnn_mnist_lstm_source() { return LSTM_SOURCE; }
 
 VISIBLE const char* rnn_mnist_lstm_level() {
   lstm::level();
