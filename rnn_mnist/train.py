@@ -53,13 +53,17 @@ class Options:
     """How many processes there are."""
     process_id: Annotated[int | None, optional("I", "(default: from the environment)")] = None
     """Which of them this is, from 0."""
+    wait: Annotated[int | None, optional("SECONDS", "(default: 300)")] = None
+    """How long to wait until all processes have started."""
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""
-        for name in ("coordinator", "processes", "process_id"):
+        for name in ("coordinator", "processes", "process_id", "wait"):
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: only for several processes; add --distributed")
+        if self.wait is not None and not 1 <= self.wait <= 86400:
+            raise InputError(f"--wait: must be from 1 to 86400 seconds, not {self.wait}")
         if self.devices is not None and not 1 <= self.devices <= 1024:
             raise InputError(f"--devices: must be from 1 to 1024, not {self.devices}")
         port = (self.coordinator or "HOST:1").rpartition(":")[2]
@@ -88,7 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
-                    hosts.joined(options.coordinator, options.processes, options.process_id)
+                    hosts.joined(
+                        options.coordinator,
+                        options.processes,
+                        options.process_id,
+                        wait=options.wait or 300,
+                    )
                 )
             run.train_run(
                 loading.sized(options.config),

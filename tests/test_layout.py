@@ -21,6 +21,7 @@ ORDER = [
         "prepared",
         "data",
         "devices",
+        "meeting",
         "hosts",
         "batches",
         "history",
