@@ -46,8 +46,12 @@ def meet(coordinator: str, processes: int, number: int, *, wait: float) -> Link:
     Raises:
       InputError: The port is taken, process 0 does not answer, or a process is missing.
     """
-    line = f"waiting up to {wait:g} s for all {processes} processes to start"
-    note = threading.Timer(3, print, [line], {"flush": True})
+
+    def say() -> None:
+        with contextlib.suppress(OSError):  # Nobody may read the output any more.
+            print(f"waiting up to {wait:g} s for all {processes} processes to start", flush=True)
+
+    note = threading.Timer(3, say)
     note.daemon = True
     note.start()
     try:
@@ -126,9 +130,8 @@ def _listen(coordinator: str) -> socket.socket:
 
 
 def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
-    """Join process 0, wait for the others, and then until JAX's service answers."""
-    deadline, missing = time.monotonic() + wait, [number]
-    connection = _connect(coordinator, deadline)
+    """Join process 0, and wait for the others."""
+    connection, missing = _connect(coordinator, wait), [number]
     connection.settimeout(wait + 5)  # Process 0 knows best when it is too late.
     link, lines = Link(processes, {0: connection}), connection.makefile("rb")
     _tell(link, "join", number, processes)
@@ -136,7 +139,7 @@ def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
         try:
             words = _words(lines)
         except TimeoutError:
-            raise _silent(coordinator, "it is silent") from None
+            raise _silent(coordinator, wait, "it says nothing") from None
         except OSError:
             words = []
         match words:
@@ -156,19 +159,19 @@ def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
                 _ended(link, 0)
     connection.settimeout(None)
     _watch(link, 0, lines)
-    _connect(coordinator, time.monotonic() + wait).close()
     return link
 
 
-def _connect(coordinator: str, deadline: float) -> socket.socket:
+def _connect(coordinator: str, wait: float) -> socket.socket:
     """Connect to process 0 as soon as it listens."""
     host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + wait
     while True:
         try:
             return socket.create_connection((host.strip("[]"), int(port)), timeout=5)
         except OSError as error:
             if time.monotonic() > deadline:
-                raise _silent(coordinator, str(error)) from None
+                raise _silent(coordinator, wait, str(error)) from None
             time.sleep(0.2)
 
 
@@ -207,14 +210,18 @@ def _words(lines: BinaryIO) -> list[str]:
 
 
 def _late(missing: Sequence[int], processes: int, wait: float) -> InputError:
-    some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    who = f"process {missing[0]} is missing"
+    if len(missing) > 1:
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        who = f"processes {some} are missing"
     return InputError(
         f"--wait: {processes - len(missing)} of {processes} processes came within {wait:g} s; "
-        f"missing is process {some}: start all again, with it"
+        f"{who}; start all of them again"
     )
 
 
-def _silent(coordinator: str, reason: str) -> InputError:
+def _silent(coordinator: str, wait: float, reason: str) -> InputError:
     return InputError(
-        f"--coordinator: {coordinator} does not answer ({reason}); start process 0 there"
+        f"--coordinator: {coordinator} does not answer within {wait:g} s ({reason}); start process "
+        "0 there, and the others again"
     )
