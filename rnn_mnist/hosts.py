@@ -143,7 +143,8 @@ def _aborts_explained(said: BinaryIO, link: meeting.Link | None) -> Iterator[Non
     libc, errors = ctypes.CDLL(None), sys.stderr
 
     def aborted(_: int) -> None:
-        text = os.pread(said.fileno(), 1 << 20, 0)
+        size = os.fstat(said.fileno()).st_size
+        text = os.pread(said.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The last 64 KiB.
         if b"JAX distributed service" in text:
             meeting.lost(link)
         os.write(errors.fileno(), text)

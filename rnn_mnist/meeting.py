@@ -3,9 +3,9 @@
 Process 0 listens. Every other process keeps a connection to it for the whole run. A connection that
 closes without a goodbye means that the process at its other end has ended.
 
-A message is a line of words. The others send `join NUMBER PROCESSES` to process 0, which answers
-`refused`, or `missing NUMBER ...` whenever one more has come, and `late`, or `ended NUMBER` at any
-time. `bye` goes both ways.
+A message is a line of words. The others send `join NUMBER PROCESSES` to process 0. It answers
+`refused`, or `go` once all have joined, or `late MISSING ...`; later perhaps `ended NUMBER`. `bye`
+goes both ways.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _gather(coordinator: str, processes: int, wait: float) -> Link:
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                _tell(link, "late")
+                _tell(link, "late", *missing)
                 raise _late(missing, processes, wait) from None
             connection.settimeout(5)
             lines, words = connection.makefile("rb"), list[str]()
@@ -109,9 +109,7 @@ def _gather(coordinator: str, processes: int, wait: float) -> Link:
             missing.remove(number)
             link.peers[number] = connection
             _watch(link, number, lines)
-            if missing:
-                _tell(link, "missing", *missing)
-    _tell(link, "missing")  # Only now, when the port is free for JAX.
+    _tell(link, "go")  # Only now, when the port is free for JAX.
     return link
 
 
@@ -131,35 +129,33 @@ def _listen(coordinator: str) -> socket.socket:
 
 def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
     """Join process 0, and wait for the others."""
-    connection, missing = _connect(coordinator, wait), [number]
-    connection.settimeout(wait + 5)  # Process 0 knows best when it is too late.
+    connection = _connect(coordinator, wait)
     link, lines = Link(processes, {0: connection}), connection.makefile("rb")
     _tell(link, "join", number, processes)
-    while missing:
-        try:
-            words = _words(lines)
-        except TimeoutError:
-            raise _silent(coordinator, wait, "it says nothing") from None
-        except OSError:
-            words = []
-        match words:
-            case ["missing", *numbers]:
-                missing = [*map(int, numbers)]
-            case ["late"]:
-                leave(link)
-                raise _late(missing, processes, wait)
-            case ["refused"]:
-                raise InputError(
-                    f"--process-id: {number} of {processes} is not missing at {coordinator}; give "
-                    "each process its own number, and all the same --processes"
-                )
-            case ["ended", other]:
-                _ended(link, int(other))
-            case _:
-                _ended(link, 0)
+    connection.settimeout(wait + 5)  # Process 0 says by then whether a process is missing.
+    words = list[str]()
+    try:
+        words = _words(lines)
+    except TimeoutError:
+        raise _silent(coordinator, wait, "it says nothing") from None
+    except OSError:
+        pass  # The connection was closed.
     connection.settimeout(None)
-    _watch(link, 0, lines)
-    return link
+    match words:
+        case ["go"]:
+            _watch(link, 0, lines)
+            return link
+        case ["late", *missing]:
+            leave(link)
+            raise _late([*map(int, missing)], processes, wait)
+        case ["refused"]:
+            raise InputError(
+                f"--process-id: {number} of {processes} is not missing at {coordinator}; give each "
+                "process its own number, and all the same --processes"
+            )
+        case ["ended", other]:
+            _ended(link, int(other))
+    _ended(link, 0)
 
 
 def _connect(coordinator: str, wait: float) -> socket.socket:

@@ -219,7 +219,7 @@ def one_of_two_killed(scene: Scene, times: int) -> Outcome:
             if not through and not is_refused(ended):
                 lost.append(f"exit code {ended.returncode}: {ended.stderr}")
         first, second = map(finish, start_two(folder))
-        lost += [*wrong_with(scene, folder, first), *filter(None, [second.stdout, second.stderr])]
+        lost += [*wrong_with(scene, folder, first), *filter(None, [second.stderr])]
     return Outcome(tried, refused, tuple(lost))
 
 

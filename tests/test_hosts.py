@@ -127,9 +127,12 @@ def is_free(port):
 
 
 def finish(processes):
-    """Exit code, standard output and standard error of each."""
+    """Exit code, standard output but for a note on waiting, and standard error of each."""
     ends = [process.communicate(timeout=120) for process in processes]
-    return [(process.returncode, *end) for process, end in zip(processes, ends, strict=True)]
+    return [
+        (process.returncode, re.sub(r"\Awaiting up to .*\n", "", out), err)
+        for process, (out, err) in zip(processes, ends, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
