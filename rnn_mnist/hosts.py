@@ -28,34 +28,42 @@ from rnn_mnist import meeting
 from rnn_mnist.config import InputError
 from rnn_mnist.devices import find_devices, make_mesh, make_shardings, put_own
 
-HEARTBEAT = 30
-"""Seconds after which JAX takes a process that does not answer for lost, as on a host that failed.
+WAIT = 300
+"""Seconds to wait until all processes have started, where nothing else is asked for."""
 
-One that ends is noticed at once, by `meeting`."""
+HEARTBEAT = 30
+"""Seconds after which JAX gives up a process that is silent, as on a host that failed.
+
+`meeting` notices at once where a process ends."""
 
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int = 300
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    *,
+    wait: int | None = None,
 ) -> Iterator[None]:
     """Be one of several processes; entered before JAX touches its first device.
 
-    How it ends, by an error or a stop, is for the first process alone to say. If one of them ends
-    by itself, each of the others says so in one line, and ends with exit code 1.
+    Where all end together, by an error or a stop, only the first process says so. Where one ends
+    alone, each of the others says so in one line, and ends with exit code 1.
 
     Args:
       coordinator: HOST:PORT of the process with id 0, at a port that is free there.
       processes: How many there are.
       process_id: Which this is, from 0.
-      wait: Seconds to wait until all processes have started.
+      wait: Seconds to wait until all processes have started; `WAIT` if left out.
 
-    What is left out is taken from the environment: that of SLURM, a TPU pod, Open MPI or
-    Kubernetes, or JAX_COORDINATOR_ADDRESS.
+    The environment tells the first three where they are left out: that of SLURM, a TPU pod, Open
+    MPI or Kubernetes, or JAX_COORDINATOR_ADDRESS.
 
     Raises:
       InputError: The environment does not say, the coordinator cannot be reached, or a process is
         missing.
     """
+    wait = wait or WAIT
     found = _detect(coordinator, processes, process_id, wait)
     link = None if found is None else meeting.meet(*found, wait=wait)
     with _own_output() as said, _aborts_explained(said, link):
@@ -65,7 +73,7 @@ def joined(
                     coordinator,
                     processes,
                     process_id,
-                    initialization_timeout=wait if link is None else 300,
+                    initialization_timeout=wait if link is None else WAIT,
                     heartbeat_timeout_seconds=HEARTBEAT,
                 )
         except (ValueError, TypeError, KeyError, IndexError) as error:

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         options.coordinator,
                         options.processes,
                         options.process_id,
-                        wait=options.wait or 300,
+                        wait=options.wait,
                     )
                 )
             run.train_run(
