@@ -402,7 +402,7 @@ def _narrow(folder: Path) -> subprocess.CompletedProcess[str]:
 FAULTS: dict[str, tuple[Callable[[Scene, int], Outcome], int]] = {
     "SIGKILL at a random moment": (killed, 100),
     "SIGTERM or SIGINT at a random moment": (asked_to_stop, 30),
-    "SIGKILL to one of two processes": (one_of_two_killed, 20),
+    "SIGKILL to one of two processes": (one_of_two_killed, 10),
     "a full disk": (disk_full, 12),
     "a read-only folder": (read_only, 3),
     "a bit flipped in the cache, or more": (cache_damaged, 100),
