@@ -294,7 +294,8 @@ def _stop_at_once() -> Iterator[None]:
     """
 
     def stop(*_: Any) -> None:
-        os.write(2, b"stopped\n")
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), b"stopped\n")  # Descriptor 2 may be the libraries'.
         os._exit(130)
 
     before = {}

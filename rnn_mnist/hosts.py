@@ -7,113 +7,163 @@ here exchanges anything.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
-import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_mnist import meeting
 from rnn_mnist.config import InputError
 from rnn_mnist.devices import find_devices, make_mesh, make_shardings, put_own
 
-TIMEOUT = 300
-"""Seconds for all processes to start."""
+WAIT = 300
+"""Seconds to wait until all processes have started, where nothing else is asked for."""
+
+HEARTBEAT = 30
+"""Seconds after which JAX gives up a process that is silent, as on a host that failed.
+
+`meeting` notices at once where a process ends."""
 
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None, processes: int | None, process_id: int | None
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    *,
+    wait: int | None = None,
 ) -> Iterator[None]:
     """Be one of several processes; entered before JAX touches its first device.
 
-    How it ends, by an error or a stop, is for the first process alone to say.
+    Where all end together, by an error or a stop, only the first process says so. Where one ends
+    alone, each of the others says so in one line, and ends with exit code 1.
 
     Args:
       coordinator: HOST:PORT of the process with id 0, at a port that is free there.
       processes: How many there are.
       process_id: Which this is, from 0.
+      wait: Seconds to wait until all processes have started; `WAIT` if left out.
 
-    What is left out is taken from the environment: that of SLURM, a TPU pod, Open MPI or
-    Kubernetes, or JAX_COORDINATOR_ADDRESS.
+    The environment tells the first three where they are left out: that of SLURM, a TPU pod, Open
+    MPI or Kubernetes, or JAX_COORDINATOR_ADDRESS.
 
     Raises:
-      InputError: The environment does not say, or the coordinator cannot be reached. Where a
-        process is missing, JAX ends the others after five minutes.
+      InputError: The environment does not say, the coordinator cannot be reached, or a process is
+        missing.
     """
-    if coordinator is not None:
-        _reach(coordinator, process_id)
-    try:
-        with _default_signals():
-            jax.distributed.initialize(
-                coordinator, processes, process_id, initialization_timeout=TIMEOUT
-            )
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"--distributed: the environment does not say how the processes meet ({reason}); give "
-            "each --coordinator HOST:PORT, --processes N and --process-id I"
-        ) from None
-    try:
-        find_devices()
-        with _own_output():
-            yield
-    except (InputError, KeyboardInterrupt) as error:  # In all of them, thanks to `together`.
-        code = error.exit_code if isinstance(error, InputError) else 130
+    wait = wait or WAIT
+    found = _detect(coordinator, processes, process_id, wait)
+    link = None if found is None else meeting.meet(*found, wait=wait)
+    with _own_output() as said, _aborts_explained(said, link):
         try:
-            first = is_first()
-        except (RuntimeError, AssertionError):  # No device, so nothing that the others wait for.
-            _end(str(error), code)
-        jax.distributed.shutdown()
-        if first:
-            raise
-        raise SystemExit(code) from None
-    # In this one alone: an orderly end would wait for the others.
-    except RuntimeError as error:
+            with _default_signals():
+                jax.distributed.initialize(
+                    coordinator,
+                    processes,
+                    process_id,
+                    initialization_timeout=wait if link is None else WAIT,
+                    heartbeat_timeout_seconds=HEARTBEAT,
+                )
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"--distributed: the environment does not say how the processes meet ({reason}); "
+                "give each --coordinator HOST:PORT, --processes N and --process-id I"
+            ) from None
+        try:
+            find_devices()
+            yield
+            _leave(link)
+        except (InputError, KeyboardInterrupt) as error:  # In all of them, thanks to `together`.
+            code = error.exit_code if isinstance(error, InputError) else 130
+            try:
+                first = is_first()
+            except (RuntimeError, AssertionError):  # No device: the others wait for nothing.
+                meeting.end(str(error), code)
+            _leave(link)
+            if first:
+                raise
+            raise SystemExit(code) from None
+        # In this one alone: an orderly end would wait for the others.
+        except BrokenPipeError:
+            os._exit(141)
+        except Exception as error:
+            _fail(error)
+
+
+def _detect(
+    coordinator: str | None, processes: int | None, process_id: int | None, wait: int
+) -> tuple[str, int, int] | None:
+    """Where the processes meet, how many they are, and which this is; None where nothing says."""
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if None in (coordinator, processes, process_id):
+        # Not public. If it changes, JAX alone lets the processes meet, and `--wait` has no count.
+        with contextlib.suppress(Exception):
+            from jax._src.clusters import ClusterEnv
+
+            coordinator, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
+                coordinator, processes, process_id, None, None, wait
+            )
+    if coordinator is None or processes is None or process_id is None:
+        return None
+    return coordinator, processes, process_id
+
+
+def _leave(link: meeting.Link | None) -> None:
+    """End in good order, together with the others."""
+    if link:
+        meeting.leave(link)
+    jax.distributed.shutdown()
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End this process alone, with one line where something outside of the program failed."""
+    time.sleep(3)  # If another process ended, a thread of `meeting` says so and ends this one.
+    if isinstance(error, RuntimeError | OSError) or "Gloo" in str(error):
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        _end(
+        meeting.end(
             f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
             "ended, start all again, to go on from what was saved",
             1,
         )
-    except Exception:
-        traceback.print_exc()
-        os._exit(1)
-    jax.distributed.shutdown()
+    traceback.print_exception(error)
+    os._exit(1)
 
 
-def _reach(coordinator: str, process_id: int | None) -> None:
-    """Make sure that the processes can meet, for JAX would end in C++ where they cannot."""
-    host, _, port = coordinator.rpartition(":")
-    if process_id == 0:
-        try:
-            socket.create_server(("", int(port))).close()
-        except OSError as error:
-            raise InputError(
-                f"--coordinator: port {port} cannot be used here ({error.strerror}); name another"
-            ) from None
-    elif process_id is not None:
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                socket.create_connection((host, int(port)), timeout=5).close()
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise InputError(
-                        f"--coordinator: {coordinator} does not answer ({error}); start process 0 "
-                        "there"
-                    ) from None
-                time.sleep(0.2)
+@contextlib.contextmanager
+def _aborts_explained(said: BinaryIO, link: meeting.Link | None) -> Iterator[None]:
+    """Say in one line what JAX's C++ code aborts for when it loses another process.
+
+    An abort for another reason shows what was written to standard error meanwhile.
+    """
+    libc, errors = ctypes.CDLL(None), sys.stderr
+
+    def aborted(_: int) -> None:
+        size = os.fstat(said.fileno()).st_size
+        text = os.pread(said.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The last 64 KiB.
+        if b"JAX distributed service" in text:
+            meeting.lost(link)
+        os.write(errors.fileno(), text)
+
+    # A handler of Python's `signal` would run too late: the C++ code does not wait for it.
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    libc.signal(signal.SIGABRT, handler)
+    try:
+        yield
+    finally:
+        libc.signal(signal.SIGABRT, None)  # As it was.
 
 
 @contextlib.contextmanager
@@ -132,23 +182,30 @@ def _default_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(line: str, code: int) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr, flush=True)
-    os._exit(code)
-
-
 @contextlib.contextmanager
-def _own_output() -> Iterator[None]:
-    """Keep what libraries write to standard output, as Gloo does on connecting, out of it."""
+def _own_output() -> Iterator[BinaryIO]:
+    """Keep what libraries write to the standard streams, as Gloo and XLA do, out of them.
+
+    Yields:
+      A file with what they wrote to standard error.
+    """
     sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w") as output, contextlib.redirect_stdout(output):
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+    with (
+        os.fdopen(os.dup(1), "w") as output,
+        os.fdopen(os.dup(2), "w", buffering=1) as errors,
+        tempfile.TemporaryFile() as said,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(said.fileno(), 2)
         try:
-            yield
+            yield said
         finally:
             output.flush()
             os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
 
 
 def is_first() -> bool:

@@ -55,13 +55,17 @@ class Options:
     """How many processes there are."""
     process_id: Annotated[int | None, optional("I", "(default: from the environment)")] = None
     """Which of them this is, from 0."""
+    wait: Annotated[int | None, optional("SECONDS", "(default: 300)")] = None
+    """How long to wait until all processes have started."""
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""
-        for name in ("coordinator", "processes", "process_id"):
+        for name in ("coordinator", "processes", "process_id", "wait"):
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: only for several processes; add --distributed")
+        if self.wait is not None and not 1 <= self.wait <= 86400:
+            raise InputError(f"--wait: must be from 1 to 86400 seconds, not {self.wait}")
         if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
             raise InputError(
                 "--tensorboard: needs tensorboardX; install the extra tensorboard "
@@ -97,7 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
-                    hosts.joined(options.coordinator, options.processes, options.process_id)
+                    hosts.joined(
+                        options.coordinator,
+                        options.processes,
+                        options.process_id,
+                        wait=options.wait,
+                    )
                 )
             run.train_run(
                 options.config,

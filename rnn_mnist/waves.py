@@ -7,7 +7,6 @@ functions do for all of a wave; a device has R / D of them, and none waits for a
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from rnn_mnist import batches, grid, learn, plan
 from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config
 from rnn_mnist.data import Split
-from rnn_mnist.devices import put, put_key
+from rnn_mnist.devices import free_memory, put, put_key
 from rnn_mnist.history import Epoch
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.reading import WINDOW, places
@@ -172,7 +171,7 @@ def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) ->
     """
     if devices[0].platform != "cpu":
         return len(devices)
-    fitting = _free_memory() // 2 // max(map(memory_of, configs))
+    fitting = free_memory() // 2 // max(map(memory_of, configs))
     return max(1, min(fitting, len(devices)))
 
 
@@ -215,14 +214,6 @@ def memory_of(config: Config) -> int:
     below = steps * units * directions if config.num_layers > 1 else 0
     test = plan.EVALUATION_BATCH * 2 * (28 * 28 + below + inner)
     return 4 * (max(train, test) + 6 * weights)
-
-
-def _free_memory() -> int:
-    """Bytes of memory that nobody uses; where the system does not tell, 4 GB."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**32
 
 
 def compile_programs(config: Config, runs: int, splits: Splits, classes: int) -> Programs:

@@ -13,6 +13,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -93,8 +94,12 @@ def start(folder: Path, *flags: str, **settings: Any) -> subprocess.Popen[str]:
 
 def run(folder: Path, *flags: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder to its end."""
-    with start(folder, *flags, **settings) as process:
-        out, err = process.communicate(timeout=300)
+    return finish(start(folder, *flags, **settings))
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait until a command ends."""
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -193,6 +198,38 @@ def _cut_short(folder: Path) -> Iterator[str]:
                 image.load()
         except OSError:
             yield curves.name
+
+
+def one_of_two_killed(scene: Scene, times: int) -> Outcome:
+    """SIGKILL to one of two processes at a random moment: the other says so, and both go on."""
+    folder, refused, tried, lost = fresh(scene), 0, 0, list[str]()
+    for process in start_two(folder):
+        finish(process)
+    scene = scene._replace(whole=load_run(folder / RUN))  # Of two devices, whose sums differ.
+    while tried < times:
+        folder, through = fresh(scene), False
+        while tried < times and not through:
+            victim, other = scene.rng.permutation(start_two(folder, "--wait", "10"))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                victim.wait(scene.rng.uniform(0, 1.5 * scene.seconds))
+            victim.kill()
+            ended, through = finish(other), finish(victim).returncode == 0
+            tried += not through
+            refused += is_refused(ended)
+            if not through and not is_refused(ended):
+                lost.append(f"exit code {ended.returncode}: {ended.stderr}")
+        first, second = map(finish, start_two(folder))
+        lost += [*wrong_with(scene, folder, first), *filter(None, [second.stderr])]
+    return Outcome(tried, refused, tuple(lost))
+
+
+def start_two(folder: Path, *flags: str) -> list[subprocess.Popen[str]]:
+    """Start two processes that train together in a folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    meet = ["--distributed", "--devices", "1", "--coordinator", place, "--processes", "2"]
+    return [start(folder, *meet, "--process-id", str(number), *flags) for number in range(2)]
 
 
 def disk_full(scene: Scene, times: int) -> Outcome:
@@ -306,9 +343,8 @@ def two_at_once(scene: Scene, times: int) -> Outcome:
     for _ in range(times):
         folder = fresh(scene)
         for process in (start(folder), start(folder)):
-            out, err = process.communicate()
-            ended = subprocess.CompletedProcess([], process.returncode, out, err)
-            if is_refused(ended) and "another process is training there" in err:
+            ended = finish(process)
+            if is_refused(ended) and "another process is training there" in ended.stderr:
                 refused += 1
             else:
                 lost += wrong_with(scene, folder, ended)
@@ -366,6 +402,7 @@ def _narrow(folder: Path) -> subprocess.CompletedProcess[str]:
 FAULTS: dict[str, tuple[Callable[[Scene, int], Outcome], int]] = {
     "SIGKILL at a random moment": (killed, 100),
     "SIGTERM or SIGINT at a random moment": (asked_to_stop, 30),
+    "SIGKILL to one of two processes": (one_of_two_killed, 10),
     "a full disk": (disk_full, 12),
     "a read-only folder": (read_only, 3),
     "a bit flipped in the cache, or more": (cache_damaged, 100),

@@ -69,6 +69,8 @@ def command(tmp_path, monkeypatch, capfd):
         (["--devices", "0"], "--devices: must be from 1 to 1024, not 0"),
         (["--devices", "9"], "devices: must be from 1 to 1, not 9: JAX finds 1 cpu device"),
         (["--processes", "2"], "--processes: only for several processes; add --distributed"),
+        (["--wait", "9"], "--wait: only for several processes; add --distributed"),
+        (["--distributed", "--wait", "0"], "--wait: must be from 1 to 86400 seconds, not 0"),
         (["--coordinator", "x", "--distributed"], "--coordinator: must be HOST:PORT, not 'x'"),
         (
             ["--distributed", "--processes", "2", "--process-id", "2"],

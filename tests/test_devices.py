@@ -27,7 +27,9 @@ from rnn_mnist import (
 from rnn_mnist.augment import Distortion
 from rnn_mnist.devices import (
     AXIS,
+    cores,
     find_devices,
+    free_memory,
     make_mesh,
     make_shardings,
     put,
@@ -165,10 +167,55 @@ def test_sharded_images_give_the_same_bits():
 def test_the_default_is_a_core_each_with_8_images_at_least(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
     scan = Config(batch_size=10**6, kernel="scan")
-    cores = default_cpu_count(scan)
-    assert 1 <= cores <= 64  # Fewer where a container has less.
+    most = default_cpu_count(scan)
+    assert 1 <= most <= 64  # Fewer where a container has less.
     counts = [default_cpu_count(dataclasses.replace(scan, batch_size=b)) for b in (1, 8, 16)]
-    assert counts == [1, 1, min(2, cores)]
+    assert counts == [1, 1, min(2, most)]
+
+
+V2 = {
+    "proc/self/cgroup": "0::/pods/ours\n",
+    "sys/fs/cgroup/pods/ours/memory.max": "max\n",
+    "sys/fs/cgroup/pods/ours/memory.current": "100\n",
+    "sys/fs/cgroup/pods/ours/memory.stat": "anon 60\ninactive_file 30\n",
+    "sys/fs/cgroup/pods/memory.max": "1000\n",  # Of the cgroup above.
+    "sys/fs/cgroup/pods/memory.current": "700\n",
+    "sys/fs/cgroup/pods/memory.stat": "anon 500\nactive_file 20\ninactive_file 180\n",
+    "sys/fs/cgroup/pods/ours/cpu.max": "350000 100000\n",
+    "sys/fs/cgroup/pods/cpu.max": "max 100000\n",
+}
+# Docker's container has a path that only the host can see; its own cgroup is the topmost here.
+V1 = {
+    "proc/self/cgroup": "9:name=systemd:/x\n8:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/x\n",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "2000\n",
+    "sys/fs/cgroup/memory/memory.usage_in_bytes": "1500\n",
+    "sys/fs/cgroup/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 300\n",
+    "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",
+    "sys/fs/cgroup/cpu/cpu.cfs_period_us": "50000\n",
+}
+NONE = {
+    "proc/self/cgroup": "8:cpu:/\n4:memory:/\n",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",  # The largest there is.
+    "sys/fs/cgroup/memory/memory.usage_in_bytes": "1500\n",
+    "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 300\n",
+    "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+    "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "free", "count"),
+    [(V2, 480, 3), (V1, 800, 3), (NONE, 5000 * 1024, 64), ({}, 5000 * 1024, 64)],
+    ids=["v2", "v1", "no limit", "no cgroups"],
+)
+def test_a_container_limits_memory_and_cores(tmp_path, monkeypatch, files, free, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    meminfo = {"proc/meminfo": "MemFree:  10 kB\nMemAvailable:    5000 kB\n"}
+    for name, text in (files | meminfo).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_memory(tmp_path) == free
+    assert cores(tmp_path) == count
 
 
 if __name__ == "__main__":

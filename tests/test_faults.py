@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 TIMES = {faults.killed: 3, faults.asked_to_stop: 2, faults.odd_surroundings: 5}
-TIMES |= {faults.cache_damaged: 2, faults.checkpoint_damaged: 2}
+TIMES |= {faults.one_of_two_killed: 4, faults.cache_damaged: 2, faults.checkpoint_damaged: 2}
 
 
 @pytest.fixture(scope="module")

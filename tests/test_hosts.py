@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import assert_identical, without_seconds
@@ -50,15 +51,89 @@ def start_under_slurm(folder):
     ]  # fmt: skip
 
 
+PROCESS = """
+import sys
+from rnn_mnist import InputError, meeting
+place, processes, number, wait = sys.argv[1:]
+print("started", flush=True)
+try:
+    link = meeting.meet(place, int(processes), int(number), wait=float(wait))
+except InputError as error:
+    sys.exit(str(error))
+print("met", flush=True)
+sys.stdin.read()
+meeting.leave(link)
+"""
+
+
+@contextlib.contextmanager
+def met(numbers, *, processes=3, wait=60):
+    """Processes that meet without JAX, and then wait until their standard input is closed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    command, started = [sys.executable, "-c", PROCESS, place, str(processes)], []
+    try:
+        for number in numbers:
+            process = subprocess.Popen(
+                [*command, str(number), str(wait)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            started.append(process)
+            assert process.stdout.readline() == "started\n"
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_ends_is_named_by_the_others(victim):
+    with met(range(3)) as processes:
+        assert [process.stdout.readline() for process in processes] == ["met\n"] * 3
+        processes[victim].kill()
+        for other in {*range(3)} - {victim}:
+            assert processes[other].wait(60) == 1
+            assert processes[other].stderr.read() == (
+                f"error: process {victim} of 3 ended; start all again, to go on from what was "
+                "saved\n"
+            )
+
+
+def test_a_process_that_says_goodbye_ends_no_other():
+    with met(range(3)) as processes:
+        assert [process.stdout.readline() for process in processes] == ["met\n"] * 3
+        ends = finish([processes[0]]) + finish([processes[1]]) + finish([processes[2]])
+    assert ends == [(0, "", "")] * 3
+
+
+def test_processes_that_never_come_are_counted_in_all_others():
+    line = "--wait: 2 of 4 processes came within 2 s; processes 1, 3 are missing; start all of them"
+    with met([2, 0], processes=4, wait=2) as processes:
+        assert finish(processes) == [(1, "", f"{line} again\n")] * 2
+
+
+def test_of_two_processes_with_one_number_the_second_is_refused():
+    with met([0, 1, 1]) as processes:
+        while not (refused := [p for p in processes if p.poll() is not None]):
+            time.sleep(0.01)
+        _, err = refused[0].communicate()
+    assert err.startswith("--process-id: 1 of 3 is not missing at localhost:")
+
+
 def is_free(port):
     with socket.socket() as probe:
         return probe.connect_ex(("localhost", port)) != 0
 
 
 def finish(processes):
-    """Exit code, standard output and standard error of each."""
+    """Exit code, standard output but for a note on waiting, and standard error of each."""
     ends = [process.communicate(timeout=120) for process in processes]
-    return [(process.returncode, *end) for process, end in zip(processes, ends, strict=True)]
+    return [
+        (process.returncode, re.sub(r"\Awaiting up to .*\n", "", out), err)
+        for process, (out, err) in zip(processes, ends, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ ORDER = [
         "prepared",
         "data",
         "devices",
+        "meeting",
         "hosts",
         "batches",
         "history",

@@ -78,7 +78,7 @@ def test_a_cpu_trains_a_run_on_each_core_as_far_as_half_of_its_memory_goes(monke
     cpu = [SimpleNamespace(platform="cpu")] * 4
     assert waves.runs_at_once(large, 16, cpu) == 4
     for free, wanted in ((8, 4), (7, 3), (2, 1), (1, 1)):
-        monkeypatch.setattr(waves, "_free_memory", lambda free=free: free * waves.memory_of(large))
+        monkeypatch.setattr(waves, "free_memory", lambda free=free: free * waves.memory_of(large))
         assert waves.devices_at_once([small, large, small], cpu) == wanted
 
 
