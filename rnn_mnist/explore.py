@@ -18,7 +18,7 @@ from rnn_mnist import catalogue, data, grid, plan, run, run_folder, waves
 from rnn_mnist.config import Config, Data, InputError, naming
 from rnn_mnist.console import Console, describe_devices
 from rnn_mnist.devices import find_devices
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.grid import Grid, Run, Setting
 from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress
@@ -251,8 +251,6 @@ def _claimed(folder: Path) -> Iterator[None]:
                 "another with --run"
             )
     with run_folder.occupied(folder):
-        for name in (CSV, PICTURE):
-            remove_partials(folder / name)
         if not (folder / CSV).exists():  # From now on the folder is a sweep's, whatever comes.
             _write(folder, ())
         yield

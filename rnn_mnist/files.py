@@ -20,7 +20,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name only once it is complete.
 
     What was there stays until then. A process killed meanwhile leaves a hidden file ending in
-    `.partial` behind, which is no output; `remove_partials` takes it away.
+    `.partial` behind, which is no output. The next that writes the same file removes it.
 
     Raises:
       OSError: The folder cannot be written, or the disk is full; nothing changed then.
@@ -36,12 +36,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-
-
-def remove_partials(path: Path) -> None:
-    """Remove what killed processes left of a file they were writing."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
-        partial.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def cache_folder() -> Path:

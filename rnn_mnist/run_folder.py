@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, differences, read_config, to_toml
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.history import Epoch, to_csv
 
 CHECKPOINTS = "checkpoints"
@@ -55,8 +55,6 @@ def claimed(folder: Path, config: Config) -> Iterator[None]:
       InputError: The folder cannot be written, or another process trains there.
     """
     with occupied(folder):
-        for name in FILES:
-            remove_partials(folder / name)
         if not (folder / "config.toml").exists():
             with written_whole(folder / "config.toml") as file:
                 file.write(to_toml(config).encode())
