@@ -39,9 +39,18 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
     Args:
       folder: Made if absent; what a killed process left half done there is removed.
       read_only: Change nothing: another process may be training there.
+
+    Raises:
+      InputError: It cannot be made.
     """
     if not read_only:
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be made a folder ({error.strerror}); mend that and run the same "
+                "command again"
+            ) from None
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else KEPT,
         save_interval_steps=0 if read_only else 1,
@@ -84,6 +93,8 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     step = int(state.step)
     args = ocp.args.Composite(arrays=_Save(state), record=ocp.args.JsonSave(record))
     try:
+        # Orbax would make a run's folder again that somebody renamed or removed.
+        Path(manager.directory).mkdir(exist_ok=True)
         with _log_left_out():
             manager.save(step, args=args, force=True)
         _write_sums(_place(manager, step))

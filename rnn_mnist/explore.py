@@ -96,9 +96,9 @@ def sweep(
     mesh = waves.make_mesh(found[: waves.devices_at_once(configs, found)])
     kernels = {one: plan.describe_kernel(one, mesh) for one in configs}
     with contextlib.ExitStack() as stack:
-        done, places = dict[Config, Run](), dict[Config, Path]()
+        done, places, notes = dict[Config, Run](), dict[Config, Path](), list[str]()
         if folder is not None:
-            stack.enter_context(_claimed(folder))
+            notes += stack.enter_context(_claimed(folder))
             done = _read(folder)
             # What would be refused in the end is refused now.
             for one in configs if keep else ():
@@ -120,7 +120,9 @@ def sweep(
             f"{f', of which {there} are there already' if there else ''}",
         }
         if mesh.size < len(found):
-            facts["note"] = f"a run on each of {len(found)} devices would take too much memory"
+            notes.append(f"a run on each of {len(found)} devices would take too much memory")
+        if notes:
+            facts["note"] = "; ".join(notes)
         console.say_facts(facts)
         console.say("")
         began, widest = time.perf_counter(), max(map(len, names.values()))
@@ -158,12 +160,13 @@ def sweep(
             said = grid.words(settings[0].values) or "the only setting"
             console.say(f"{'best':<8}{said}; now trained on everything, and tested\n")
             place, chosen = _final(folder or Path(), settings[0], everything)
-            best = run.fit(
+            best = run.train_run(
                 chosen,
+                Console(quiet=not verbose, began=time.perf_counter()),
                 folder=place if folder else None,
                 data_files=data_files,
                 devices=_together(chosen, found),
-                verbose=verbose,
+                said=notes,
             )
     return Sweep(settings, best)
 
@@ -237,8 +240,8 @@ def _draw(folder: Path, settings: list[Setting]) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Make a folder the place of a sweep, and keep others out meanwhile.
+def _claimed(folder: Path) -> Iterator[list[str]]:
+    """Make a folder the place of a sweep, and keep others out meanwhile; yields notes about it.
 
     Raises:
       InputError: It holds something else, cannot be written, or another process works there.
@@ -250,10 +253,10 @@ def _claimed(folder: Path) -> Iterator[None]:
                 f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; name "
                 "another with --run"
             )
-    with run_folder.occupied(folder):
+    with run_folder.occupied(folder) as notes:
         if not (folder / CSV).exists():  # From now on the folder is a sweep's, whatever comes.
             _write(folder, ())
-        yield
+        yield notes
 
 
 def _write(folder: Path, runs: Iterable[Run]) -> None:

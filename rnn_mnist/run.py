@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,9 @@ def train_run(
     data_files: Path | None,
     devices: int | None,
     watch: Watch = Watch(),
+    said: Sequence[str] = (),
 ) -> Result:
-    """Do what `fit` says, on a given console.
+    """Do what `fit` says, on a given console; of its notes, those `said` already are left out.
 
     Where several processes train together, all call this; the first alone reads and writes the
     folder and uses its console.
@@ -124,11 +125,13 @@ def train_run(
         with hosts.together():
             progress = None
             if folder is not None and writes:
-                stack.enter_context(run_folder.claimed(folder, config))
+                notes += stack.enter_context(run_folder.claimed(folder, config))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-                progress, notes = _restore(plan, manager)
+                progress, more = _restore(plan, manager)
+                notes += more
         progress = _share(plan, progress or _new(plan))
         notes += observe.missed(watch, done=progress.step)
+        notes = [note for note in notes if note not in said]
         console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
@@ -160,7 +163,7 @@ def train_run(
                     with hosts.together():
                         saved.result()
                         if writes:
-                            run_folder.complete(folder, progress.history)
+                            run_folder.complete(folder, config, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
@@ -169,7 +172,7 @@ def train_run(
                 saved.result()
         with hosts.together():
             if folder is not None and writes:
-                run_folder.complete(folder, progress.history)
+                run_folder.complete(folder, config, progress.history)
     console.finish(progress.history, endings(config, folder), timed=unfinished)
     return Result(progress.state, progress.history, config, plan.classes)
 
@@ -182,6 +185,7 @@ def _copied(progress: Progress) -> Progress:
 def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
     """Write what a kill is not to take: a checkpoint, then the metrics."""
     checkpoint.save(manager, progress.state, _record_of(plan, progress))
+    run_folder.write_config(folder, plan.config)
     run_folder.write_metrics(folder, progress.history)
 
 
@@ -254,7 +258,7 @@ def write_run(
             if progress.step not in manager.all_steps():
                 record = _record(progress, version=version, classes=classes, kernel=kernel)
                 checkpoint.save(manager, progress.state, record)
-        run_folder.complete(folder, progress.history)
+        run_folder.complete(folder, config, progress.history)
 
 
 def _without_reason(kernel: str) -> str:
