@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import logging
@@ -92,11 +93,14 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     state = jax.device_get(state)
     step = int(state.step)
     args = ocp.args.Composite(arrays=_Save(state), record=ocp.args.JsonSave(record))
+    run = Path(manager.directory).parent
     try:
-        # Orbax would make a run's folder again that somebody renamed or removed.
-        Path(manager.directory).mkdir(exist_ok=True)
+        before = run.stat()
         with _log_left_out():
             manager.save(step, args=args, force=True)
+        # Orbax makes the run's folder again where somebody renames or removes it meanwhile.
+        if not os.path.samestat(before, run.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         _write_sums(_place(manager, step))
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
