@@ -176,11 +176,12 @@ def _shapes(state: Any) -> list[tuple[int, ...]]:
 
 
 def mend(manager: ocp.CheckpointManager, restored: int, damaged: list[int]) -> None:
-    """Delete damaged checkpoints, and write the sums that a kill left out of the restored one.
+    """Finish what a kill interrupted: deleting old checkpoints, writing the restored one's sums.
 
-    An older one without its sums may be one that a kill left half deleted: it gets none.
+    Damaged checkpoints are deleted, too.
     """
-    for step in damaged:
+    good = sorted(set(manager.all_steps()) - set(damaged))
+    for step in [*damaged, *good[:-KEPT]]:
         manager.delete(step)
     place = _place(manager, restored)
     if not (place / SUMS).exists():
