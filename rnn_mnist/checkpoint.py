@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -33,6 +33,8 @@ Record = dict[str, Any]
 KEPT = 3
 SUMS = "SHA256SUMS"
 _STATE = "state.npz"
+
+
 @contextlib.contextmanager
 def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
     """Open a folder of checkpoints.
@@ -92,7 +94,7 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     """
     state = jax.device_get(state)
     step = int(state.step)
-    args = ocp.args.Composite(arrays=_Save(state), record=ocp.args.JsonSave(record))
+    args = ocp.args.Composite(arrays=_Args(state), record=ocp.args.JsonSave(record))
     run = Path(manager.directory).parent
     try:
         before = run.stat()
@@ -158,17 +160,16 @@ _OTHER_SHAPES = "its state is not of the shapes that the config asks for"
 
 def _restored(manager: ocp.CheckpointManager, step: int, like: State) -> State:
     """The state of a step, as this version or 0.1.0 saved it."""
-    state: State
     old = _place(manager, step) / "state"
-    if not old.exists():
-        args = ocp.args.Composite(arrays=_Restore(like))
-        state = manager.restore(step, args=args).arrays
-        return state
-    # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
-    if _shapes(ocp.StandardCheckpointHandler().metadata(old).tree) != _shapes(like):
-        raise ValueError(_OTHER_SHAPES)
-    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
-    return state
+    if old.exists():
+        # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
+        if _shapes(ocp.StandardCheckpointHandler().metadata(old).tree) != _shapes(like):
+            raise ValueError(_OTHER_SHAPES)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    else:
+        args = ocp.args.Composite(arrays=_Args(like))
+    (state,) = manager.restore(step, args=args).values()
+    return cast(State, state)
 
 
 def _shapes(state: Any) -> list[tuple[int, ...]]:
@@ -205,14 +206,14 @@ def _sums(place: Path) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-class _Arrays(ocp.CheckpointHandler):
-    """Saves a tree of arrays as one .npz file.
+class _Arrays(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
+    """Saves a state as one .npz file.
 
-    Orbax's own handler leaves that to TensorStore, which needs file locks, that some network drives
-    lack, and whose threads print tracebacks beside the error where a disk is full.
+    Orbax's own handler writes through TensorStore. That needs file locks, which some network drives
+    lack. Where a disk is full, its threads print tracebacks beside the error.
     """
 
-    def save(self, directory: Any, args: _Save) -> None:
+    def save(self, directory: Any, args: _Args) -> None:
         npz = io.BytesIO()  # Zipping into the file itself would hide why that cannot be written.
         np.savez(npz, **_named(args.state))
         with (Path(directory) / _STATE).open("wb") as file:
@@ -220,28 +221,23 @@ class _Arrays(ocp.CheckpointHandler):
             file.flush()
             os.fsync(file.fileno())
 
-    def restore(self, directory: Any, args: _Restore) -> State:
+    def restore(self, directory: Any, args: _Args) -> State:
         with (Path(directory) / _STATE).open("rb") as file:
             arrays = read_npz(file)
-        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(args.like).items()}
+        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(args.state).items()}
         if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
             raise ValueError(_OTHER_SHAPES)
-        leaves, tree = jax.tree.flatten(args.like)
+        leaves, tree = jax.tree.flatten(args.state)
         placed = map(jax.device_put, map(arrays.get, wanted), (leaf.sharding for leaf in leaves))
         state: State = jax.tree.unflatten(tree, placed)
         return state
 
 
-@ocp.args.register_with_handler(_Arrays, for_save=True)
+@ocp.args.register_with_handler(_Arrays, for_save=True, for_restore=True)
 @dataclasses.dataclass
-class _Save(ocp.args.CheckpointArgs):
+class _Args(ocp.args.CheckpointArgs):  # type: ignore[misc]
     state: State
-
-
-@ocp.args.register_with_handler(_Arrays, for_restore=True)
-@dataclasses.dataclass
-class _Restore(ocp.args.CheckpointArgs):
-    like: State
+    """What to save; or the shapes, dtypes and places of what to restore."""
 
 
 def _named(state: State) -> dict[str, Any]:

@@ -267,7 +267,7 @@ _DIGEST, _SHA256 = "rnn_mnist.digest", "rnn_mnist.sha256"
 
 
 def _digest(state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> str:
-    """SHA-256 of a file's notes and of each tensor's name, dtype, shape and bytes, in hexadecimal."""
+    """SHA-256 of a file's notes and of each tensor's name, dtype, shape and bytes, as digits."""
     digest = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
     for name, array in sorted(state_dict.items()):
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())

@@ -216,7 +216,7 @@ def test_a_folder_changed_while_it_is_written_is_an_error(
     with checkpoint.opened(folder / "checkpoints") as manager:
         checkpoint.save(manager, state._replace(step=np.int32(1)), {})
         monkeypatch.setattr(np, "savez", then)
-        with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not) "):
+        with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not)"):
             checkpoint.save(manager, state._replace(step=np.int32(2)), {})
 
 
