@@ -1,33 +1,38 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a state and a record: what a person would want to know of it, as JSON. Beside them
-lies SHA256SUMS, as `sha256sum --check` reads it, which tells a damaged checkpoint from a good one
-before orbax reads it.
+A checkpoint is a state and a record. The state is arrays/state.npz, an array for each leaf of the
+tree, by its path. The record is what a person would want to know of it, as JSON. Beside them lies
+SHA256SUMS, as `sha256sum --check` reads it, which tells a damaged checkpoint from a good one before
+it is read. Version 0.1.0 saved the state by orbax's own handler, which is still read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
+import io
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from rnn_mnist.archive import read_npz
 from rnn_mnist.config import InputError
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.learn import State
 
 Record = dict[str, Any]
 
 KEPT = 3
 SUMS = "SHA256SUMS"
+_STATE = "state.npz"
 
 
 @contextlib.contextmanager
@@ -37,9 +42,18 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
     Args:
       folder: Made if absent; what a killed process left half done there is removed.
       read_only: Change nothing: another process may be training there.
+
+    Raises:
+      InputError: It cannot be made.
     """
     if not read_only:
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be made a folder ({error.strerror}); mend that and run the same "
+                "command again"
+            ) from None
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else KEPT,
         save_interval_steps=0 if read_only else 1,
@@ -54,18 +68,18 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
         if jax.process_count() > 1
         else ocp.options.MultiprocessingOptions(),
     )
-    with _warnings_left_out() if read_only else contextlib.nullcontext():
+    with _log_left_out():
         manager = ocp.CheckpointManager(folder.absolute(), options=options)
     with manager:
         yield manager
 
 
 @contextlib.contextmanager
-def _warnings_left_out() -> Iterator[None]:
-    """Keep from the user what orbax warns of: that what is opened to be read cannot be written."""
+def _log_left_out() -> Iterator[None]:
+    """Keep orbax's log from the user: warnings, and tracebacks of errors that it also raises."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
@@ -80,13 +94,15 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     """
     state = jax.device_get(state)
     step = int(state.step)
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-    # Asked beforehand, since orbax's threads complain in many lines when a disk is full.
-    needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**18
+    args = ocp.args.Composite(arrays=_Args(state), record=ocp.args.JsonSave(record))
+    run = Path(manager.directory).parent
     try:
-        if shutil.disk_usage(manager.directory).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        manager.save(step, args=args, force=True)
+        before = run.stat()
+        with _log_left_out():
+            manager.save(step, args=args, force=True)
+        # Orbax makes the run's folder again where somebody renames or removes it meanwhile.
+        if not os.path.samestat(before, run.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         _write_sums(_place(manager, step))
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
@@ -119,15 +135,10 @@ def restore(
         summed = (place / SUMS).exists()
         if not summed or (place / SUMS).read_bytes() == _sums(place):
             try:
-                args = ocp.args.Composite(record=ocp.args.JsonRestore())
-                record = dict(manager.restore(step, args=args).record)
-                wanted = like(record)
-                # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
-                stored = ocp.StandardCheckpointHandler().metadata(place / "state").tree
-                if _shapes(stored) != _shapes(wanted):
-                    raise ValueError("its state is not of the shapes that the config asks for")
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-                return manager.restore(step, args=args).state, record, damaged
+                with _log_left_out():
+                    args = ocp.args.Composite(record=ocp.args.JsonRestore())
+                    record = dict(manager.restore(step, args=args).record)
+                    return _restored(manager, step, like(record)), record, damaged
             except Exception as error:
                 if isinstance(error, InputError | MemoryError):
                     raise
@@ -144,19 +155,36 @@ def restore(
     return None
 
 
+_OTHER_SHAPES = "its state is not of the shapes that the config asks for"
+
+
+def _restored(manager: ocp.CheckpointManager, step: int, like: State) -> State:
+    """The state of a step, as this version or 0.1.0 saved it."""
+    old = _place(manager, step) / "state"
+    if old.exists():
+        # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
+        if _shapes(ocp.StandardCheckpointHandler().metadata(old).tree) != _shapes(like):
+            raise ValueError(_OTHER_SHAPES)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    else:
+        args = ocp.args.Composite(arrays=_Args(like))
+    (state,) = manager.restore(step, args=args).values()
+    return cast(State, state)
+
+
 def _shapes(state: Any) -> list[tuple[int, ...]]:
     return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
 def mend(manager: ocp.CheckpointManager, restored: int, damaged: list[int]) -> None:
-    """Delete damaged checkpoints, and write the sums that a kill left out of the restored one.
+    """Finish what a kill interrupted: deleting old checkpoints, writing the restored one's sums.
 
-    An older one without its sums may be one that a kill left half deleted: it gets none.
+    Damaged checkpoints are deleted, too.
     """
-    for step in damaged:
+    good = sorted(set(manager.all_steps()) - set(damaged))
+    for step in [*damaged, *good[:-KEPT]]:
         manager.delete(step)
     place = _place(manager, restored)
-    remove_partials(place / SUMS)
     if not (place / SUMS).exists():
         _write_sums(place)
 
@@ -176,3 +204,43 @@ def _sums(place: Path) -> bytes:
     files = sorted(p for p in place.rglob("*") if p.is_file() and SUMS not in p.name)
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(place)}" for p in files]
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+class _Arrays(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
+    """Saves a state as one .npz file.
+
+    Orbax's own handler writes through TensorStore. That needs file locks, which some network drives
+    lack. Where a disk is full, its threads print tracebacks beside the error.
+    """
+
+    def save(self, directory: Any, args: _Args) -> None:
+        npz = io.BytesIO()  # Zipping into the file itself would hide why that cannot be written.
+        np.savez(npz, **_named(args.state))
+        with (Path(directory) / _STATE).open("wb") as file:
+            file.write(npz.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def restore(self, directory: Any, args: _Args) -> State:
+        with (Path(directory) / _STATE).open("rb") as file:
+            arrays = read_npz(file)
+        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(args.state).items()}
+        if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+            raise ValueError(_OTHER_SHAPES)
+        leaves, tree = jax.tree.flatten(args.state)
+        placed = map(jax.device_put, map(arrays.get, wanted), (leaf.sharding for leaf in leaves))
+        state: State = jax.tree.unflatten(tree, placed)
+        return state
+
+
+@ocp.args.register_with_handler(_Arrays, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Args(ocp.args.CheckpointArgs):  # type: ignore[misc]
+    state: State
+    """What to save; or the shapes, dtypes and places of what to restore."""
+
+
+def _named(state: State) -> dict[str, Any]:
+    """The leaves of a state by their paths, such as params/lstm_l0/weight_ih."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

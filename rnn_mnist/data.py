@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnn_mnist import catalogue, originals, prepared
 from rnn_mnist.archive import SHIPPED, Archive, read_archive, write_archive
 from rnn_mnist.config import InputError
-from rnn_mnist.files import cache_folder, remove_partials
+from rnn_mnist.files import cache_folder
 
 
 class Split(NamedTuple):
@@ -79,7 +79,6 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     # A cache that cannot be written costs time on the next start, never this run.
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        remove_partials(cached)
         write_archive(cached, archive)
     return archive._replace(source=source + damaged)
 

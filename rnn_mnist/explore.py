@@ -100,8 +100,9 @@ def sweep(
     kernels = {one: plan.describe_kernel(one, mesh) for one in configs}
     with contextlib.ExitStack() as stack:
         done, kept, bests = dict[Config, Run](), dict[Config, Path](), dict[Config, Path]()
+        notes = list[str]()
         if folder is not None:
-            stack.enter_context(sweep_folder.claimed(folder))
+            notes += stack.enter_context(sweep_folder.claimed(folder))
             done = sweep_folder.read(folder)
             kept = sweep_folder.places(folder / RUNS, names) if keep else {}
             bests = sweep_folder.places(folder / BEST, finals) if final else {}
@@ -122,7 +123,9 @@ def sweep(
             f"{f', of which {there} are there already' if there else ''}",
         }
         if mesh.size < len(found):
-            facts["note"] = f"a run on each of {len(found)} devices would take too much memory"
+            notes.append(f"a run on each of {len(found)} devices would take too much memory")
+        if notes:
+            facts["note"] = "; ".join(notes)
         console.say_facts(facts)
         console.say("")
         began, widest = time.perf_counter(), max(map(len, names.values()))
@@ -161,12 +164,13 @@ def sweep(
             said = grid.words(settings[0].values) or "the only setting"
             console.say(f"{'best':<8}{said}; now trained on everything, and tested\n")
             chosen = _final(settings[0], everything)
-            best = run.fit(
+            best = run.train_run(
                 chosen,
+                Console(quiet=not verbose, began=time.perf_counter()),
                 folder=bests.get(chosen),
                 data_files=data_files,
                 devices=_together(chosen, found),
-                verbose=verbose,
+                said=notes,
             )
     return Sweep(settings, best)
 

@@ -75,7 +75,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name only once it is complete.
 
     What was there stays until then. A process killed meanwhile leaves a hidden file ending in
-    `.partial` behind, which is no output; `remove_partials` takes it away.
+    `.partial` behind, which is no output. The next that writes the same file removes it.
 
     Raises:
       OSError: The folder cannot be written, or the disk is full; it names `path`, and nothing
@@ -94,12 +94,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename in (None, str(partial)):
             error.filename, error.filename2 = str(path), None
         raise
-
-
-def remove_partials(path: Path) -> None:
-    """Remove what killed processes left of a file they were writing."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
-        partial.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def cache_folder() -> Path:

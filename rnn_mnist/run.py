@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,12 @@ def train_run(
     devices: int | None,
     watch: Watch = Watch(),
     named: Collection[str] = (),
+    said: Sequence[str] = (),
 ) -> Result:
-    """Do what `fit` says, on a given console; fields in `named` were set, be it to their default.
+    """Do what `fit` says, on a given console.
+
+    Fields of the config in `named` were set, be it to their default. Notes in `said` were printed
+    already, and are not printed again.
 
     Where several processes train together, all call this; the first alone reads and writes the
     folder and uses its console.
@@ -134,13 +138,15 @@ def train_run(
         with hosts.together():
             progress = None
             if folder is not None and writes:
-                stack.enter_context(run_folder.claimed(folder, config, any_epochs=True))
+                notes += stack.enter_context(run_folder.claimed(folder, config, any_epochs=True))
                 manager = stack.enter_context(checkpoint.opened(folder / run_folder.CHECKPOINTS))
-                progress, notes = _restore(plan, manager)
+                progress, more = _restore(plan, manager)
+                notes += more
                 notes += _set_epochs(folder, plan, done=progress.step if progress else 0)
             progress = progress or _new(plan)
         progress = _share(plan, progress)
         notes += observe.missed(watch, done=progress.step)
+        notes = [note for note in notes if note not in said]
         console.start(facts(plan, progress, folder, notes), plan.steps, config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
@@ -173,7 +179,7 @@ def train_run(
                     with hosts.together():
                         saved.result()
                         if writes:
-                            run_folder.complete(folder, progress.history)
+                            run_folder.complete(folder, config, progress.history)
                     raise KeyboardInterrupt(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
@@ -182,7 +188,7 @@ def train_run(
                 saved.result()
         with hosts.together():
             if folder is not None and writes:
-                run_folder.complete(folder, progress.history)
+                run_folder.complete(folder, config, progress.history)
     last = progress.history[-1]
     console.finish(progress.history, endings(config, folder, progress.history), timed=unfinished)
     if is_beyond_use(last.test_loss):
@@ -202,6 +208,7 @@ def _copied(progress: Progress) -> Progress:
 def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
     """Write what a kill is not to take: a checkpoint, then the metrics."""
     checkpoint.save(manager, progress.state, _record_of(plan, progress))
+    run_folder.restore_config(folder, plan.config)
     run_folder.write_metrics(folder, progress.history)
 
 
@@ -306,7 +313,7 @@ def write_run(
             if progress.step not in manager.all_steps():
                 record = _record(progress, version=version, classes=classes, kernel=kernel)
                 checkpoint.save(manager, progress.state, record)
-        run_folder.complete(folder, progress.history)
+        run_folder.complete(folder, config, progress.history)
 
 
 def _without_reason(kernel: str) -> str:

@@ -9,13 +9,14 @@ checkpoints/    the last states, by step
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, differences, read_config, to_toml
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.history import Epoch, to_csv
 
 CHECKPOINTS = "checkpoints"
@@ -60,25 +61,28 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, config: Config, *, any_epochs: bool = False) -> Iterator[None]:
+def claimed(folder: Path, config: Config, *, any_epochs: bool = False) -> Iterator[list[str]]:
     """Make a folder the place of a run, and keep others out meanwhile.
+
+    Yields:
+      What there is to note about it.
 
     Raises:
       InputError: The folder cannot be written, another process trains there, or as in `check`.
     """
-    with occupied(folder):
+    with occupied(folder) as notes:
         # What was found before the folder was locked, another process may have changed.
         check(folder, config, any_epochs=any_epochs)
-        for name in FILES:
-            remove_partials(folder / name)
-        if not (folder / "config.toml").exists():
-            write_config(folder, config)
-        yield
+        restore_config(folder, config)
+        yield notes
 
 
 @contextlib.contextmanager
-def occupied(folder: Path) -> Iterator[None]:
+def occupied(folder: Path) -> Iterator[list[str]]:
     """Make a folder, and keep other processes out of it meanwhile.
+
+    Yields:
+      What there is to note: a folder on a drive that knows no locks is used without one.
 
     Raises:
       InputError: The folder cannot be written, or another process trains there.
@@ -91,52 +95,77 @@ def occupied(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from None
-    with _locked(folder):
-        yield
+    with _locked(folder) as notes:
+        yield notes
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which a process gives back however it ends."""
+def _locked(folder: Path) -> Iterator[list[str]]:
+    """Hold the folder's lock, which a process gives back however it ends; yields notes."""
     try:
         import fcntl
     except ImportError:  # Windows has none of this kind.
-        yield
+        yield [_UNLOCKED.format("this system has no such locks")]
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            f"{folder}: another process is training there; wait for it, or name another folder"
-        ) from None
-    try:
-        yield
+        notes = list[str]()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is training there; wait for it, or name another folder"
+            ) from None
+        except OSError as error:  # Network drives and mounted ones may know no locks.
+            notes.append(_UNLOCKED.format(error.strerror))
+        yield notes
     finally:
         os.close(handle)
 
 
+_UNLOCKED = "the folder is not locked ({}): start no second command in it meanwhile"
+
+
 def write_config(folder: Path, config: Config) -> None:
-    """Write config.toml."""
-    with written_whole(folder / "config.toml") as file:
-        file.write(to_toml(config).encode())
+    """Write config.toml.
+
+    Raises:
+      InputError: It cannot be written; so do the functions below.
+    """
+    _write(folder / "config.toml", to_toml(config).encode())
+
+
+def restore_config(folder: Path, config: Config) -> None:
+    """Write config.toml if it is not there: a user may delete it while the run trains."""
+    if not (folder / "config.toml").exists():
+        write_config(folder, config)
 
 
 def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
     """Write metrics.csv."""
-    with written_whole(folder / "metrics.csv") as file:
-        file.write(to_csv(history).encode())
+    _write(folder / "metrics.csv", to_csv(history).encode())
 
 
-def complete(folder: Path, history: Sequence[Epoch]) -> None:
-    """Write what a folder lacks of a history: a kill may have come before its last files."""
+def complete(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
+    """Write what a folder lacks: a kill may have come before its last files, or a user after."""
     from rnn_mnist import charts
 
+    restore_config(folder, config)
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
-    if not metrics.exists() or metrics.read_bytes() != to_csv(history).encode():
+    if not metrics.is_file() or metrics.read_bytes() != to_csv(history).encode():
         write_metrics(folder, history)
-    if not curves.exists() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
-        figure = charts.curves(history, title=folder.name)
-        with written_whole(curves) as file:
-            figure.savefig(file, format="png")
+    if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
+        png = io.BytesIO()
+        charts.curves(history, title=folder.name).savefig(png, format="png")
+        _write(curves, png.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with written_whole(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); mend that and run the same command "
+            "again, what was saved before is kept"
+        ) from None

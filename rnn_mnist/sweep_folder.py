@@ -18,32 +18,32 @@ from pathlib import Path
 
 from rnn_mnist import grid, run_folder
 from rnn_mnist.config import Config, InputError, read_config
-from rnn_mnist.files import remove_partials, written_whole
+from rnn_mnist.files import written_whole
 from rnn_mnist.grid import Run
 
 CSV, PICTURE, BEST, RUNS = "sweep.csv", "sweep.png", "best", "runs"
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[list[str]]:
     """Make a folder the place of a sweep, and keep others out meanwhile.
+
+    Yields:
+      What there is to note about it.
 
     Raises:
       InputError: It holds something else, cannot be written, or another process works there.
     """
-    if folder.is_dir() and not (folder / CSV).exists():
-        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if foreign:
-            raise InputError(
-                f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; name "
-                "another folder"
-            )
-    with run_folder.occupied(folder):
-        for name in (CSV, PICTURE):
-            remove_partials(folder / name)
-        if not (folder / CSV).exists():  # From now on the folder is a sweep's, whatever comes.
-            write(folder, ())
-        yield
+    with run_folder.occupied(folder) as notes:
+        if not (folder / CSV).exists():
+            foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+            if foreign:
+                raise InputError(
+                    f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; "
+                    "name another folder"
+                )
+            write(folder, ())  # From now on the folder is a sweep's, whatever comes.
+        yield notes
 
 
 def write(folder: Path, runs: Iterable[Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import pickletools
@@ -209,7 +210,9 @@ def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str,
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
 
-        content = save(dict(state_dict), metadata={"format": "pt", **notes})
+        notes = {"format": "pt", **notes, _DIGEST: "sha256"}
+        notes |= {_SHA256: _digest(state_dict, notes)}
+        content = save(dict(state_dict), metadata=notes)
         with written_whole(path) as file:
             file.write(content)
         return
@@ -224,14 +227,20 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     A .pt file may hold nothing but tensors, and is read without running code from it.
 
     Raises:
-      InputError: It cannot be read, or its ending is another.
+      InputError: It cannot be read, is damaged, or its ending is another.
     """
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load
 
             content = path.read_bytes()
-            return load(content), _notes(content)
+            arrays, notes = load(content), _notes(content)
+            # Neither other programs nor version 0.1.0 write a digest.
+            if _DIGEST in notes or _SHA256 in notes:
+                noted = notes.pop(_SHA256, None)
+                if noted != _digest(arrays, notes):
+                    raise ValueError("damaged, it does not fit its digest; make or copy it again")
+            return arrays, notes
         torch = _torch(path)
         with path.open("rb") as file:
             _check_program(file)
@@ -253,6 +262,19 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise InputError(f"{path}: cannot be read as weights: {reason}") from None
 
 
+# Two notes, so that damage to the name of either cannot make a file look as if it had no digest.
+_DIGEST, _SHA256 = "rnn_mnist.digest", "rnn_mnist.sha256"
+
+
+def _digest(state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    """SHA-256 of a file's notes and of each tensor's name, dtype, shape and bytes, as digits."""
+    digest = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
+    for name, array in sorted(state_dict.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 # What a state dict's program asks for, and nothing else.
 _ASKED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
@@ -266,11 +288,13 @@ def _check_program(file: BinaryIO) -> None:
     bytearray(10**11) does, or hash a tuple of tuples of tuples of itself, which never ends.
 
     Raises:
-      ValueError: It does, or PyTorch before 1.6 wrote it.
+      ValueError: It does, is damaged, or PyTorch before 1.6 wrote it.
     """
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("no zip archive, as PyTorch writes since 1.6")
     with unzipped(file) as archive:
+        if (name := archive.testzip()) is not None:  # PyTorch checks no sums.
+            raise ValueError(f"damaged, {name} does not fit its sum; make or copy it again")
         programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
         for program in map(archive.read, programs):
             before, plain = "", set[Any]()  # Of what is kept to be used again, names alone.

@@ -7,6 +7,7 @@ each fault a few times, `scripts/try_faults.py` often.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pty
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,6 +280,65 @@ def _mount(options: str, folder: Path, *, size: str) -> None:
     subprocess.run(["mount", "-o", f"{options},size={size}", folder], check=True)
 
 
+def write_failed(scene: Scene, times: int) -> Outcome:
+    """A write to the run's folder that fails at a random call, once or from then on."""
+    refused, lost = 0, list[str]()
+    for number in range(times):
+        folder = fresh(scene)
+        code = [errno.EIO, errno.EDQUOT, errno.EROFS, errno.ENOSPC][number % 4]
+        settings = {"FAIL_ERRNO": code, "FAIL_AT": scene.rng.integers(1, 175)}
+        if scene.rng.integers(2):
+            settings["FAIL_ON"] = 1
+        process = run(folder, env=failing(scene, settings))
+        refused += is_refused(process)
+        if process.returncode and not is_refused(process):
+            lost.append(f"{settings}: exit code {process.returncode}: {process.stderr}")
+        if is_refused(process) and not all(
+            said in process.stderr for said in (str(RUN), os.strerror(code))
+        ):
+            lost.append(f"{settings}: {process.stderr}")
+        lost += wrong_with(scene, folder, run(folder))
+    return Outcome(times, refused, tuple(lost))
+
+
+def killed_while_writing(scene: Scene, times: int) -> Outcome:
+    """SIGKILL at a random write to the run's folder: the next run removes what is half done."""
+    lost = list[str]()
+    for _ in range(times):
+        folder = fresh(scene)
+        settings = {"FAIL_ERRNO": 0, "FAIL_AT": scene.rng.integers(1, 175)}
+        run(folder, env=failing(scene, settings))
+        lost += wrong_with(scene, folder, run(folder))
+        steps = [path.name for path in (folder / RUN / "checkpoints").iterdir()]
+        if not all(name.isdigit() for name in steps) or len(steps) != 3:
+            lost.append(f"{settings}: checkpoints/ holds {steps}")
+    return Outcome(times, lost=tuple(lost))
+
+
+def without_locks(scene: Scene, times: int) -> Outcome:
+    """A drive that knows no locks, of any kind: the run goes on, with one note."""
+    lost = list[str]()
+    for number in range(times):
+        folder = fresh(scene)
+        code = [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF][number % 4]
+        process = run(folder, env=failing(scene, {"FAIL_LOCKS": code}))
+        lost += wrong_with(scene, folder, process)
+        if process.stdout.count(f"the folder is not locked ({os.strerror(code)})") != 1:
+            lost.append(process.stdout)
+    return Outcome(times, lost=tuple(lost))
+
+
+def failing(scene: Scene, settings: Mapping[str, object]) -> dict[str, str]:
+    """The environment of a process whose calls fail as `failing.c` says."""
+    library = scene.folder / "failing.so"
+    if not library.exists():
+        source = Path(__file__).with_name("failing.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    said = {name: str(value) for name, value in settings.items()}
+    under = {"FAIL_UNDER": str(RUN)} if "FAIL_AT" in said else {}
+    return {**os.environ, "LD_PRELOAD": str(library), **under, **said}
+
+
 def cache_damaged(scene: Scene, times: int) -> Outcome:
     """A bit flipped, a file cut short, or all removed, anywhere in the cache folder."""
     refused, lost, cache = 0, list[str](), scene.folder / "cache"
@@ -405,6 +465,9 @@ FAULTS: dict[str, tuple[Callable[[Scene, int], Outcome], int]] = {
     "SIGKILL to one of two processes": (one_of_two_killed, 10),
     "a full disk": (disk_full, 12),
     "a read-only folder": (read_only, 3),
+    "a write that fails": (write_failed, 20),
+    "SIGKILL at a random write": (killed_while_writing, 20),
+    "a drive without locks": (without_locks, 4),
     "a bit flipped in the cache, or more": (cache_damaged, 100),
     "a bit flipped in a checkpoint, or more": (checkpoint_damaged, 48),
     "the clock set back": (clock_set_back, 5),

@@ -11,6 +11,7 @@ import logging
 import shutil
 import struct
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.export
@@ -289,6 +290,56 @@ def test_damaged_safetensors_are_read_or_refused(tmp_path, times):
 def write(path, content):
     path.write_bytes(content)
     return path
+
+
+@st.composite
+def disturbed(draw, content):
+    """A file's content with a bit flipped, two blocks swapped, or as `damaged` has it."""
+    if draw(st.booleans()):
+        return draw(damaged(content))
+    content, places = bytearray(content), st.integers(0, len(content) - 64)
+    place, other, size = draw(places), draw(places), draw(st.sampled_from([0, 1, 4, 64]))
+    if not size:
+        content[place] ^= 1 << draw(st.integers(0, 7))
+    there = content[other : other + size]
+    content[other : other + size] = content[place : place + size]
+    content[place : place + size] = there
+    return bytes(content)
+
+
+@TIMES
+@pytest.mark.parametrize("name", ["ours.safetensors", "reference", "ours.pt"])
+def test_damage_to_weights_of_ours_is_refused_or_changes_nothing(tmp_path, times, name):
+    path = tmp_path / f"damaged{name[4:] if '.' in name else '.safetensors'}"
+    if name == "reference":
+        good = (Path(loading.__file__).parent / "pretrained" / f"{name}.safetensors").read_bytes()
+    else:
+        if path.suffix == ".pt":
+            pytest.importorskip("torch")
+        history = tuple(Epoch(*line) for line in HISTORY)
+        loading.save_weights(path, result_of(hidden_size=2)._replace(history=history))
+        good = path.read_bytes()
+    whole = loading.load_weights(write(path, good))
+
+    def check(content):
+        write(path, content)
+        with refused():
+            found = loading.load_weights(path)
+            assert_identical(found.params, whole.params)
+            assert found[1:] == whole[1:]
+
+    fuzz(check, disturbed(good), examples=60 * times)
+
+
+def test_a_digest_that_lost_its_name_is_missed(tmp_path):
+    path = tmp_path / "some.safetensors"
+    loading.save_weights(path, result_of(hidden_size=2))
+    good = path.read_bytes()
+    for note in (b"rnn_mnist.sha256", b"rnn_mnist.digest"):
+        assert good.count(note) == 1
+        write(path, good.replace(note, b"x" + note[1:]))
+        with pytest.raises(InputError, match="does not fit its digest"):
+            loading.load_weights(path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import os
 import re
@@ -24,6 +25,7 @@ from rnn_mnist import (
     plan,
     read_config,
     run,
+    run_folder,
 )
 
 
@@ -133,7 +135,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     folder = tmp_path / "damaged"
     fit_until(folder, monkeypatch, parts=15)
     newest = folder / "checkpoints" / "126"
-    files = [path for path in newest.rglob("*") if path.is_file() and "/d/" in str(path)]
+    files = [path for path in newest.rglob("*") if path.name == "state.npz"]
     assert files
     for path in files:
         content = path.read_bytes()
@@ -192,7 +194,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path, monkeypatch):
     folder = tmp_path / "gone"
     fit_until(folder, monkeypatch, parts=15)
     for path in (folder / "checkpoints").rglob("*"):
-        if path.is_file() and "/d/" in str(path):
+        if path.name == "state.npz":
             path.write_bytes(b"")
     with pytest.raises(InputError, match="no checkpoint can be read, all are damaged"):
         fit(SMALL, folder=folder)
@@ -217,17 +219,121 @@ def test_loading_a_run_changes_nothing_and_says_what_it_left_out(tmp_path, monke
     assert sorted(folder.rglob("*")) == before
 
 
+def failing(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_full_disk_is_an_error_that_keeps_what_was_saved(tmp_path, monkeypatch, undisturbed):
-    folder, real = tmp_path / "full", shutil.disk_usage
+    folder = tmp_path / "full"
     fit_until(folder, monkeypatch, parts=8)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
-        with pytest.raises(
-            InputError, match=r"step 126 cannot be saved \(No space left on device\)"
-        ):
+        patch.setattr(os, "fsync", failing)
+        said = r"full/checkpoints: step 126 cannot be saved \(No space left on device\); mend that"
+        with pytest.raises(InputError, match=said):
             fit(SMALL, folder=folder)
     assert load_run(folder).history[-1].step == 63
     assert_identical(fit(SMALL, folder=folder).state, undisturbed[0].state)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["126", "189", "63"]
+
+
+@pytest.mark.parametrize("name", ["config.toml", "metrics.csv", "curves.png"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch, undisturbed, name):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if name != "config.toml":
+        run_folder.complete(folder, SMALL, undisturbed[0].history)
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    else:
+        monkeypatch.setattr(os, "fsync", failing)
+    reason = "Is a directory" if name != "config.toml" else "No space left on device"
+    with pytest.raises(InputError, match=rf"run/{name}: cannot be written \({reason}\); mend that"):
+        run_folder.complete(folder, SMALL, undisturbed[0].history)
+
+
+@pytest.mark.parametrize("change", ["renamed", "removed", "a file"])
+def test_a_folder_changed_while_it_is_written_is_an_error(
+    undisturbed, tmp_path, monkeypatch, change
+):
+    state, folder, real = undisturbed[0].state, tmp_path / "run", np.savez
+    folder.mkdir()
+
+    def then(*arguments, **arrays):
+        if change == "renamed":
+            folder.rename(tmp_path / "other")
+        elif change == "removed":
+            shutil.rmtree(folder)
+        else:
+            shutil.rmtree(folder / "checkpoints")
+            (folder / "checkpoints").write_text("")
+        real(*arguments, **arrays)
+
+    with checkpoint.opened(folder / "checkpoints") as manager:
+        checkpoint.save(manager, state._replace(step=np.int32(1)), {})
+        monkeypatch.setattr(np, "savez", then)
+        with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not)"):
+            checkpoint.save(manager, state._replace(step=np.int32(2)), {})
+
+
+def test_checkpoints_that_are_a_file_are_an_error(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    opened = checkpoint.opened(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match=r"checkpoints: cannot be made a folder \(File exists\)"):
+        opened.__enter__()
+
+
+def test_a_config_deleted_during_a_run_is_written_again(tmp_path, monkeypatch):
+    folder, real, config = tmp_path / "run", run.advance, dataclasses.replace(SMALL, epochs=1)
+
+    def deleting(*arguments, **settings):
+        for progress in real(*arguments, **settings):
+            (folder / "config.toml").unlink(missing_ok=True)
+            yield progress
+
+    monkeypatch.setattr(run, "advance", deleting)
+    fit(config, folder=folder)
+    assert read_config(folder / "config.toml") == config
+
+
+def test_what_a_kill_leaves_of_a_save_is_not_counted_and_goes(undisturbed, tmp_path):
+    state, folder = undisturbed[0].state, tmp_path / "checkpoints"
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    shutil.copytree(undisturbed[1] / "checkpoints", folder)
+    shutil.copytree(folder / "63", folder / "0")  # Half deleted.
+    (folder / "0" / "SHA256SUMS").unlink()
+    (folder / "252.orbax-checkpoint-tmp" / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
+    (folder / "189" / ".SHA256SUMS.0123abcd.partial").touch()
+    (folder / "189" / "SHA256SUMS").unlink()
+    with checkpoint.opened(folder) as manager:
+        assert sorted(manager.all_steps()) == [0, 63, 126, 189]
+        restored, _, damaged = checkpoint.restore(manager, lambda _: like)
+        checkpoint.mend(manager, int(restored.step), damaged)
+        assert sorted(manager.all_steps()) == [63, 126, 189]
+        checkpoint.save(manager, state._replace(step=np.int32(252)), {})
+    assert sorted(path.name for path in folder.iterdir()) == ["126", "189", "252"]
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, None], ids=str
+)
+def test_a_folder_that_cannot_be_locked_is_used_with_one_note(tmp_path, monkeypatch, code):
+    def refusing(*_):
+        raise OSError(code, os.strerror(code))
+
+    if code is None:  # As on Windows.
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", refusing)
+    with run_folder.claimed(tmp_path / "run", SMALL) as notes:
+        (note,) = notes
+    reason = "this system has no such locks" if code is None else os.strerror(code)
+    assert note.startswith(f"the folder is not locked ({reason})")
+    monkeypatch.undo()
+    with run_folder.claimed(tmp_path / "run", SMALL) as notes:
+        assert notes == []
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
