@@ -54,11 +54,11 @@ def operations(hidden_size: int, train: int = TRAIN) -> tuple[int, int]:
     return train * (forward + backward), TEST * forward
 
 
-def peak() -> float:
-    """Floating-point operations a second in NumPy's float32 product of large matrices."""
-    a = np.random.default_rng(0).random((3000, 3000), np.float32)
+def peak(size: int = 3000) -> float:
+    """Floating-point operations a second in NumPy's float32 product of square matrices."""
+    a = np.random.default_rng(0).random((size, size), np.float32)
     best = min(timed(lambda: a @ a) for _ in range(8))
-    return 2 * 3000**3 / best
+    return 2 * size**3 / best
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -233,12 +233,11 @@ class Program:
 
 
 def compare(
-    rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int
+    rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int, most: float
 ) -> Iterator[dict]:
-    """Seconds of epochs and tests, ours and PyTorch's in turn."""
+    """Seconds of epochs and tests, ours and PyTorch's in turn; the limit at `most` operations/s."""
     from rnn_mnist.devices import cores
 
-    most = peak()
     for hidden_size in hidden_sizes:
         for batch_size in batch_sizes:
             size = hidden_size, batch_size
@@ -410,7 +409,7 @@ def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
         yield r
 
 
-def machine() -> dict[str, Any]:
+def machine(matrices: int) -> dict[str, Any]:
     from rnn_mnist.devices import cores
 
     kind = platform.processor() or platform.machine()
@@ -425,7 +424,7 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions["torch"] = importlib.metadata.version("torch")
     versions["python"] = platform.python_version()
-    return {"cpu": kind, "cores": cores(), "gflops": peak() / 1e9, **versions}
+    return {"cpu": kind, "cores": cores(), "gflops": peak(matrices) / 1e9, **versions}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -443,19 +442,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen = [name for name in given.only if name not in WITH_PYTORCH]
         if not chosen:
             need("torch", "torch")
-    rounds, epochs, train = given.rounds, 10, TRAIN
+    rounds, epochs, train, matrices = given.rounds, 10, TRAIN, 3000
     sizes, scales, grid = ([20, 128], [100, 1000]), SCALES, ([0.01, 0.03, 0.1, 0.3], 4, 3)
     if given.quick:
-        rounds, epochs, train = 1, 1, QUICK_TRAIN
-        sizes, scales, grid = ([20], [100]), ([20], [100]), ([0.1], 2, 1)
+        rounds, epochs, train, matrices = 1, 1, QUICK_TRAIN, 1000
+        sizes, scales, grid = ([20], [100]), ([20], [100]), ([0.1], 1, 1)
     with contextlib.redirect_stdout(io.StringIO() if given.json else sys.stdout):
-        here = machine()
+        here = machine(matrices)
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
         print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
         if left := [name for name in given.only if name not in chosen]:
             print(f"left out, for want of PyTorch (pip install torch): {', '.join(left)}\n")
         tables = {
-            "compared": lambda: print_compared(compare(rounds, *sizes, train)),
+            "compared": lambda: print_compared(
+                compare(rounds, *sizes, train, 1e9 * here["gflops"])
+            ),
             "several": lambda: print_compared(several(rounds, sizes[0], train)),
             "runs": lambda: print_compared(whole_runs(min(rounds, 3), epochs, train)),
             "sweeps": lambda: print_compared(sweeps(*grid, train)),

@@ -1,6 +1,6 @@
 """Make the README's pictures, by the commands that it names and a screenshot of the page.
 
-python scripts/make_pictures.py [FOLDER]
+python scripts/make_pictures.py [FOLDER] [--quick]
 
 FOLDER takes the place of scripts/pictures. Needs Chromium, and playwright: pip install playwright.
 """
@@ -25,17 +25,17 @@ STROKES = [(0.45, 0.15), (0.27, 0.55), (0.72, 0.55)], [(0.62, 0.3), (0.6, 0.88)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, quick="states.png and page.png alone")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write")
-    pictures = parser.parse_args(arguments).folder
+    given = parser.parse_args(arguments)
     need("playwright", "playwright")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("error: needs Chromium, which is not installed: apt install chromium")
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name, arguments in PLOTS.items():
-        path = pictures / name
-        command = [sys.executable, "-m", "rnn_mnist.plot", *arguments, "-o", path]
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for name in ["states.png"] if given.quick else PLOTS:
+        path = given.folder / name
+        command = [sys.executable, "-m", "rnn_mnist.plot", *PLOTS[name], "-o", path]
         subprocess.run(command, check=True)
         if path.suffix == ".png":
             compact(path)
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page = Path(folder) / "digit.html"
         command = [sys.executable, "-m", "rnn_mnist.export", "page", "-o", page]
         subprocess.run(command, check=True)
-        photograph(browser, page, pictures / "page.png")
-    compact(pictures / "page.png")
+        photograph(browser, page, given.folder / "page.png")
+    compact(given.folder / "page.png")
 
 
 def compact(path: Path) -> None:

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported here, so that help and mistyped arguments answer at once.
     from rnn_mnist import batches, kernels, load
 
-    most = peak()
+    most = peak(1000 if quick else 3000)
     print(f"kernel for {kernels.load()}; NumPy's products reach {most / 1e9:.0f} GFLOP/s")
     order = batches.epoch_order(TRAIN, BATCH, seed=0, epoch=1)
     groups = load("mnist", "train").images[order].reshape(-1, 5, 28, 28)

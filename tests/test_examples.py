@@ -39,26 +39,3 @@ def test_readme_examples():
     assert accuracy > 0.85
     assert 1.5 < last_loss < 2.31
     assert 0.1 < tested < 0.6
-
-
-@pytest.mark.slow
-def test_golden_script_gives_the_committed_file(tmp_path):
-    pytest.importorskip("torch")
-    subprocess.run(
-        [sys.executable, SCRIPTS / "make_golden.py", tmp_path / "golden.npz"], check=True
-    )
-    made, committed = np.load(tmp_path / "golden.npz"), np.load(GOLDEN)
-    assert made.files == committed.files
-    for name in committed.files:
-        np.testing.assert_allclose(made[name], committed[name], rtol=0, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the original files are not beside the checkout")
-def test_shipping_script_gives_the_shipped_arrays(tmp_path):
-    script = [sys.executable, SCRIPTS / "make_shipped_mnist.py", ORIGINALS, tmp_path / "mnist.npz"]
-    subprocess.run(script, check=True)
-    made, shipped = np.load(tmp_path / "mnist.npz"), np.load(archive.SHIPPED)
-    assert made.files == shipped.files
-    for name in shipped.files:
-        np.testing.assert_array_equal(made[name], shipped[name])
