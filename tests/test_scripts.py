@@ -13,6 +13,7 @@ from conftest import GOLDEN, ORIGINALS
 from rnn_mnist import archive
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+FIXTURES = GOLDEN.parent / "fixtures"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("[!_]*.py"))
 # What shortens a script further than `--quick`, or keeps it from writing into the repository.
 ARGUMENTS = {
@@ -61,9 +62,9 @@ print(json.dumps(sorted(heavy)))
 
 
 def snapshot():
-    """When each of the scripts' files, and of those that they make, was last written."""
-    files = [*SCRIPTS.rglob("*.*"), *GOLDEN.parent.rglob("*"), archive.SHIPPED]
-    return {path: path.stat().st_mtime_ns for path in files if "__pycache__" not in path.parts}
+    """When each of the repository's files that scripts make was last written."""
+    files = [*(SCRIPTS / "pictures").iterdir(), *FIXTURES.rglob("*"), GOLDEN, archive.SHIPPED]
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_help_and_wrong_arguments_are_answered_at_once_and_change_nothing(tmp_path):
@@ -130,7 +131,7 @@ def all_pictures(folder):
 
 def same_fixture(folder):
     """It has the files of the committed one, whose numbers `test_upgrades` checks."""
-    committed = max((GOLDEN.parent / "fixtures").iterdir())
+    committed = max(FIXTURES.iterdir())
     names = [{path.name for path in place.iterdir()} for place in (folder / "made", committed)]
     assert names[0] == names[1]
 
