@@ -2,13 +2,14 @@
 
 python scripts/benchmark.py [--quick] [--rounds N] [--no-avx512] [--only TABLE ...] [--json]
 
-Needs PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15 minutes.
+Most tables need PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15
+minutes.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib.metadata
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -19,14 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from rnn_mnist import batches, load
-from rnn_mnist.devices import cores
+from _arguments import make_parser, need
 
 HERE = Path(__file__).parent
 TRAIN, TEST = 60000, 10000
@@ -41,23 +40,25 @@ NO_AVX512 = {
 }
 WARM_UP = 0.3  # Seconds.
 TABLES = "compared", "several", "runs", "sweeps", "scaling"
+WITH_PYTORCH = "compared", "runs", "sweeps"
+QUICK_TRAIN = 3000  # Images to train on.
 SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
 
 
-def operations(hidden_size: int) -> tuple[int, int]:
+def operations(hidden_size: int, train: int = TRAIN) -> tuple[int, int]:
     """Floating-point operations in the products for an epoch of training, and for a test."""
     gates = 28 * 2 * 4 * hidden_size  # By 28 rows, a multiplication and an addition, four gates.
     forward = gates * (28 + hidden_size) + 2 * 10 * hidden_size
     # Backwards: the weights' gradient takes as many again, the hidden state's what is recurrent.
     backward = forward + gates * hidden_size + 2 * 10 * hidden_size
-    return TRAIN * (forward + backward), TEST * forward
+    return train * (forward + backward), TEST * forward
 
 
-def peak() -> float:
-    """Floating-point operations a second in NumPy's float32 product of large matrices."""
-    a = np.random.default_rng(0).random((3000, 3000), np.float32)
+def peak(size: int = 3000) -> float:
+    """Floating-point operations a second in NumPy's float32 product of square matrices."""
+    a = np.random.default_rng(0).random((size, size), np.float32)
     best = min(timed(lambda: a @ a) for _ in range(8))
-    return 2 * 3000**3 / best
+    return 2 * size**3 / best
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -75,14 +76,16 @@ def ours(
     kernel: str = "auto",
     devices: int | None = None,
     parts: int = 1,
+    train: int = TRAIN,
 ) -> dict[str, Callable[[], Any]]:
     """An epoch, or one of its parts, and a test as the command does them, metrics fetched."""
     import jax
 
-    from rnn_mnist import Config, init, plan
+    from rnn_mnist import Config, Data, batches, init, plan
     from rnn_mnist.devices import find_devices, make_mesh, put_tree, split_cpu
 
-    config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel)
+    data = Data(train=f"train[:{train}]")
+    config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data)
     split_cpu(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
@@ -91,7 +94,7 @@ def ours(
 
     def epoch() -> None:
         now["epoch"] += 1
-        order = batches.epoch_order(TRAIN, batch_size, seed=0, epoch=now["epoch"])
+        order = batches.epoch_order(train, batch_size, seed=0, epoch=now["epoch"])
         order = order if parts == 1 else order[: programs.train_steps]
         for part in prepared.train(order, programs.train_steps):
             now["state"], metrics = programs.train(now["state"], *part)
@@ -105,53 +108,59 @@ def ours(
     return {"epoch": epoch, "test": test}
 
 
-def models(hidden_size: int, batch_size: int, count: int) -> dict[str, Callable[[], Any]]:
+def models(
+    hidden_size: int, batch_size: int, count: int, train: int
+) -> dict[str, Callable[[], Any]]:
     """A twentieth of an epoch of so many models at once, under `vmap` where it is more than one."""
     import jax
 
-    from rnn_mnist import RowLSTM, init, make_optimizer, train_epoch
+    from rnn_mnist import RowLSTM, batches, init, load, make_optimizer, train_epoch
 
     data, model, optimizer = (
-        load("mnist", "train"),
+        load("mnist", f"train[:{train}]"),
         RowLSTM(hidden_size),
         make_optimizer("sgd", 0.1),
     )
     images, labels = jax.device_put((data.images, data.labels))
-    order = batches.epoch_order(TRAIN, batch_size, seed=0, epoch=1)
+    order = batches.epoch_order(train, batch_size, seed=0, epoch=1)
     order = jax.device_put(order[: len(order) // 20])
     settings = {"model": model, "optimizer": optimizer}
 
-    def train(state: Any, images: Any, labels: Any, order: Any) -> Any:
+    def learn(state: Any, images: Any, labels: Any, order: Any) -> Any:
         return train_epoch(state, images, labels, order, **settings)
 
     start = functools.partial(init, model, optimizer)
     if count > 1:
         keys = jax.random.split(jax.random.key(0), count)
         state = jax.vmap(lambda key: start(key=key))(keys)
-        train = jax.jit(jax.vmap(train, (0, None, None, None)))
+        learn = jax.jit(jax.vmap(learn, (0, None, None, None)))
     else:
         state = start(key=jax.random.key(0))
     now = {"state": state}
 
     def epoch() -> None:
-        now["state"], metrics = train(now["state"], images, labels, order)
+        now["state"], metrics = learn(now["state"], images, labels, order)
         jax.device_get(metrics)
 
     return {"epoch": epoch}
 
 
-def pytorchs(hidden_size: int, batch_size: int, threads: int) -> dict[str, Callable[[], Any]]:
+def pytorchs(
+    hidden_size: int, batch_size: int, threads: int, train: int
+) -> dict[str, Callable[[], Any]]:
     """The fastest plain PyTorch: its own LSTM, tensors loaded and scaled beforehand.
 
     The test goes through the images in batches of whatever size was fastest at first.
     """
     import torch
 
+    from rnn_mnist import load
+
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     images, labels = {}, {}
-    for split in ("train", "test"):
-        data = load("mnist", split)
+    for split, name in (("train", f"train[:{train}]"), ("test", "test")):
+        data = load("mnist", name)
         images[split] = torch.tensor(data.images).float() / 255
         labels[split] = torch.tensor(data.labels).long()
     lstm = torch.nn.LSTM(28, hidden_size, batch_first=True)
@@ -162,7 +171,7 @@ def pytorchs(hidden_size: int, batch_size: int, threads: int) -> dict[str, Calla
         return torch.log_softmax(linear(lstm(x)[1][0][0]), 1)
 
     def epoch() -> None:
-        for index in torch.randperm(TRAIN).split(batch_size):
+        for index in torch.randperm(train).split(batch_size):
             optimizer.zero_grad()
             loss = torch.nn.functional.nll_loss(
                 log_probs(images["train"][index]), labels["train"][index]
@@ -223,26 +232,36 @@ class Program:
         self.process.join()
 
 
-def compare(rounds: int, hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
-    """Seconds of epochs and tests, ours and PyTorch's in turn."""
-    most = peak()
+def compare(
+    rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int, most: float
+) -> Iterator[dict]:
+    """Seconds of epochs and tests, ours and PyTorch's in turn; the limit at `most` operations/s."""
+    from rnn_mnist.devices import cores
+
     for hidden_size in hidden_sizes:
         for batch_size in batch_sizes:
-            programs = {"rnn_mnist": Program(ours, hidden_size, batch_size)}
-            programs["its scan"] = Program(ours, hidden_size, batch_size, "scan")
+            size = hidden_size, batch_size
+            programs = {"rnn_mnist": Program(ours, *size, "auto", None, 1, train)}
+            programs["its scan"] = Program(ours, *size, "scan", None, 1, train)
             for threads in sorted({cores(), 1}, reverse=True):
                 name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
-                programs[name] = Program(pytorchs, hidden_size, batch_size, threads)
+                programs[name] = Program(pytorchs, *size, threads, train)
             for what in ["epoch"] + ["test"] * (batch_size == batch_sizes[-1]):
                 times: dict[str, list[float]] = {name: [] for name in programs}
-                for _ in range(rounds if what == "epoch" else 5 * rounds):
+                for _ in range(rounds if what == "epoch" else more(rounds)):
                     for name, program in programs.items():
                         times[name].append(program.time(what))
                 title = f"{what}, hidden {hidden_size}"
                 title += f", batch {batch_size}" if what == "epoch" else ""
-                yield row(title, times) | {"limit": operations(hidden_size)[what == "test"] / most}
+                least = operations(hidden_size, train)[what == "test"] / most
+                yield row(title, times) | {"limit": least}
             for program in programs.values():
                 program.end()
+
+
+def more(rounds: int) -> int:
+    """How many turns short programs take: five times as many, unless one is enough."""
+    return 5 * rounds if rounds > 1 else 1
 
 
 def row(what: str, times: dict[str, list[float]]) -> dict[str, Any]:
@@ -272,7 +291,7 @@ def run_process(command: list[str], environment: dict[str, str]) -> tuple[float,
     return time.perf_counter() - began, usage.ru_maxrss / unit
 
 
-def whole_runs(rounds: int, epochs: int) -> Iterator[dict]:
+def whole_runs(rounds: int, epochs: int, train: int) -> Iterator[dict]:
     """The reference run, from the first start and again, against the notebook's program."""
     first, repeat, notebook, memory = [], [], [], []
     for _ in range(rounds):
@@ -281,20 +300,26 @@ def whole_runs(rounds: int, epochs: int) -> Iterator[dict]:
             environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
             for times in (first, repeat):
                 run = ["-m", "rnn_mnist.train", "--epochs", str(epochs)]
+                run += ["--data.train", f"train[:{train}]"]
                 run += ["--run", f"{folder}/{len(times)}{times is first}"]
                 wall, megabytes = run_process(run, environment)
                 times.append(wall)
                 memory.append(megabytes)
-        baseline = [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs)]
-        notebook.append(run_process(baseline, {})[0])
+        notebook.append(run_process(baseline(epochs, train), {})[0])
     for what, seconds in (("first", first), ("repeat", repeat)):
         times = {"rnn_mnist": seconds, "the notebook's program": notebook}
         yield row(f"{epochs} epochs, {what} start", times) | {"peak_memory_mb": max(memory)}
 
 
-def sweeps(rates: list[float], seeds: int, epochs: int) -> Iterator[dict]:
+def baseline(epochs: int, train: int) -> list[str]:
+    """The notebook's program."""
+    quick = [] if train == TRAIN else ["--quick"]
+    return [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs), *quick]
+
+
+def sweeps(rates: list[float], seeds: int, epochs: int, train: int) -> Iterator[dict]:
     """A sweep's wall seconds, from its first start, and those of its runs one after another."""
-    data = ["--data.train", "train[:55000]", "--data.test", "train[55000:]"]
+    data = ["--data.train", f"train[:{train * 11 // 12}]", "--data.test", "train[55000:]"]
     runs = [(rate, seed) for rate in rates for seed in range(seeds)]
     fits = "from rnn_mnist import Config, Data, fit\n"
     fits += f"data = Data(train={data[1]!r}, test={data[3]!r})\nfor rate, seed in {runs}:\n"
@@ -308,32 +333,30 @@ def sweeps(rates: list[float], seeds: int, epochs: int) -> Iterator[dict]:
             environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
             return run_process([*command, *place], environment)[0]
 
-        base = ["--epochs", str(epochs)]
+        base = ["--epochs", str(epochs), *data]
         sweep = ["-m", "rnn_mnist.sweep", *base, "--no-final", "--seeds", str(seeds)]
         times = {"the sweep": wall([*sweep, "--learning-rate", *map(str, rates)], "sweep")}
         times["by fit in one process"] = wall(["-c", fits], "fit")
-        train = ["-m", "rnn_mnist.train", *base, *data]
+        single = ["-m", "rnn_mnist.train", *base]
         times["a process each"] = sum(
-            wall([*train, "--learning-rate", str(rate), "--seed", str(seed)], "train")
+            wall([*single, "--learning-rate", str(rate), "--seed", str(seed)], "train")
             for rate, seed in runs
         )
-        baseline = [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs)]
-        times["the notebook's program, one run times all"] = (
-            len(runs) * run_process(baseline, {})[0]
-        )
+        notebook = run_process(baseline(epochs, train), {})[0]
+        times["the notebook's program, one run times all"] = len(runs) * notebook
     title = f"{len(runs)} runs of {epochs} epochs, hidden 20, batch 100"
     yield row(title, {name: [seconds] for name, seconds in times.items()})
 
 
-def several(rounds: int, hidden_sizes: list[int]) -> Iterator[dict]:
+def several(rounds: int, hidden_sizes: list[int], train: int) -> Iterator[dict]:
     """One model, and eight of its shape under `vmap`."""
     for hidden_size in hidden_sizes:
         programs = {
-            name: Program(models, hidden_size, 100, count)
+            name: Program(models, hidden_size, 100, count, train)
             for name, count in (("one model", 1), ("eight under vmap", 8))
         }
         times: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(5 * rounds):
+        for _ in range(more(rounds)):
             for name, program in programs.items():
                 times[name].append(program.time("epoch"))
         for program in programs.values():
@@ -341,17 +364,20 @@ def several(rounds: int, hidden_sizes: list[int]) -> Iterator[dict]:
         yield row(f"a twentieth of an epoch, hidden {hidden_size}, batch 100", times)
 
 
-def scaling(hidden_sizes: list[int], batch_sizes: list[int]) -> Iterator[dict]:
+def scaling(hidden_sizes: list[int], batch_sizes: list[int], train: int) -> Iterator[dict]:
     """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
+    from rnn_mnist import batches
+    from rnn_mnist.devices import cores
+
     counts = sorted({1, 2, cores()})
     grid = [(hidden, 100) for hidden in hidden_sizes]
     grid += [(20, batch) for batch in batch_sizes if batch != 100]
     for hidden_size, batch_size in grid:
-        steps = -(-TRAIN // batch_size)
+        steps = -(-train // batch_size)
         share = batches.steps_per_part(steps, steps // 20) / steps
         seconds = {}
         for devices in counts:
-            program = Program(ours, hidden_size, batch_size, "auto", devices, 20)
+            program = Program(ours, hidden_size, batch_size, "auto", devices, 20, train)
             seconds[devices] = min(program.time("epoch") for _ in range(3)) / share
             program.end()
         yield {"hidden_size": hidden_size, "batch_size": batch_size, "seconds": seconds}
@@ -388,7 +414,9 @@ def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
         yield r
 
 
-def machine() -> dict[str, Any]:
+def machine(matrices: int) -> dict[str, Any]:
+    from rnn_mnist.devices import cores
+
     kind = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -396,40 +424,50 @@ def machine() -> dict[str, Any]:
         has = "avx512f" in " ".join(lines) and "RNN_MNIST_LSTM_LEVEL" not in os.environ
         wide = "AVX-512" if has else "no AVX-512 used"
         kind = f"{kind} ({wide})"
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch")}
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
+    versions["torch"] = "not installed"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torch"] = importlib.metadata.version("torch")
     versions["python"] = platform.python_version()
-    return {"cpu": kind, "cores": cores(), "gflops": peak() / 1e9, **versions}
+    return {"cpu": kind, "cores": cores(), "gflops": peak(matrices) / 1e9, **versions}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    quick = f"one turn of the smallest size, with {QUICK_TRAIN:,} images to train on"
+    parser = make_parser(__doc__, quick=quick)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default 5)")
-    parser.add_argument("--quick", action="store_true", help="a look only: few turns and sizes")
     parser.add_argument("--no-avx512", action="store_true", help="as on a processor without it")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.no_avx512 and not os.environ.items() >= NO_AVX512.items():  # Before NumPy is loaded.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **NO_AVX512})
-    rounds = 1 if given.quick else given.rounds
-    sizes = ([20], [100]) if given.quick else ([20, 128], [100, 1000])
-    scales = ([20], [100]) if given.quick else SCALES
+    chosen = list(given.only)
+    if importlib.util.find_spec("torch") is None:
+        chosen = [name for name in given.only if name not in WITH_PYTORCH]
+        if not chosen:
+            need("torch", "torch")
+    rounds, epochs, train, matrices = given.rounds, 10, TRAIN, 3000
+    sizes, scales, grid = ([20, 128], [100, 1000]), SCALES, ([0.01, 0.03, 0.1, 0.3], 4, 3)
+    if given.quick:
+        rounds, epochs, train, matrices = 1, 1, QUICK_TRAIN, 1000
+        sizes, scales, grid = ([20], [100]), ([20], [100]), ([0.1], 1, 1)
     with contextlib.redirect_stdout(io.StringIO() if given.json else sys.stdout):
-        here = machine()
+        here = machine(matrices)
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
         print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
+        if left := [name for name in given.only if name not in chosen]:
+            print(f"left out, for want of PyTorch (pip install torch): {', '.join(left)}\n")
         tables = {
-            "compared": lambda: print_compared(compare(rounds, *sizes)),
-            "several": lambda: print_compared(several(rounds, sizes[0])),
-            "runs": lambda: print_compared(
-                whole_runs(*((1, 1) if given.quick else (min(rounds, 3), 10)))
+            "compared": lambda: print_compared(
+                compare(rounds, *sizes, train, 1e9 * here["gflops"])
             ),
-            "sweeps": lambda: print_compared(
-                sweeps(*(([0.1], 2, 1) if given.quick else ([0.01, 0.03, 0.1, 0.3], 4, 3)))
-            ),
-            "scaling": lambda: print_scaling(scaling(*scales)),
+            "several": lambda: print_compared(several(rounds, sizes[0], train)),
+            "runs": lambda: print_compared(whole_runs(min(rounds, 3), epochs, train)),
+            "sweeps": lambda: print_compared(sweeps(*grid, train)),
+            "scaling": lambda: print_scaling(scaling(*scales, train)),
         }
-        found = {"machine": here} | {name: list(tables[name]()) for name in given.only}
+        found = {"machine": here} | {name: list(tables[name]()) for name in chosen}
         if "runs" in found:
             print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")
     if given.json:

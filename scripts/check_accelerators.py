@@ -1,42 +1,40 @@
 """Compile the programs of runs and sweeps for TPUs and lower them for CUDA, with neither at hand.
 
-In an environment of its own, since libtpu slows down every start elsewhere:
+python scripts/check_accelerators.py [v4:2x2x1 v5e:2x2 v5p:2x2x1 v6e:2x4] [--quick]
+
+Without libtpu only CUDA's programs are checked, and the exit code is 1. Install libtpu in an
+environment of its own, since it slows down every start elsewhere:
 
   python -m venv tpu && tpu/bin/pip install '.[tpu]' && tpu/bin/python scripts/check_accelerators.py
 """
 
-import argparse
+from __future__ import annotations
+
 import functools
+import importlib.util
 import os
 import re
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from _arguments import make_parser
+
+from rnn_mnist import Config
+
+if TYPE_CHECKING:
+    from jax.sharding import AbstractMesh, Mesh
 
 # Read when JAX and libtpu start: only compile, look for no TPU, ask no server, write no log.
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-4",
-    TPU_WORKER_HOSTNAMES="localhost",
-    TPU_LOG_DIR="disabled",
-    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-)
-
-import jax
-import numpy as np
-from jax.experimental import topologies
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-
-from rnn_mnist import Config, grid, learn, waves
-from rnn_mnist.devices import AXIS, make_shardings
-from rnn_mnist.plan import (
-    abstract_data,
-    abstract_state,
-    make_distortion,
-    make_model,
-    make_optimizer,
-)
-
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x4")
 CONFIGS = (
     Config(),
@@ -56,8 +54,22 @@ CONFIGS = (
 )
 
 
-def trace_run(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
+def trace_run(
+    config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool
+) -> Iterator[tuple[str, Any]]:
     """Training and evaluation of 100 steps on a mesh, traced."""
+    import jax
+
+    from rnn_mnist import learn
+    from rnn_mnist.devices import make_shardings
+    from rnn_mnist.plan import (
+        abstract_data,
+        abstract_state,
+        make_distortion,
+        make_model,
+        make_optimizer,
+    )
+
     place = make_shardings(mesh, sharded=sharded)
     model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
     state = abstract_state(model, optimizer, place.state)
@@ -76,8 +88,15 @@ def trace_run(config: Config, mesh: Mesh | AbstractMesh, *, sharded: bool):
     yield "test", learn.evaluate.trace(learn.learned(state), *data, **settings)
 
 
-def trace_sweep(config: Config, mesh: Mesh | AbstractMesh):
+def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str, Any]]:
     """Training and evaluation of 100 steps of two runs on each device, traced."""
+    import jax
+    import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from rnn_mnist import grid, learn, waves
+    from rnn_mnist.plan import make_distortion, make_model, make_optimizer
+
     own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
     runs, swept = 2 * mesh.size, grid.own_settings(config)
     model, optimizer = make_model(config, 10), make_optimizer(config, 6000, swept=swept)
@@ -107,6 +126,13 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh):
 
 
 def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import Mesh
+
+    from rnn_mnist import waves
+    from rnn_mnist.devices import AXIS
+
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
     axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
     for name, traced in trace(mesh=Mesh(np.array(devices), (axis,))):
@@ -125,6 +151,11 @@ def check_tpu(topology: str, what: str, trace: Callable, count: int | None = Non
 
 
 def check_cuda(count: int, what: str, trace: Callable) -> None:
+    from jax.sharding import AbstractMesh, AxisType
+
+    from rnn_mnist import waves
+    from rnn_mnist.devices import AXIS
+
     axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
     for name, traced in trace(mesh=AbstractMesh((count,), (axis,), axis_types=(AxisType.Auto,))):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
@@ -144,24 +175,27 @@ def describe(config: Config) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="such as v5e:2x2")
+    parser = make_parser(__doc__, quick="the reference run alone")
+    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="of TPUs")
     given = parser.parse_args(arguments)
-    first = CONFIGS[0]
+    os.environ.update(ENVIRONMENT)
+    configs, first = CONFIGS[: 1 if given.quick else None], CONFIGS[0]
     programs = {
-        describe(config): functools.partial(trace_run, config, sharded=False) for config in CONFIGS
+        describe(config): functools.partial(trace_run, config, sharded=False) for config in configs
     }
-    programs |= {
-        f"{describe(first)} streamed": functools.partial(trace_run, first, sharded=True),
-        f"sweep of {describe(first)}": functools.partial(trace_sweep, first),
-    }
-    for topology in given.topologies:
+    if not given.quick:
+        programs[f"{describe(first)} streamed"] = functools.partial(trace_run, first, sharded=True)
+        programs[f"sweep of {describe(first)}"] = functools.partial(trace_sweep, first)
+    libtpu = importlib.util.find_spec("libtpu") is not None
+    for topology in given.topologies if libtpu else ():
         check_tpu(topology, describe(first), programs[describe(first)], 1)
         for what, traced in programs.items():
             check_tpu(topology, what, traced)
     for count in (1, 8):
         for what, traced in programs.items():
             check_cuda(count, what, traced)
+    if not libtpu:
+        sys.exit("error: left out TPUs: libtpu is not installed: pip install '.[tpu]'")
 
 
 if __name__ == "__main__":

@@ -2,29 +2,38 @@
 
 Runs are kept in runs/ladder, and what is there already is not trained again.
 
-python scripts/ladder.py [reference tuned strong best] [--seeds N]
+python scripts/ladder.py [reference tuned strong best] [--seeds N] [--quick]
 """
 
-import argparse
+from __future__ import annotations
+
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
+from _arguments import make_parser
 
-from rnn_mnist import Result, load, load_run
-from rnn_mnist.inference import predict
+if TYPE_CHECKING:
+    from rnn_mnist import Result
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LADDER = ("reference", "tuned", "strong", "best")
+QUICK = ("--epochs", "1", "--data.train", "train[:2000]", "--data.test", "test[:500]")
 
 
-def train(name: str, seed: int) -> Result:
-    folder = Path("runs") / "ladder" / f"{name}-{seed}"
+def train(name: str, seed: int, *, quick: bool) -> Result:
+    from rnn_mnist import load_run
+
+    folder = Path("runs") / ("ladder-quick" if quick else "ladder") / f"{name}-{seed}"
     arguments = [CONFIGS / f"{name}.toml", "--seed", str(seed), "--run", folder]
+    arguments += QUICK if quick else ()
     command = [sys.executable, "-m", "rnn_mnist.train", *arguments]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:  # The command has said why.
+        sys.exit(done.returncode)
     return load_run(folder)
 
 
@@ -33,14 +42,22 @@ def minutes(run: Result) -> float:
     return statistics.median(epoch.seconds for epoch in run.history[1:]) * run.config.epochs / 60
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=LADDER, help="configs by name")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    given = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, quick="one epoch of 2,000 images, kept in runs/ladder-quick")
+    parser.add_argument("names", nargs="*", default=LADDER, help="of files in configs")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many (default: 3)")
+    given = parser.parse_args(arguments)
+    if given.seeds < 1:
+        parser.error("--seeds: must be at least 1")
+    # Imported here, so that help and mistyped arguments answer at once.
+    import jax
+
+    from rnn_mnist import load
+    from rnn_mnist.inference import predict
+
     lines = []
     for name in given.names:
-        runs = [train(name, seed) for seed in range(given.seeds)]
+        runs = [train(name, seed, quick=given.quick) for seed in range(given.seeds)]
         test = load(runs[0].config.data.name, runs[0].config.data.test)
         each = [100 * run.history[-1].test_accuracy for run in runs]
         together = 100 * (predict(runs, test.images).argmax(1) == test.labels).mean()

@@ -1,24 +1,21 @@
 """Write what this version writes, small, for later versions to read: tests/fixtures/VERSION.
 
-python scripts/make_fixture.py
+python scripts/make_fixture.py [FOLDER]
 
-A run that was stopped after the first of two epochs, its exported files, and what the network says
-of twenty test digits.
+The files are a run that was stopped after the first of two epochs, its exported files, and what the
+network says of twenty test digits. FOLDER, which must not exist, is another place for them.
 """
 
 import dataclasses
 import hashlib
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from _arguments import make_parser
 
-from rnn_mnist import Config, Data, __version__, fit, load, load_run, run
-from rnn_mnist.inference import predict
-from rnn_mnist.loading import save_weights
-from rnn_mnist.onnx_graph import to_onnx
-from rnn_mnist.stablehlo import to_stablehlo
+from rnn_mnist import Config, Data, __version__
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / __version__
 CONFIG = Config(
@@ -37,9 +34,24 @@ class StoppedError(Exception):
     """Ends the run after its first epoch."""
 
 
-def main() -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write")
+    folder = parser.parse_args(arguments).folder
+    if folder == FOLDER:
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        parser.error(f"{folder}: exists already")
+    # Imported here, so that help and mistyped arguments answer at once.
+    import numpy as np
+
+    from rnn_mnist import fit, load, load_run, run
+    from rnn_mnist.inference import predict
+    from rnn_mnist.loading import save_weights
+    from rnn_mnist.onnx_graph import to_onnx
+    from rnn_mnist.stablehlo import to_stablehlo
+
+    folder.mkdir(parents=True)
     whole = fit(CONFIG)
     advance = run.advance
 
@@ -50,17 +62,17 @@ def main() -> None:
 
     run.advance = first_epoch
     try:
-        fit(dataclasses.replace(CONFIG), folder=FOLDER / "run")
+        fit(dataclasses.replace(CONFIG), folder=folder / "run")
     except StoppedError:
-        stopped = load_run(FOLDER / "run")
-    for step in (FOLDER / "run" / "checkpoints").iterdir():
+        stopped = load_run(folder / "run")
+    for step in (folder / "run" / "checkpoints").iterdir():
         say_no_folder(step)
-    save_weights(FOLDER / "model.safetensors", stopped)
-    (FOLDER / "model.onnx").write_bytes(to_onnx(stopped).SerializeToString())
-    (FOLDER / "model.zip").write_bytes(to_stablehlo(stopped))
+    save_weights(folder / "model.safetensors", stopped)
+    (folder / "model.onnx").write_bytes(to_onnx(stopped).SerializeToString())
+    (folder / "model.zip").write_bytes(to_stablehlo(stopped))
     images = load("mnist", "test[:20]").images
     np.savez_compressed(
-        FOLDER / "expected.npz",
+        folder / "expected.npz",
         probabilities=predict([stopped], images),
         after_the_second_epoch=predict([whole], images),
     )

@@ -8,14 +8,10 @@ seed of the order, the first batch's logits, the loss of all 600 steps and the f
 (final.*), all by PyTorch's names.
 """
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from notebook_baseline import LSTMnist
-
-from rnn_mnist import batches, data
+from _arguments import make_parser, need
 
 # In some seeds' first epoch the loss falls so steeply that rounding grows: with seed 0, PyTorch's
 # own float32 and float64 losses end 0.4 apart. With seed 8 the loss falls as well, and they stay
@@ -24,12 +20,23 @@ SEED = 8
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden.npz"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=GOLDEN, help="where to write")
+    file = parser.parse_args(arguments).file
+    need("torch", "torch")
+    # Imported here, so that help and mistyped arguments answer at once.
+    import numpy as np
+    import torch
+    from notebook_baseline import make_network
+
+    from rnn_mnist import batches, data
+
     torch.manual_seed(SEED)
     split = data.load("mnist", "train")
     images = torch.from_numpy(split.images).float() / 255
     labels = torch.from_numpy(split.labels).long()
-    model = LSTMnist()
+    model = make_network()
     found = {f"init.{name}": value.numpy().copy() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     criterion = torch.nn.NLLLoss()
@@ -44,7 +51,6 @@ def main() -> None:
         optimizer.step()
         losses.append(loss.item())
     found |= {f"final.{name}": value.numpy() for name, value in model.state_dict().items()}
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
     np.savez_compressed(file, seed=SEED, losses=np.array(losses, np.float32), **found)
     print(f"{file}: {file.stat().st_size:,} bytes, last loss {losses[-1]:.4f}")
 

@@ -9,25 +9,34 @@ every machine with the same zlib.
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from rnn_mnist import catalogue, originals
-from rnn_mnist.archive import write_archive
+from _arguments import make_parser
 
 SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "mnist-3.0.1.npz"
 
 
-def main() -> None:
-    files = Path(sys.argv[1])
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="of the original files")
+    parser.add_argument("file", nargs="?", type=Path, default=SHIPPED, help="where to write")
+    given = parser.parse_args(arguments)
+    # Imported here, so that help and mistyped arguments answer at once.
+    from rnn_mnist import InputError, catalogue, originals
+    from rnn_mnist.archive import write_archive
+
     builder = catalogue.find_builder("mnist:3.0.1")
-    with (
-        tempfile.TemporaryDirectory() as kept,
-        originals.fetched(builder, Path(kept), files) as found,
-    ):
-        archive = originals.parse(builder, found)
-    file = Path(sys.argv[2]) if len(sys.argv) > 2 else SHIPPED
-    write_archive(file, archive, compresslevel=9)
-    print(f"{file}: {file.stat().st_size:,} bytes")
+    try:
+        with (
+            tempfile.TemporaryDirectory() as kept,
+            originals.fetched(builder, Path(kept), given.folder) as found,
+        ):
+            archive = originals.parse(builder, found)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    write_archive(given.file, archive, compresslevel=9)
+    print(f"{given.file}: {given.file.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

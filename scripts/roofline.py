@@ -1,33 +1,47 @@
 """Where a training step's time goes on the CPU, beside what its products alone would take.
 
-python scripts/roofline.py
+python scripts/roofline.py [--quick]
+
+The programs take turns, and a part of the step is the difference of two programs in the same turn.
+A difference that is not clearly above zero is "not measurable".
 """
 
-import argparse
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from _arguments import make_parser
 from benchmark import TRAIN, operations, peak, timed
-
-from rnn_mnist import LSTMCell, RowLSTM, batches, init, kernels, load, make_optimizer, train_epoch
-from rnn_mnist.lstm import lstm
 
 BATCH, CALLS = 100, 100
 
 
-def best(call: Any, *arguments: Any, count: int) -> float:
-    """Microseconds of one of `count` calls that are in a program."""
+def in_turn(programs: Sequence[Callable[[], Any]], rounds: int) -> Any:
+    """Microseconds (programs, rounds) of one of the `CALLS` calls that are in each program."""
+    import jax
 
-    def run() -> None:
-        jax.block_until_ready(call(*arguments))
+    def run(program: Callable[[], Any]) -> None:
+        jax.block_until_ready(program())
 
-    run()
-    return 1e6 * min(timed(run) for _ in range(9)) / count
+    for program in programs:  # Compiles it.
+        run(program)
+    times = [[timed(lambda p=program: run(p)) for program in programs] for _ in range(rounds)]
+    return 1e6 / CALLS * np.array(times).T
 
 
-def measure(hidden_size: int) -> tuple[float, float, float]:
-    """Microseconds of the kernel forward, forward and back, and of a whole step."""
+def say(times: Any) -> str:
+    """The median of some microseconds, unless a quarter of them or more are not above zero."""
+    low, middle = np.percentile(times, [25, 50])
+    return f"{middle:.0f} us" if low > 0 else "not measurable"
+
+
+def measure(hidden_size: int, rounds: int) -> Any:
+    """Microseconds (3, rounds) of the kernel forward, forward and back, and of a whole step."""
+    import jax
+
+    from rnn_mnist import LSTMCell, RowLSTM, batches, init, load, make_optimizer, train_epoch
+    from rnn_mnist.lstm import lstm
+
     data = load("mnist", "train")
     images = jax.device_put(data.images[:BATCH].astype(np.float32) / 255)
     cell = LSTMCell(28, hidden_size)
@@ -54,30 +68,33 @@ def measure(hidden_size: int) -> tuple[float, float, float]:
         state = init(model, optimizer, key=jax.random.key(0))
         return train_epoch(state, *arrays, model=model, optimizer=optimizer)
 
-    return (
-        best(forward, params, count=CALLS),
-        best(both, params, count=CALLS),
-        best(step, count=CALLS),
-    )
+    return in_turn([lambda: forward(params), lambda: both(params), step], rounds)
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    most = peak()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__, quick="one size, three turns")
+    quick = parser.parse_args(arguments).quick
+    # Imported here, so that help and mistyped arguments answer at once.
+    from rnn_mnist import batches, kernels, load
+
+    most = peak(1000 if quick else 3000)
     print(f"kernel for {kernels.load()}; NumPy's products reach {most / 1e9:.0f} GFLOP/s")
     order = batches.epoch_order(TRAIN, BATCH, seed=0, epoch=1)
     groups = load("mnist", "train").images[order].reshape(-1, 5, 28, 28)
     print(f"{100 * (groups == 0).all(1).mean():.0f} % of the pixels are zero in all of five rows\n")
     print("| hidden | forward | limit | backward | limit | the rest | whole step | limit |")
     print("|---|---|---|---|---|---|---|---|")
-    for hidden_size in (20, 128):
-        forward, both, step = measure(hidden_size)
+    for hidden_size in (20,) if quick else (20, 128):
+        forward, both, step = measure(hidden_size, rounds=3 if quick else 9)
         training, _ = operations(hidden_size)
         ahead = 28 * 2 * 4 * hidden_size * (28 + hidden_size) * BATCH
         limits = [1e6 * flops / most for flops in (ahead, training * BATCH / TRAIN)]
-        parts = forward, limits[0], both - forward, limits[1] - limits[0], step - both, step
-        cells = " | ".join(f"{part:.0f} us" for part in (*parts, limits[1]))
-        print(f"| {hidden_size} | {cells} |", flush=True)
+        cells = [
+            *(say(forward), f"{limits[0]:.0f} us"),
+            *(say(both - forward), f"{limits[1] - limits[0]:.0f} us"),
+            *(say(step - both), say(step), f"{limits[1]:.0f} us"),
+        ]
+        print(f"| {hidden_size} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,103 @@
-"""The examples in docstrings and in the README do what they say."""
+"""The examples in docstrings, and all code and commands in Markdown files, do what they say."""
 
 import contextlib
 import doctest
+import fnmatch
 import importlib
+import importlib.util
 import io
+import itertools
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, ORIGINALS
+from PIL import Image
 
-from rnn_mnist import archive
+from rnn_mnist import load, load_pretrained
+from rnn_mnist.stablehlo import to_stablehlo
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+MARKDOWN = [
+    *ROOT.glob("*.md"),
+    *(path for name in ("rnn_mnist", "configs", "scripts") for path in (ROOT / name).rglob("*.md")),
+]
+DATA = "--data.train 'train[:2000]' --data.test 'test[:500]'"
+SHORT = f"--epochs 1 {DATA}"
+# Commands that are run, in the order in which they stand, and what is added to shorten them.
+RUN = {
+    "python -m rnn_mnist.train": SHORT,
+    "python -m rnn_mnist.draw": "",
+    "python -m rnn_mnist.predict my-digit.jpg": "",
+    "python -m rnn_mnist.plot beliefs -o b.gif": "",
+    "python -m rnn_mnist.train --hidden-size 64 --run runs/hidden-64": SHORT,
+    "python -m rnn_mnist.train --num-layers 2 --bidirectional --optimizer adam "
+    "--learning-rate 0.003 --run runs/deep": SHORT,
+    "python -m rnn_mnist.train my.toml --epochs 3": DATA,
+    "python -m rnn_mnist.sweep --learning-rate 0.03 0.1 0.3 --hidden-size 10 20 --seeds 3": (
+        "--epochs 1 --data.train 'train[:2000]' --data.test 'train[59000:]' --no-final"
+    ),
+    "python -m rnn_mnist.plot beliefs": "",
+    "python -m rnn_mnist.plot mistakes runs/reference": "",
+    "python -m rnn_mnist.plot curves runs/reference runs/deep -o compared.png": "",
+    "python -m rnn_mnist.plot rows --picture my-digit.jpg -o rows.gif --dark": "",
+    "python -m rnn_mnist.predict photo.jpg drawing.png": "",
+    "python -m rnn_mnist.export page runs/reference -o digit.html": "",
+    "python -m rnn_mnist.export torch runs/reference -o model.safetensors": "",
+    "python -m rnn_mnist.export onnx runs/reference -o model.onnx": "",
+    "python -m rnn_mnist.export stablehlo runs/reference -o model.zip": "",
+    "python -m rnn_mnist.train --init-from model.pt --run runs/further": SHORT,
+    "python -m rnn_mnist.train runs/reference/config.toml": "",
+    "python -m rnn_mnist.predict runs/reference photo.jpg": "",
+    "tensorboard --logdir runs": "--inspect",  # Else it serves until it is stopped.
+    "python -m rnn_mnist.train configs/strong.toml": SHORT,
+    "python -m rnn_mnist.export torch runs/strong -o rnn_mnist/pretrained/strong.safetensors": "",
+}
+# Commands that are not, `*` standing for anything, and why.
+NOT_RUN = {
+    "pip install*": "it changes the environment; .ci/run installs the package with its extras",
+    "pip check": ".ci/run runs it",
+    "apt install g++": "it changes the system",
+    "uv run *": "it makes an environment, and then runs a command that is run here",
+    "pipx run cibuildwheel": "it builds in containers",
+    "pytest*": "these are the tests",
+    "python scripts/*": "tests/test_scripts.py runs all scripts, shortened",
+    "python -m rnn_mnist.sweep --keep": "tests/test_sweep.py keeps the runs of shorter sweeps",
+    "python -m rnn_mnist.predict": "it stands for the command with pictures",
+    "srun *": "it needs SLURM, whose environment tests/test_hosts.py imitates",
+    "gcloud *": "it needs TPUs in the cloud",
+    "python -m rnn_mnist.train --distributed *": "tests/test_hosts.py trains in two processes",
+}
+
+
+def commands(text):
+    """The shell commands of a Markdown file: of its blocks, and in its sentences."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert {language for language, _ in fences} <= {"", "console", "sh", "python", "py"}
+    lines = []
+    for language, block in fences:
+        joined = block.replace("\\\n", " ").splitlines()
+        if language == "sh":
+            lines += [line for line in joined if not line.startswith("#")]
+        elif language in ("", "console"):
+            lines += [line.removeprefix("$ ") for line in joined if line.startswith("$ ")]
+    sentences = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    programs = "python|pip|pipx|pytest|uv|apt|tensorboard"
+    lines += re.findall(rf"`((?:{programs})\s[^`]*)`", sentences)
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        ends = [-1, *(n for n, word in enumerate(words) if word == "&&"), len(words)]
+        yield from (shlex.join(words[a + 1 : b]) for a, b in itertools.pairwise(ends))
+
+
+ALL = list(
+    dict.fromkeys(command for path in MARKDOWN for command in commands(path.read_text("utf-8")))
+)
 
 
 @pytest.mark.parametrize(
@@ -27,38 +109,74 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
+def test_every_command_of_a_readme_is_run_or_says_why_not():
+    left_out = {command for kind in NOT_RUN for command in fnmatch.filter(ALL, kind)} - {*RUN}
+    assert {*ALL} - left_out == {*RUN}
+    assert all(fnmatch.filter(ALL, kind) for kind in NOT_RUN)
+
+
+@pytest.mark.parametrize("program", sorted({*re.findall("rnn_mnist[.][a-z]+", " ".join(ALL))}))
+def test_a_command_has_the_flags_that_readmes_name(program, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(program).main(["--help"])
+    known = set(re.findall(r"--?[\w.-]+", capsys.readouterr().out))
+    named = [command.partition(f"-m {program}")[2] for command in ALL if f"-m {program}" in command]
+    assert set(re.findall(r"(?<=\s)--?[a-z][\w.-]*", " ".join(named))) <= known
+
+
 @pytest.mark.slow
-def test_readme_examples():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        for block in blocks:
-            exec(compile(block, "README.md", "exec"), {})
+def test_commands_of_readmes(tmp_path):
+    digit = Image.fromarray(255 - load("mnist", "test[:1]").images[0]).resize((200, 200))
+    for name in ("my-digit.jpg", "photo.jpg", "drawing.png"):
+        digit.save(tmp_path / name)
+    (tmp_path / "my.toml").write_text("hidden_size = 10\n")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "rnn_mnist" / "pretrained").mkdir(parents=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "BROWSER": "true",  # Opens nothing.
+        "TMPDIR": str(tmp_path),
+    }
+
+    def run(command):
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+
+    for command in ALL:
+        if command.endswith("model.pt --run runs/further"):
+            if importlib.util.find_spec("torch") is None:
+                continue
+            assert run("python -m rnn_mnist.export torch runs/deep -o model.pt").returncode == 0
+        if command not in RUN or not shutil.which(command.split()[0], path=environment["PATH"]):
+            continue
+        done = run(f"{command} {RUN[command]}")
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, command
+        assert not done.stderr or command.startswith("tensorboard"), f"{command}\n{done.stderr}"
+        for written in re.findall(r"(?:-o|--run) (\S+)", command):
+            assert (tmp_path / written).exists(), command
+    assert (tmp_path / "runs" / "sweep-reference" / "sweep.png").exists()
+
+
+@pytest.mark.slow
+def test_python_of_readmes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("model.zip").write_bytes(to_stablehlo(load_pretrained("reference")))
+    said, names = io.StringIO(), {}
+    for path in MARKDOWN:
+        for block in re.findall(r"```(?:python|py)\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+            alone = {}
+            with contextlib.redirect_stdout(said):
+                exec(compile(block, path.name, "exec"), alone)
+            names |= alone
     accuracy, last_loss, tested = (float(line) for line in said.getvalue().split())
     assert accuracy > 0.85
     assert 1.5 < last_loss < 2.31
     assert 0.1 < tested < 0.6
-
-
-@pytest.mark.slow
-def test_golden_script_gives_the_committed_file(tmp_path):
-    pytest.importorskip("torch")
-    subprocess.run(
-        [sys.executable, SCRIPTS / "make_golden.py", tmp_path / "golden.npz"], check=True
-    )
-    made, committed = np.load(tmp_path / "golden.npz"), np.load(GOLDEN)
-    assert made.files == committed.files
-    for name in committed.files:
-        np.testing.assert_allclose(made[name], committed[name], rtol=0, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the original files are not beside the checkout")
-def test_shipping_script_gives_the_shipped_arrays(tmp_path):
-    script = [sys.executable, SCRIPTS / "make_shipped_mnist.py", ORIGINALS, tmp_path / "mnist.npz"]
-    subprocess.run(script, check=True)
-    made, shipped = np.load(tmp_path / "mnist.npz"), np.load(archive.SHIPPED)
-    assert made.files == shipped.files
-    for name in shipped.files:
-        np.testing.assert_array_equal(made[name], shipped[name])
+    assert names["log_probs"].shape == (100, 10)
+    assert 0 < names["loss"] < 0.5
+    assert len(names["leaves"]) == len(names["exported"].leaves)
+    assert np.abs(names["leaves"][0] - names["exported"].leaves[0]).max() > 0
