@@ -17,11 +17,12 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from rnn_mnist import batches, catalogue, data, kernels, learn, optimizers, prepared
 from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config, InputError, naming
-from rnn_mnist.devices import Shardings, cores, make_shardings, put, put_key
+from rnn_mnist.devices import Shardings, make_shardings, put, put_key
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.lstm import choose_kernel
 from rnn_mnist.model import RowLSTM
 from rnn_mnist.purposes import INIT, STEPS
+from rnn_mnist.resources import cores
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.

@@ -28,7 +28,7 @@ from rnn_mnist.config import (
     to_toml,
 )
 from rnn_mnist.console import REPORT_EVERY, Console, endings, facts, name_steps
-from rnn_mnist.devices import find_devices, make_mesh, put_tree, visible_cores
+from rnn_mnist.devices import find_devices, make_mesh, put_tree
 from rnn_mnist.history import BEYOND_USE, Epoch, Totals, is_beyond_use
 from rnn_mnist.learn import State
 from rnn_mnist.loading import Result
@@ -42,6 +42,7 @@ from rnn_mnist.plan import (
     make_plan,
     own_device,
 )
+from rnn_mnist.resources import visible_cores
 
 
 def fit(

@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = options.config.seed
             values["seed"] = list(range(first, first + options.seeds))
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, explore
+        from rnn_mnist import devices, explore, resources
 
         with compiled.kept() if options.compile_cache else contextlib.nullcontext():
-            devices.split_cpu(options.devices or devices.cores())
+            devices.split_cpu(options.devices or resources.cores())
             explore.sweep(
                 options.config,
                 values,

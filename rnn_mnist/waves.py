@@ -22,10 +22,11 @@ from rnn_mnist import batches, grid, learn, plan
 from rnn_mnist.augment import Distortion
 from rnn_mnist.config import Config
 from rnn_mnist.data import Split
-from rnn_mnist.devices import free_memory, put, put_key
+from rnn_mnist.devices import put, put_key
 from rnn_mnist.history import Epoch
 from rnn_mnist.learn import Metrics, State
 from rnn_mnist.reading import WINDOW, places
+from rnn_mnist.resources import free_memory
 
 AXIS = "runs"
 STEPS = 100  # In a call at most, so that there is progress to show.

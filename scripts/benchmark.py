@@ -236,7 +236,7 @@ def compare(
     rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int, most: float
 ) -> Iterator[dict]:
     """Seconds of epochs and tests, ours and PyTorch's in turn; the limit at `most` operations/s."""
-    from rnn_mnist.devices import cores
+    from rnn_mnist.resources import cores
 
     for hidden_size in hidden_sizes:
         for batch_size in batch_sizes:
@@ -367,7 +367,7 @@ def several(rounds: int, hidden_sizes: list[int], train: int) -> Iterator[dict]:
 def scaling(hidden_sizes: list[int], batch_sizes: list[int], train: int) -> Iterator[dict]:
     """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
     from rnn_mnist import batches
-    from rnn_mnist.devices import cores
+    from rnn_mnist.resources import cores
 
     counts = sorted({1, 2, cores()})
     grid = [(hidden, 100) for hidden in hidden_sizes]
@@ -415,7 +415,7 @@ def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
 
 
 def machine(matrices: int) -> dict[str, Any]:
-    from rnn_mnist.devices import cores
+    from rnn_mnist.resources import cores
 
     kind = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):

@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
 
     from rnn_mnist import waves
-    from rnn_mnist.devices import cores
     from rnn_mnist.explore import sweep
+    from rnn_mnist.resources import cores
 
     config, grid = (QUICK, QUICK_GRID) if quick else (CONFIG, GRID)
     jax.config.update("jax_num_cpu_devices", cores())

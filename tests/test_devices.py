@@ -27,9 +27,7 @@ from rnn_mnist import (
 from rnn_mnist.augment import Distortion
 from rnn_mnist.devices import (
     AXIS,
-    cores,
     find_devices,
-    free_memory,
     make_mesh,
     make_shardings,
     put,
@@ -39,6 +37,7 @@ from rnn_mnist.devices import (
 from rnn_mnist.lstm import lstm
 from rnn_mnist.optimizers import make_optimizer
 from rnn_mnist.plan import default_cpu_count
+from rnn_mnist.resources import cores, free_memory
 
 MODEL, OPTIMIZER = RowLSTM(20, dropout=0.2), make_optimizer("sgd", 0.1)
 RANDOM = {"key": jax.random.key(1)}

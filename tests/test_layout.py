@@ -23,6 +23,7 @@ ORDER = [
         "originals",
         "prepared",
         "data",
+        "resources",
         "devices",
         "meeting",
         "hosts",
