@@ -40,7 +40,7 @@ RUN = {
     "--learning-rate 0.003 --run runs/deep": SHORT,
     "python -m rnn_mnist.train my.toml --epochs 3": DATA,
     "python -m rnn_mnist.sweep --learning-rate 0.03 0.1 0.3 --hidden-size 10 20 --seeds 3": (
-        "--epochs 1 --data.train 'train[:2000]' --data.test 'train[59000:]' --no-final"
+        "--epochs 1 --data.train 'train[:2000]' --data.test 'train[59000:]'"
     ),
     "python -m rnn_mnist.plot beliefs": "",
     "python -m rnn_mnist.plot mistakes runs/reference": "",
@@ -52,7 +52,8 @@ RUN = {
     "python -m rnn_mnist.export onnx runs/reference -o model.onnx": "",
     "python -m rnn_mnist.export stablehlo runs/reference -o model.zip": "",
     "python -m rnn_mnist.train --init-from model.pt --run runs/further": SHORT,
-    "python -m rnn_mnist.train runs/reference/config.toml": "",
+    "python -m rnn_mnist.train runs/reference/config.toml --run runs/again": "",
+    "python -m rnn_mnist.predict runs/sweep-reference photo.jpg": "",
     "python -m rnn_mnist.predict runs/reference photo.jpg": "",
     "tensorboard --logdir runs": "--inspect",  # Else it serves until it is stopped.
     "python -m rnn_mnist.train configs/strong.toml": SHORT,
