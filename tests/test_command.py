@@ -28,6 +28,7 @@ from rnn_mnist import (
 from rnn_mnist import command as command_module
 from rnn_mnist.config import to_toml
 from rnn_mnist.files import written_whole
+from rnn_mnist.history import Epoch
 
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 
@@ -162,11 +163,12 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir(parents=True)
     (Path(name) / "config.toml").write_text(to_toml(Config(epochs=3)))
-    line = console.endings(Config(epochs=3), Path(name))["next"]
+    history = (Epoch(0, 0, None, None, 2.3, 10, 100, 1.0),)
+    line = console.endings(Config(epochs=3), Path(name), history)["next"]
     program = ["python", "-m", "rnn_mnist.train"]
     words = shlex.split(line)
     assert words[:3] == program
-    options, _ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
+    options, *_ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
     assert options.config == Config(epochs=3, hidden_size=40)
     assert options.run == Path(f"{name}-hidden-40")
 
