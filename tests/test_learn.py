@@ -9,6 +9,7 @@ import optax
 import pytest
 from conftest import GOLDEN, from_torch, numpy_row_lstm
 from jax.extend.random import define_prng_impl, threefry_prng_impl
+from jax.sharding import PartitionSpec
 
 from rnn_mnist import (
     RowLSTM,
@@ -25,7 +26,7 @@ from rnn_mnist import (
     train_step,
 )
 from rnn_mnist.augment import Distortion
-from rnn_mnist.devices import add_up
+from rnn_mnist.devices import AXIS, add_up, make_mesh
 from rnn_mnist.optimizers import make_schedule
 
 MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
@@ -321,6 +322,26 @@ def test_evaluation_counts_every_image_once():
     assert int(metrics.examples) == 57
     assert int(metrics.correct) == (log_probs.argmax(1) == labels).sum()
     np.testing.assert_allclose(metrics.loss, -log_probs[np.arange(57), labels].sum(), rtol=1e-6)
+
+
+def test_epochs_and_evaluation_run_in_a_users_shard_map():
+    images, labels = toy(6)
+    optimizer = make_optimizer("sgd", 0.1)
+    order = batches.in_rows(np.arange(6), 3)
+
+    def both(state, images, labels):
+        state, _ = train_epoch(state, images, labels, order, model=MODEL, optimizer=optimizer)
+        return state, evaluate(state.params, images, labels, order, model=MODEL)
+
+    mesh = make_mesh(jax.devices()[:1])
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+
+    def stacked(*arrays):
+        return jax.tree.map(lambda x: x[None], both(*arrays))
+
+    run = jax.shard_map(stacked, mesh=mesh, in_specs=(whole, split, split), out_specs=split)
+    ours, wanted = run(start(optimizer), images, labels), both(start(optimizer), images, labels)
+    assert_same(jax.tree.map(lambda x: x[0], ours), wanted, atol=1e-6)
 
 
 def test_nll_takes_each_labels_log_probability():

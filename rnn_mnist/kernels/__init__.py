@@ -24,7 +24,7 @@ Carry = tuple[jax.Array, jax.Array]
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _LIBRARIES = ".so", ".dylib", ".dll"
-_NEW_NAMES = jax.__version_info__ >= (0, 10)  # Of what JAX says about varying axes.
+_NEW_NAMES = jax.__version_info__ >= (0, 10)  # JAX 0.10 renamed what is about varying axes.
 _VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
 
 
@@ -194,7 +194,7 @@ def _call(
             jax.ffi.ffi_call(target, results, vmap_method="expand_dims"), reverse=reverse
         )
     )
-    call.defjvp(_refuse)  # This is a second derivative.
+    call.defjvp(_refuse)  # Only a second derivative differentiates this call.
     arrays = vary_alike(arrays)
     called: Sequence[jax.Array] = vary_alike((call(*arrays), arrays))[0]
     return called
@@ -212,8 +212,8 @@ def _argument_jvp(primals: Any, tangents: Any) -> Any:
     return _argument.bind(primal), tangent if type(tangent) is ad.Zero else _tangent.bind(tangent)
 
 
-# Arguments go through an identity, whose tangent is an identity of tangents. In reverse mode its
-# transpose takes its place; in forward mode it stays, and is refused.
+# `_argument` is an identity for the kernel's arguments, and `_tangent` one for their tangents.
+# Forward mode computes tangents and is refused. Reverse mode only transposes them.
 _argument, _tangent = Primitive("rnn_mnist_lstm_argument"), Primitive("rnn_mnist_lstm_tangent")
 _argument.def_abstract_eval(lambda array: array)
 _argument.def_impl(lambda array: array)
