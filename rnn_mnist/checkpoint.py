@@ -1,9 +1,10 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a state and a record. The state is arrays/state.npz, an array for each leaf of the
-tree, by its path. The record is what a person would want to know of it, as JSON. Beside them lies
-SHA256SUMS, as `sha256sum --check` reads it, which tells a damaged checkpoint from a good one before
-it is read. Version 0.1.0 saved the state by orbax's own handler, which is still read.
+A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for each
+leaf of the state, named by the leaf's path. The record is JSON: facts about the checkpoint that a
+person may want to read. Beside them lies SHA256SUMS, as `sha256sum --check` reads it, which tells a
+damaged checkpoint from a good one before it is read. Version 0.1.0 saved the state with orbax's own
+handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
       read_only: Change nothing: another process may be training there.
 
     Raises:
-      InputError: It cannot be made.
+      InputError: The folder cannot be created.
     """
     if not read_only:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{folder}: cannot be made a folder ({error.strerror}); mend that and run the same "
-                "command again"
+                f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
+                "same command again"
             ) from None
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else KEPT,
@@ -68,15 +69,15 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
         if jax.process_count() > 1
         else ocp.options.MultiprocessingOptions(),
     )
-    with _log_left_out():
+    with _log_hidden():
         manager = ocp.CheckpointManager(folder.absolute(), options=options)
     with manager:
         yield manager
 
 
 @contextlib.contextmanager
-def _log_left_out() -> Iterator[None]:
-    """Keep orbax's log from the user: warnings, and tracebacks of errors that it also raises."""
+def _log_hidden() -> Iterator[None]:
+    """Hide orbax's log: its warnings, and tracebacks of errors that it also raises."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -98,16 +99,16 @@ def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
     run = Path(manager.directory).parent
     try:
         before = run.stat()
-        with _log_left_out():
+        with _log_hidden():
             manager.save(step, args=args, force=True)
-        # Orbax makes the run's folder again where somebody renames or removes it meanwhile.
+        # If somebody renames or removes the run's folder meanwhile, orbax creates it again.
         if not os.path.samestat(before, run.stat()):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         _write_sums(_place(manager, step))
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{manager.directory}: step {step:,} cannot be saved ({reason}); mend that and run the "
+            f"{manager.directory}: step {step:,} cannot be saved ({reason}); fix this and run the "
             "same command again, the checkpoints before are kept"
         ) from None
 
@@ -135,7 +136,7 @@ def restore(
         summed = (place / SUMS).exists()
         if not summed or (place / SUMS).read_bytes() == _sums(place):
             try:
-                with _log_left_out():
+                with _log_hidden():
                     args = ocp.args.Composite(record=ocp.args.JsonRestore())
                     record = dict(manager.restore(step, args=args).record)
                     return _restored(manager, step, like(record)), record, damaged
@@ -159,7 +160,7 @@ _OTHER_SHAPES = "its state is not of the shapes that the config asks for"
 
 
 def _restored(manager: ocp.CheckpointManager, step: int, like: State) -> State:
-    """The state of a step, as this version or 0.1.0 saved it."""
+    """The state of a step, saved by this version or by 0.1.0."""
     old = _place(manager, step) / "state"
     if old.exists():
         # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
@@ -214,7 +215,7 @@ class _Arrays(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no type
     """
 
     def save(self, directory: Any, args: _Args) -> None:
-        npz = io.BytesIO()  # Zipping into the file itself would hide why that cannot be written.
+        npz = io.BytesIO()  # Zipping into the file itself would hide why a write failed.
         np.savez(npz, **_named(args.state))
         with (Path(directory) / _STATE).open("wb") as file:
             file.write(npz.getbuffer())
@@ -237,7 +238,7 @@ class _Arrays(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no type
 @dataclasses.dataclass
 class _Args(ocp.args.CheckpointArgs):  # type: ignore[misc]
     state: State
-    """What to save; or the shapes, dtypes and places of what to restore."""
+    """The state to save; or the shapes, dtypes and shardings of the state to restore."""
 
 
 def _named(state: State) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def parse(
     Returns:
       The options; the config's name: the file's without its ending (for a run folder's
       config.toml, the folder's), or `reference` without a file; and the names of the fields that
-      the file or a flag sets, to their default or not.
+      the file or a flag sets, even to their defaults.
 
     Raises:
       InputError: The file or a flag cannot be used.
@@ -196,7 +196,7 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
 
     Args:
       sources: As `load_result` takes them.
-      say: Print what is taken where nothing or a sweep was named.
+      say: Print which network is used if there is no source, or if a source is a sweep's folder.
 
     Raises:
       InputError: One of them cannot be loaded.
@@ -295,7 +295,7 @@ def _stop_at_once() -> Iterator[None]:
 
     def stop(*_: Any) -> None:
         with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), b"stopped\n")  # Descriptor 2 may be the libraries'.
+            os.write(sys.stderr.fileno(), b"stopped\n")  # `hosts` may redirect 2.
         os._exit(130)
 
     before = {}

@@ -125,9 +125,9 @@ class Config:
     """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
     the first where it can be had. Other devices always scan."""
     init_from: str = ""
-    """Begin with the weights of this run's or sweep's folder, file (.safetensors, .pt) or
-    pretrained network in place of random ones. Sizes and reading are then those of the weights,
-    unless they are set; a size that is set must be that of the weights."""
+    """Begin with the weights of a run's folder, a sweep's folder (its best run is used), a file
+    (.safetensors, .pt) or a pretrained network, in place of random ones. Sizes and reading that are
+    not set are then those of the weights; a size that is set must be the same."""
     data: Data = dataclasses.field(default_factory=Data)
     """What to train and test on."""
 

@@ -76,9 +76,9 @@ def endings(config: Config, folder: Path | None, history: Sequence[Epoch]) -> di
         return {}
     last, size = history[-1], 2 * config.hidden_size
     setting, value = "hidden-size", f"{size}"
-    if last.note or config.init_from:  # Weights to begin with have their own size.
+    if last.note or config.init_from:  # Initial weights fix the size.
         rate = min(config.learning_rate, 1.0) / 10
-        if last.note and last.test_loss <= history[0].test_loss:  # Steps led nowhere, not too far.
+        if last.note and last.test_loss <= history[0].test_loss:  # Steps were too small.
             rate = 3 * config.learning_rate
         setting, value = "learning-rate", f"{rate:g}"
     return {
@@ -89,7 +89,7 @@ def endings(config: Config, folder: Path | None, history: Sequence[Epoch]) -> di
 
 
 def _shell_word(path: str) -> str:
-    """A path as a shell and a command take it: in quotes if need be, and never as a flag."""
+    """A path as a word of a shell command: in quotes if it needs them, and never read as a flag."""
     return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 

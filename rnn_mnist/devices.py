@@ -134,7 +134,7 @@ def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Cal
         return body
     state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)
-    # Unchecked, because a check would refuse loops that start from what is the same everywhere.
+    # Not checked: a check refuses loops whose initial values are the same on every device.
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=state, check_vma=False)
 
 

@@ -22,8 +22,8 @@ class Options:
     """
 
     run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "(default: strong)")] = None
-    """A run's folder, a sweep's folder for its best run, weights that end in .safetensors, .pt or
-    .pth, or a pretrained network: reference or strong."""
+    """A run's folder, a sweep's folder (its best run is used), weights that end in .safetensors,
+    .pt or .pth, or a pretrained network: reference or strong."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

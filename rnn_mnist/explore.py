@@ -50,22 +50,22 @@ def sweep(
     gives it, but for rounding. They are compared on images held out from the training split.
 
     Args:
-      config: What all runs share. Where it tests on test images, the last twelfth of its training
-        images is held out.
+      config: The settings that all runs share. If it tests on the test split, the last twelfth of
+        its training images is held out.
       values: Names of its fields, and the values that each takes: {"hidden_size": [10, 20]}.
       folder: Where results are kept as runs end; what is there already is not trained again.
       keep: Write a run folder for every run that has not diverged, in `folder`/runs.
       final: Train the best setting again, on all that its runs were trained and compared on, and
-        test it, and no other, on the test split; with a folder, below `folder`/best. `load_run`
-        of `folder` loads it.
+        test it, and no other, on the test split; with a folder, its run folder lies in
+        `folder`/best, and `load_run(folder)` loads it.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the runs; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
 
     Raises:
       InputError: A value cannot be used, the data cannot be had, or the folder is another's.
-      DivergenceError: The loss of the best setting, too, stopped being a number, or ended beyond
-        any use.
+      DivergenceError: Even the best setting diverged: its loss stopped being a number, or ended
+        above `history.BEYOND_USE`.
 
     Example:
       >>> from rnn_mnist import Config, Data
@@ -216,7 +216,7 @@ def _together(config: Config, devices: list[jax.Device]) -> int:
 
 
 def _final(setting: Setting, everything: Data) -> Config:
-    """The run of a setting that is trained on everything."""
+    """The config that trains a setting on everything."""
     return dataclasses.replace(setting.runs[0].config, data=everything)
 
 

@@ -43,8 +43,8 @@ class Options:
     output: Annotated[Path, tyro.conf.arg(metavar="FILE", aliases=["-o"])]
     """The file to write."""
     run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "(default: strong)")] = None
-    """A run's folder, a sweep's folder for its best run, weights that end in .safetensors, .pt or
-    .pth, or a pretrained network: reference or strong."""
+    """A run's folder, a sweep's folder (its best run is used), weights that end in .safetensors,
+    .pt or .pth, or a pretrained network: reference or strong."""
 
     def __post_init__(self) -> None:
         """Refuse an ending that says something else."""

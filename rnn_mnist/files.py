@@ -18,7 +18,7 @@ import platformdirs
 from rnn_mnist.config import InputError
 
 _PARTIAL = ".partial"
-# What files of an ending need that does not come with this package, and what to do without.
+# By ending: what such files need beyond this package, and the error if it is not installed.
 _NEEDS = {
     ".mp4": ("ffmpeg", "only ffmpeg writes .mp4; install it, or write a .gif"),
     ".onnx": ("onnx", "onnx is not installed; install the extra onnx (pip install '.[onnx]')"),
@@ -28,10 +28,10 @@ _NEEDS = {
 
 
 def check_installed(path: Path) -> None:
-    """Find out whether what a file's ending needs is installed.
+    """Check that the program or package which files of this ending need is installed.
 
     Raises:
-      InputError: It is not.
+      InputError: It is not installed.
     """
     name, lack = _NEEDS.get(path.suffix, ("", ""))
     find: Callable[[str], object] = shutil.which if name == "ffmpeg" else importlib.util.find_spec
@@ -40,7 +40,7 @@ def check_installed(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Find out, before the work whose result it is to hold, whether a file can be written.
+    """Check, before any work is done, that a file can be written.
 
     Raises:
       InputError: Its folder does not exist or cannot be written, or what its ending needs is not
@@ -53,10 +53,10 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Find out, before the work, whether a folder can be made, if need be, and be written into.
+    """Check, before any work is done, that a folder exists or can be made, and can be written.
 
     Raises:
-      InputError: It cannot.
+      InputError: It cannot be made or written.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     _check_writable(folder, there, "name another folder")
@@ -75,11 +75,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name only once it is complete.
 
     What was there stays until then. A process killed meanwhile leaves a hidden file ending in
-    `.partial` behind, which is no output. The next that writes the same file removes it.
+    `.partial` behind, which is no output. The next process that writes the same file removes it.
 
     Raises:
-      OSError: The folder cannot be written, or the disk is full; it names `path`, and nothing
-        changed.
+      OSError: The folder cannot be written, or the disk is full. The error names `path`, and what
+        was there is unchanged.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:

@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its loss is beyond any use in the end, or no number."""
+        """Whether its last test loss is not a number or above `history.BEYOND_USE`."""
         return is_beyond_use(self.history[-1].test_loss)
 
     @property
@@ -116,16 +116,16 @@ def make_configs(config: Config, grid: Grid) -> list[Config]:
 def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
     """Compare on images held out from the training split, in place of the test split.
 
-    A config that names others than test images to test on keeps them. Else the last twelfth of the
-    images to train on is held out: of MNIST's train, train[55000:].
+    A config that tests on other images than the test split keeps them. Otherwise, the last twelfth
+    of the images to train on is held out, such as train[55000:] of MNIST's train.
 
     Args:
       data: What a run would train and test on.
       sizes: Images in each of the data set's splits.
 
     Raises:
-      InputError: A split cannot be resolved; there is only one image to train on; test images are
-        among what to train or to compare on; or the same images are in both.
+      InputError: A split cannot be resolved; there is only one image to train on; the images to
+        train on or to compare on include test images; or the two have images in common.
     """
     pieces = {}
     for field in ("train", "test"):
@@ -170,8 +170,10 @@ def _without_last_twelfth(pieces: _Pieces) -> tuple[_Pieces, _Pieces]:
     for name, start, stop in pieces:
         cut = min(start + left, stop)
         left -= cut - start
-        first += [(name, start, cut)] * (start < cut)
-        last += [(name, cut, stop)] * (cut < stop)
+        if start < cut:
+            first.append((name, start, cut))
+        if cut < stop:
+            last.append((name, cut, stop))
     return first, last
 
 
@@ -239,7 +241,7 @@ def words(settings: Mapping[str, Any]) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as flags and config files take it, in as few digits as tell it from every other."""
+    """A value as flags and config files take it, in the fewest digits that identify it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     short = f"{value:g}" if isinstance(value, float) else str(value)

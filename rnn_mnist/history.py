@@ -25,8 +25,8 @@ class Totals(NamedTuple):
 
 
 BEYOND_USE = 30.0
-"""Mean loss over the test split, in nats, above which a network is of no use: it gives the right
-class a probability of 1e-13. Guessing has the logarithm of the number of classes: 2.3 for ten."""
+"""A network is of no use if its mean loss over the test split, in nats, is above this: it gives the
+right class a probability of 1e-13. Guessing has a loss of 2.3 for ten classes, their logarithm."""
 
 
 class Epoch(NamedTuple):
@@ -53,7 +53,7 @@ class Epoch(NamedTuple):
     images_per_second: float | None = None
     """Training images for each of these seconds, where the norm was asked for."""
     note: str = ""
-    """What training came to so far, where it is not what it should: as `judge` says."""
+    """What is wrong with the network so far, as `judge` says; empty if nothing is."""
 
     @property
     def test_accuracy(self) -> float:
@@ -80,21 +80,21 @@ def to_csv(history: Sequence[Epoch]) -> str:
 
 
 def is_beyond_use(loss: float) -> bool:
-    """Whether a mean loss over the test split is above `BEYOND_USE`, or no number."""
+    """Whether a mean loss over the test split is above `BEYOND_USE` or not a number."""
     return not loss <= BEYOND_USE
 
 
 def judge(epoch: Epoch, first: Epoch, guessing: float) -> str:
-    """What there is to note of an epoch; nothing where training goes well.
+    """Say what is wrong with the network after an epoch; empty if nothing is.
 
     Args:
-      epoch: What was measured after it.
+      epoch: What was measured after this epoch.
       first: What was measured before training.
       guessing: Share of the test images in their most frequent class.
     """
     low, high = confidence_interval(epoch.test_correct, epoch.test_count)
     if is_beyond_use(epoch.test_loss):
-        return "the loss is beyond any use"
+        return "the loss is so high that the network is of no use"
     if low <= guessing:
         return "not clearly better than guessing"
     if high < confidence_interval(first.test_correct, first.test_count)[0]:

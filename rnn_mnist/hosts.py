@@ -29,12 +29,12 @@ from rnn_mnist.config import InputError
 from rnn_mnist.devices import find_devices, make_mesh, make_shardings, put_own
 
 WAIT = 300
-"""Seconds to wait until all processes have started, where nothing else is asked for."""
+"""Seconds to wait, by default, until all processes have started."""
 
 HEARTBEAT = 30
-"""Seconds after which JAX gives up a process that is silent, as on a host that failed.
+"""Seconds after which JAX gives up a silent process, for example on a host that failed.
 
-`meeting` notices at once where a process ends."""
+If only a process ends, `meeting` notices it at once."""
 
 
 @contextlib.contextmanager
@@ -47,8 +47,8 @@ def joined(
 ) -> Iterator[None]:
     """Be one of several processes; entered before JAX touches its first device.
 
-    Where all end together, by an error or a stop, only the first process says so. Where one ends
-    alone, each of the others says so in one line, and ends with exit code 1.
+    If all end together, by an error or a stop, only the first process says so. If one ends alone,
+    each of the others says so in one line, and ends with exit code 1.
 
     Args:
       coordinator: HOST:PORT of the process with id 0, at a port that is free there.
@@ -56,8 +56,8 @@ def joined(
       process_id: Which this is, from 0.
       wait: Seconds to wait until all processes have started; `WAIT` if left out.
 
-    The environment tells the first three where they are left out: that of SLURM, a TPU pod, Open
-    MPI or Kubernetes, or JAX_COORDINATOR_ADDRESS.
+    If one of the first three is left out, it is read from the environment of SLURM, a TPU pod, Open
+    MPI or Kubernetes, or from JAX_COORDINATOR_ADDRESS.
 
     Raises:
       InputError: The environment does not say, the coordinator cannot be reached, or a process is
@@ -106,10 +106,10 @@ def joined(
 def _detect(
     coordinator: str | None, processes: int | None, process_id: int | None, wait: int
 ) -> tuple[str, int, int] | None:
-    """Where the processes meet, how many they are, and which this is; None where nothing says."""
+    """The coordinator, the number of processes and the id of this one; None if one is unknown."""
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if None in (coordinator, processes, process_id):
-        # Not public. If it changes, JAX alone lets the processes meet, and `--wait` has no count.
+        # Not a public API. If it changes, JAX connects the processes without `meeting`.
         with contextlib.suppress(Exception):
             from jax._src.clusters import ClusterEnv
 
@@ -129,13 +129,13 @@ def _leave(link: meeting.Link | None) -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """End this process alone, with one line where something outside of the program failed."""
+    """End this process alone, with one line if the cause lies outside of the program."""
     time.sleep(3)  # If another process ended, a thread of `meeting` says so and ends this one.
     if isinstance(error, RuntimeError | OSError) or "Gloo" in str(error):
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         meeting.end(
             f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
-            "ended, start all again, to go on from what was saved",
+            "ended, start all processes again; they go on from the last checkpoint",
             1,
         )
     traceback.print_exception(error)
@@ -144,9 +144,9 @@ def _fail(error: Exception) -> NoReturn:
 
 @contextlib.contextmanager
 def _aborts_explained(said: BinaryIO, link: meeting.Link | None) -> Iterator[None]:
-    """Say in one line what JAX's C++ code aborts for when it loses another process.
+    """Print one line if JAX's C++ code aborts because it lost another process.
 
-    An abort for another reason shows what was written to standard error meanwhile.
+    An abort for another reason prints what libraries have written to standard error.
     """
     libc, errors = ctypes.CDLL(None), sys.stderr
 
@@ -163,7 +163,7 @@ def _aborts_explained(said: BinaryIO, link: meeting.Link | None) -> Iterator[Non
     try:
         yield
     finally:
-        libc.signal(signal.SIGABRT, None)  # As it was.
+        libc.signal(signal.SIGABRT, None)  # The default, as before.
 
 
 @contextlib.contextmanager
@@ -184,10 +184,10 @@ def _default_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_output() -> Iterator[BinaryIO]:
-    """Keep what libraries write to the standard streams, as Gloo and XLA do, out of them.
+    """Keep the output of libraries such as Gloo and XLA out of the standard streams.
 
     Yields:
-      A file with what they wrote to standard error.
+      The file that collects their standard error.
     """
     sys.stdout.flush()
     with (

@@ -8,7 +8,7 @@ Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; 
 integers from 0 to C - 1. A call with other values raises a ValueError. Inside `jax.jit`, `jax.vmap`
 and the like values cannot be seen: there, every integer is divided by 255, floats are taken as they
 are, and an image does not count if its label names no class. All is computed in float32, or in
-float64 if parameters or images are.
+float64 if the parameters or the images are float64.
 
 With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
 their gradients in each step: the result is that of one device, but for the rounding of sums.
@@ -58,8 +58,8 @@ class Metrics(NamedTuple):
     """Norm of a step's whole gradient before clipping; None where nothing is learned."""
 
 
-def _jit(function: Callable[..., Any], **settings: Any) -> Any:
-    """`jax.jit` of a function, before whose calls the values of images and labels are checked."""
+def _jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
+    """Like `jax.jit`, but every call first checks the values of images and labels."""
     jitted, signature = jax.jit(function, **settings), inspect.signature(function)
 
     def checked(*arguments: Any, **named: Any) -> Any:
@@ -71,7 +71,7 @@ def _jit(function: Callable[..., Any], **settings: Any) -> Any:
         return jitted(*arguments, **named)
 
     wrapped: Any = functools.wraps(jitted)(checked)
-    wrapped.lower, wrapped.trace = jitted.lower, jitted.trace  # What is compiled checks nothing.
+    wrapped.lower, wrapped.trace = jitted.lower, jitted.trace  # These check nothing.
     return wrapped
 
 
@@ -93,7 +93,7 @@ def learned(state: State) -> Any:
     return averaged(state.opt_state, state.params)
 
 
-@functools.partial(_jit, static_argnames="model")
+@functools.partial(_jit_with_checks, static_argnames="model")
 def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
     """Log-probabilities (B, C) of images (B, T, F)."""
     return jnp.asarray(model.apply({"params": params}, preprocess(images, _dtype(params))))
@@ -110,10 +110,10 @@ def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
     It is NaN where a label names no class.
     """
     taken = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    return jnp.where(_named(log_probs, labels), taken, jnp.nan)
+    return jnp.where(_is_class(log_probs, labels), taken, jnp.nan)
 
 
-def _named(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
+def _is_class(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether labels (B,) name one of the classes of log-probabilities (B, C)."""
     return (labels >= 0) & (labels.astype(jnp.int32) < log_probs.shape[-1])
 
@@ -129,14 +129,14 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
     if not log_probs.shape[:1] == labels.shape == mask.shape:
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
         raise ValueError(f"images, labels and mask must be as many, not {sizes}")
-    mask = mask & _named(log_probs, labels)
+    mask = mask & _is_class(log_probs, labels)
     correct = (log_probs.argmax(-1) == labels) & mask
     loss = jnp.where(mask, nll(log_probs, labels), 0)
     return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
 
 
 @functools.partial(
-    _jit,
+    _jit_with_checks,
     static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
 )
 def train_step(
@@ -170,7 +170,7 @@ def train_step(
         the metrics do not know of it.
       distortion: How images are distorted.
       axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
-        over which the batch is spread. The next state and the metrics are the same along it.
+        over which the batch is spread. The next state and the metrics are equal along this axis.
 
     Returns:
       The next state, and the batch's metrics from before the step.
@@ -195,7 +195,7 @@ def train_step(
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
             return metrics.loss, metrics
-        counted = mask & _named(log_probs, labels)
+        counted = mask & _is_class(log_probs, labels)
         spread_out = jnp.where(counted, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
@@ -220,7 +220,7 @@ def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
 
 
 @functools.partial(
-    _jit,
+    _jit_with_checks,
     static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
     donate_argnames="state",
 )
@@ -266,7 +266,7 @@ def train_epoch(
         order: jax.Array,
     ) -> tuple[State, Metrics]:
         state, key = start
-        if axis_of(mesh) is None:  # In somebody's `jax.shard_map`, devices learn by themselves.
+        if axis_of(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
             state, *_ = vary_alike((state, images, labels, order))
 
         def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
@@ -289,7 +289,7 @@ def train_epoch(
     return run((state, key), images, labels, order)
 
 
-@functools.partial(_jit, static_argnames=("model", "mesh", "sharded"))
+@functools.partial(_jit_with_checks, static_argnames=("model", "mesh", "sharded"))
 def evaluate(
     params: Any,
     images: jax.Array,

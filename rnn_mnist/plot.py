@@ -48,9 +48,9 @@ class Options:
     kind: tyro.conf.Positional[Kind]
     """What to draw."""
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")] = ()
-    """A run's folder, a sweep's folder for its best run, weights that end in .safetensors, .pt or
-    .pth, or a pretrained network: reference or strong, which is taken if none is named. Several are
-    compared by curves, and answer together in digits, confusion and mistakes."""
+    """A run's folder, a sweep's folder (its best run is used), weights that end in .safetensors,
+    .pt or .pth, or a pretrained network: reference or strong, which is taken if none is named.
+    Several are compared by curves, and answer together in digits, confusion and mistakes."""
     output: Annotated[Path | None, optional("FILE", "(default: KIND.png)", "-o")] = None
     """The file to write: .png, and for rows, digits and beliefs also .gif or .mp4, which move."""
     image: Annotated[int | None, optional("N", "(default: the first)")] = None

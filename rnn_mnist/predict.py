@@ -36,9 +36,9 @@ class Options:
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN ...] FILE ...", "")]
     """PNG, JPEG, WebP, GIF, BMP or .npy files, folders of them, or - for standard input. Before
-    them may stand who is asked: a run's folder, a sweep's folder for its best run, weights that end
-    in .safetensors, .pt or .pth, or a pretrained network: reference or strong, which is taken if
-    none is named. Of several, what they say is averaged."""
+    them may stand who is asked: a run's folder, a sweep's folder (its best run is used), weights
+    that end in .safetensors, .pt or .pth, or a pretrained network: reference or strong, which is
+    taken if none is named. The answers of several are averaged."""
     json: bool = False
     """Print JSON in place of a table, with the probabilities of all classes."""
     show: Annotated[Path | None, optional("FILE", "(default: none)")] = None

@@ -24,7 +24,7 @@ Carry = tuple[jax.Array, jax.Array]
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _LIBRARIES = ".so", ".dylib", ".dll"
-_NEW_NAMES = jax.__version_info__ >= (0, 10)  # JAX 0.10 renamed what is about varying axes.
+_NEW_NAMES = jax.__version_info__ >= (0, 10)  # JAX 0.10 renamed the functions for varying axes.
 _VECTOR = 16  # Units that the kernel reserves to fill up vectors, as `Layer::saved_before` does.
 
 
@@ -37,8 +37,8 @@ def load() -> str:
       RNN_MNIST_LSTM_LEVEL names a lower one than the processor's best.
 
     Raises:
-      ImportError: It was not built, it was compiled from another `lstm.cc` than lies beside this
-        file, or this JAX does not take it; one line says which.
+      ImportError: It was not built, it was compiled from another version of `lstm.cc`, or this JAX
+        cannot use it; one line says which.
     """
     reason = "it was not built: the installation found no C++ compiler"
     for file in _libraries():
@@ -65,17 +65,17 @@ def _libraries() -> list[Path]:
 
 
 def _register(file: Path) -> str:
-    """Make a library's functions known to JAX, and give its instruction set.
+    """Register a library's functions with JAX, and return its instruction set.
 
-    A library that does not fit this module would read past the end of arrays, and one that is cut
-    off would end the process as soon as it is loaded: both are refused before.
+    A library from another `lstm.cc` could read past the end of arrays. A truncated library would
+    end the process on loading. Both are refused before they are loaded.
     """
     binary, source = file.read_bytes(), Path(__file__).with_name("lstm.cc").read_bytes()
     if hashlib.sha256(source).hexdigest().encode() not in binary:
         raise ImportError(f"{file} was not compiled from this version's lstm.cc")
-    # The table that this offset in the header points at comes last in the file.
+    # Bytes 40 to 47 of an ELF file are the offset of its last part, the section table.
     if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
-        raise ImportError(f"{file} is cut off")
+        raise ImportError(f"{file} is truncated")
     library = ctypes.CDLL(str(file))
     for target in (_FORWARD, _BACKWARD):
         handler = jax.ffi.pycapsule(getattr(library, target))
@@ -111,7 +111,7 @@ def lstm(
 
     Raises:
       ValueError: Shapes do not belong together, or not all arrays are float32, or all float64.
-      NotImplementedError: Another derivative is asked for.
+      NotImplementedError: A derivative is asked for that the kernel does not have.
     """
     weights = tuple(params[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     c, h = carry
@@ -166,8 +166,8 @@ def _lstm_bwd(reverse: bool, _: bool, residuals: Any, gradients: Any) -> Any:
     shapes += [(batch if of_h_wanted else 0, h.shape[1]), c.shape]
     arrays = (weight_ih, weight_hh, inputs, h, c, saved, *gradients)
     *of_weights, of_bias, of_inputs, of_h, of_c = _call(_BACKWARD, arrays, shapes, reverse)
-    slopes = of_inputs if of_inputs_wanted else None, of_h if of_h_wanted else None
-    return (*of_weights, of_bias, of_bias), *slopes, of_c
+    wanted = of_inputs if of_inputs_wanted else None, of_h if of_h_wanted else None
+    return (*of_weights, of_bias, of_bias), *wanted, of_c
 
 
 _lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)
@@ -202,8 +202,8 @@ def _call(
 
 def _refuse(*_: Any, **__: Any) -> Any:
     raise NotImplementedError(
-        "the native kernel has a first derivative in reverse mode alone, such as jax.grad's; for "
-        'others, choose kernel="scan"'
+        "the native kernel has only the first derivative in reverse mode, such as jax.grad's; for "
+        'other derivatives, choose kernel="scan"'
     )
 
 
@@ -212,7 +212,7 @@ def _argument_jvp(primals: Any, tangents: Any) -> Any:
     return _argument.bind(primal), tangent if type(tangent) is ad.Zero else _tangent.bind(tangent)
 
 
-# `_argument` is an identity for the kernel's arguments, and `_tangent` one for their tangents.
+# `_argument` is an identity for the kernel's arguments, and `_tangent` is one for their tangents.
 # Forward mode computes tangents and is refused. Reverse mode only transposes them.
 _argument, _tangent = Primitive("rnn_mnist_lstm_argument"), Primitive("rnn_mnist_lstm_tangent")
 _argument.def_abstract_eval(lambda array: array)
@@ -240,7 +240,7 @@ def vary_alike(tree: Any) -> Any:
         axes: frozenset[str] = kind.mat.varying if _NEW_NAMES else kind.vma
         return axes
 
-    lax: Any = jax.lax  # Not every version has all of its names.
+    lax: Any = jax.lax  # Each version of JAX lacks one of the names below.
     cast = functools.partial(lax.pcast, to="varying") if _NEW_NAMES else lax.pvary
     every = frozenset[str]().union(*map(axes_of, jax.tree.leaves(tree)))
     # Without an axis to add, `pcast` returns the leaf.
