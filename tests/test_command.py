@@ -170,7 +170,7 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     assert words[:3] == program
     options, *_ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
     assert options.config == Config(epochs=3, hidden_size=40)
-    assert options.run == Path(f"{name}-hidden-40")
+    assert options.run == Path(f"{name}-hidden-size-40")
 
 
 def test_bad_toml_names_file_and_field(command):

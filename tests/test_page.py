@@ -658,8 +658,12 @@ def test_themes_differ_for_the_eye_and_not_for_the_network(opened, strong):
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         until(page, f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        # The page hears of the change in the next frame, and paints anew in that one or the next.
+        page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => "
+            "requestAnimationFrame(() => requestAnimationFrame(done))))"
+        )
         seen = colours()
-        until(page, "true")
         paper = painted(page, "paper")
         assert (np.median(paper[paper[..., 3] == 255], axis=0)[:3] == seen["ink"]).all()
         for text_colour, ground, least in (
