@@ -1,10 +1,10 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for each
-leaf of the state, named by the leaf's path. The record is JSON: facts about the checkpoint that a
-person may want to read. Beside them lies SHA256SUMS, as `sha256sum --check` reads it, which tells a
-damaged checkpoint from a good one before it is read. Version 0.1.0 saved the state with orbax's own
-handler; such checkpoints can still be read.
+A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for
+each leaf of the state, named by the leaf's path. The record is JSON: facts about the checkpoint
+that a person may want to read. Beside them lies SHA256SUMS, in the format of `sha256sum --check`.
+It tells a damaged checkpoint from a good one before anything is read. Version 0.1.0 saved the state
+with orbax's own handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations

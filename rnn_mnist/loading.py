@@ -47,17 +47,17 @@ class Result(NamedTuple):
 
     @property
     def tested(self) -> Epoch | None:
-        """The test of these very weights; None for those of a run stopped within an epoch."""
+        """The test of these weights; None if the run was stopped within an epoch."""
         last = self.history[-1] if self.history else None
         return last if last is not None and last.step == int(self.state.step) else None
 
 
 def load_result(source: Path | str) -> Result:
-    """Load what was trained, from any place that has it.
+    """Load a trained network.
 
     Args:
-      source: The folder of a run, or of a sweep for its best run; a file of weights from here or
-        from PyTorch; or the name of a pretrained network.
+      source: A run's folder; a sweep's folder (its best run is used); a file of weights from this
+        package or from PyTorch; or the name of a pretrained network.
 
     Raises:
       InputError: It is none of these, or cannot be read.
@@ -76,9 +76,9 @@ def load_result(source: Path | str) -> Result:
 
 
 def is_result(source: Path) -> bool:
-    """Whether `load_result` is to load something, and not pictures are to be read from it."""
+    """Whether a path is a source for `load_result`, and does not name pictures."""
     pretrained = str(source) in PRETRAINED and not source.exists()
-    return pretrained or source.suffix in weights.ENDINGS or sweep_folder.is_results(source)
+    return pretrained or source.suffix in weights.ENDINGS or sweep_folder.is_run_or_sweep(source)
 
 
 def load_pretrained(name: str = BEST) -> Result:
@@ -96,17 +96,17 @@ def load_pretrained(name: str = BEST) -> Result:
 
 
 def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = None) -> Config:
-    """A config with the sizes, and the reading, of the network that it begins with.
+    """A config with the sizes and the reading of the network in `init_from`, unless they are set.
 
     Args:
-      config: Its fields that are not at their default count as set.
-      named: Other fields that were set, to their default.
+      config: Fields that are not at their defaults count as set.
+      named: Fields that count as set even if they are at their defaults.
       folder: The run's. If it holds a config already, the sizes are taken from that, and
         `init_from` is not read.
 
     Raises:
-      InputError: A size is set to another than the network's, a reading to one that it cannot
-        have, or `init_from` cannot be read.
+      InputError: A size that is set is not the network's, the network cannot have the reading that
+        is set, or `init_from` cannot be read.
     """
     if not config.init_from:
         return config
@@ -115,18 +115,19 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     begin = read_config(begun) if begun else load_result(config.init_from).config
     plain, taken = Config(), dict[str, Any]()
     if config.reading != plain.reading and steps_of(config.reading) == steps_of(begin.reading):
-        # The same weights can learn another order, as of columns in place of rows.
+        # The same weights can learn another order of as many steps, such as columns for rows.
         begin = dataclasses.replace(begin, reading=config.reading)
     names = ["hidden_size", "num_layers", "bidirectional", "reading"]
-    names += ["inner_size"] * (begin.reading == "windows")
+    if begin.reading == "windows":
+        names.append("inner_size")
     for name in names:
         ours, theirs = getattr(config, name), getattr(begin, name)
         if name not in named and ours == getattr(plain, name):
             taken[name] = theirs
-        elif ours != theirs and not begun:  # What a folder holds is compared in whole later.
+        elif ours != theirs and not begun:  # `run_folder.check` compares it later.
             raise InputError(
-                f"{name}: is {ours!r}, but {theirs!r} in {config.init_from}, with whose weights "
-                "the run is to begin (init_from); leave it out"
+                f"{name}: is {ours!r}, but {theirs!r} in {config.init_from}; the run begins "
+                "with these weights (init_from), so do not set it"
             )
     return dataclasses.replace(config, **taken)
 
@@ -135,13 +136,13 @@ def load_run(folder: Path | str) -> Result:
     """Load what a run has learned so far, from its folder, in which it may still be training.
 
     Args:
-      folder: The run's, or a sweep's for its best run.
+      folder: The run's folder, or a sweep's (its best run is used).
 
     Warns:
       UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
-      InputError: It is no such folder, the sweep has no best run yet, or the run has no checkpoint
+      InputError: It is neither folder, the sweep has no best run yet, or the run has no checkpoint
         yet or only damaged ones.
     """
     from rnn_mnist import checkpoint
@@ -149,8 +150,8 @@ def load_run(folder: Path | str) -> Result:
     folder = sweep_folder.best_run(Path(folder))
     if not (folder / "config.toml").exists():
         raise InputError(
-            f"{folder}: holds no config.toml and no sweep.csv, so it is no run's or sweep's "
-            "folder; name one that is"
+            f"{folder}: holds no config.toml and no sweep.csv, so it is neither a run's "
+            "folder nor a sweep's; name another folder"
         )
     config = read_config(folder / "config.toml")
 
@@ -203,7 +204,7 @@ def load_weights(path: Path | str) -> Result:
         config = weights.with_sizes(config, sizes)
         classes = classes_of(json.loads(notes.get("classes", "[]")))
         history = history_of(json.loads(notes.get("history", "[]")))
-        # Before files named their step, they were taken to be as the last test found them.
+        # Older files have no step. Their weights count as those of the last test.
         step = int(notes.get("step", history[-1].step if history else 0))
         if not 0 <= step < 2**31:
             raise ValueError(f"its step is {step}")

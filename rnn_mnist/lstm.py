@@ -52,8 +52,8 @@ class LSTMCell(nn.RNNCellBase):
     hidden_size: int
     dtype: DTypeLike = "float32"
     """Type to which the product's operands are rounded, in the backward pass too. Sums, parameters
-    and the rest of the step are float32, or float64 if the arrays are. Below float32, it has no
-    derivative in forward mode."""
+    and the rest of the step are float32, or float64 if the arrays are. With a type smaller than
+    float32, the cell has no derivative in forward mode."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gate."""
     chrono: int = 0
@@ -219,7 +219,7 @@ def lstm(
 
     if choose_kernel(kernel, dtype) == "scan":
         return scanned(params, inputs, carry)
-    # JAX takes 1 and True for one program, and the kernel takes only True.
+    # JAX's caches do not tell 1 from True, but the kernel needs True.
     native = functools.partial(kernels.lstm, reverse=bool(reverse), sequence=bool(sequence))
     read: tuple[jax.Array, Carry]
     read = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scanned)

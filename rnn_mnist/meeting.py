@@ -4,8 +4,8 @@ Process 0 listens. Every other process keeps a connection to it for the whole ru
 closes without a goodbye means that the process at its other end has ended.
 
 A message is a line of words. The others send `join NUMBER PROCESSES` to process 0. It answers
-`refused`, or `go` once all have joined, or `late MISSING ...`; later perhaps `ended NUMBER`. `bye`
-goes both ways.
+`refused`, `go` once all have joined, or `late MISSING ...`. Later, both sides may send `ended NUMBER`,
+and `bye` before they end in good order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 
 from rnn_mnist.config import InputError
 
-_AGAIN = "start all again, to go on from what was saved"
+_AGAIN = "start all processes again; they go on from the last checkpoint"
 _ending = threading.Lock()  # The thread that ends the process takes it and keeps it.
 
 
@@ -48,7 +48,7 @@ def meet(coordinator: str, processes: int, number: int, *, wait: float) -> Link:
     """
 
     def say() -> None:
-        with contextlib.suppress(OSError):  # Nobody may read the output any more.
+        with contextlib.suppress(OSError):  # The reader of the output may be gone.
             print(f"waiting up to {wait:g} s for all {processes} processes to start", flush=True)
 
     note = threading.Timer(3, say)
@@ -68,9 +68,9 @@ def leave(link: Link) -> None:
 
 
 def lost(link: Link | None) -> NoReturn:
-    """End this process because it can exchange nothing with the others any more."""
+    """End this process because it lost its connection to the others."""
     if link:
-        time.sleep(3)  # Meanwhile the thread that watches the process that ended can name it.
+        time.sleep(3)  # Meanwhile, the thread of `_watch` can name the process that ended.
     end(f"another process ended or cannot be reached; {_AGAIN}", 1)
 
 
@@ -137,7 +137,7 @@ def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
     try:
         words = _words(lines)
     except TimeoutError:
-        raise _silent(coordinator, wait, "it says nothing") from None
+        raise _silent(coordinator, wait, "it sent nothing") from None
     except OSError:
         pass  # The connection was closed.
     connection.settimeout(None)
@@ -150,8 +150,8 @@ def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
             raise _late([*map(int, missing)], processes, wait)
         case ["refused"]:
             raise InputError(
-                f"--process-id: {number} of {processes} is not missing at {coordinator}; give each "
-                "process its own number, and all the same --processes"
+                f"--process-id: {coordinator} does not wait for process {number} of {processes}; "
+                "give each process its own --process-id, and all of them the same --processes"
             )
         case ["ended", other]:
             _ended(link, int(other))
@@ -211,13 +211,13 @@ def _late(missing: Sequence[int], processes: int, wait: float) -> InputError:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         who = f"processes {some} are missing"
     return InputError(
-        f"--wait: {processes - len(missing)} of {processes} processes came within {wait:g} s; "
+        f"--wait: {processes - len(missing)} of {processes} processes joined within {wait:g} s; "
         f"{who}; start all of them again"
     )
 
 
 def _silent(coordinator: str, wait: float, reason: str) -> InputError:
     return InputError(
-        f"--coordinator: {coordinator} does not answer within {wait:g} s ({reason}); start process "
+        f"--coordinator: {coordinator} did not answer within {wait:g} s ({reason}); start process "
         "0 there, and the others again"
     )

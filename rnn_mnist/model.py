@@ -60,7 +60,7 @@ class RowLSTM(nn.Module):
             these are left out.
 
         Returns:
-          Log-probabilities (B, C), float32 or, if parameters or images are, float64.
+          Log-probabilities (B, C) float32, or float64 if the parameters or the images are float64.
 
         Raises:
           ValueError: The images do not have three axes, or a size is below 1.
@@ -158,7 +158,7 @@ def read_windows(
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
-    """Which of a layer's hidden units are kept, (B, units): all but a share `dropout` of them.
+    """Which of a layer's hidden units are kept, (B, units) bool: all but a share `dropout` of them.
 
     A unit is left out in all steps of an image, or in none.
 

@@ -76,8 +76,8 @@ def watched(
       came after its last save is left out of TensorBoard's curves.
 
     Raises:
-      InputError: By the yielded function, where the trace would begin and something else in this
-        process is using JAX's profiler.
+      InputError: The trace would begin while JAX's profiler writes another one in this process. The
+        yielded function raises this.
     """
     if folder is None:
         yield lambda _: None
@@ -97,7 +97,7 @@ def watched(
             if writer is not None:
                 _write(writer, progress)
 
-        # A new run sees step 0 once it has tested the untrained network; the trace begins there.
+        # A new run calls `see` for step 0 too, after it has tested the untrained network.
         if begin.history:
             trace(begin.step)
         yield see
@@ -105,7 +105,7 @@ def watched(
 
 @contextlib.contextmanager
 def _trace(folder: Path) -> Iterator[None]:
-    """Write a trace by JAX's profiler, of which a process has one."""
+    """Write a trace by JAX's profiler, which writes one at a time in a process."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(jax.profiler.trace(folder))

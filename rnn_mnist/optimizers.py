@@ -103,7 +103,8 @@ def _build(
 def _clip_by_global_norm(limit: Any) -> optax.GradientTransformation:
     """Shorten a gradient whose norm exceeds the limit, by PyTorch's `clip_grad_norm_`.
 
-    optax's own divides by the norm; PyTorch adds 1e-6 to it, which shows in a gradient of norm 0.1.
+    optax divides by the norm; PyTorch divides by the norm plus 1e-6. The difference is visible for
+    a gradient of norm 0.1.
     """
 
     def clip(gradient: Any, _: Any = None) -> Any:
@@ -117,7 +118,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
     """Adam with optax's state, and a bias correction that is as exact as float32 is.
 
     optax computes 1 - decay ** t in float32. That is wrong by up to 2e-5 of its value, because the
-    power is rounded near one: the weights move away from PyTorch's ten times as far.
+    power is rounded near one. With it, the weights differ ten times as much from PyTorch's.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, with the decays and
     the epsilon of PyTorch's `Adam`.

@@ -46,7 +46,7 @@ def fetched(
     import tensorflow_datasets as tfds
 
     if files is not None and not files.is_dir():
-        raise InputError(f"{files}: not a folder; name the one that holds the original files")
+        raise InputError(f"{files}: not a folder; name the folder that holds the original files")
     tfds.disable_progress_bar()
     found: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as fresh:
@@ -79,7 +79,7 @@ def fetched(
                 names = ", ".join(info.filename for info in builder.url_infos.values())
                 raise InputError(
                     f"{builder.name}: {lack}{url} could not be downloaded ({_reason(error)}); put "
-                    f"by hand into a folder: {names}; then name it as the folder of data files"
+                    f"by hand into a folder: {names}; then give that folder as data_files"
                 ) from None
             with contextlib.suppress(OSError):  # Not to be kept, then.
                 kept.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from rnn_mnist.resources import cores
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
 STREAMED_STEPS = 100  # In a part, whose images are on the device together.
-_COUNTED = 1000  # Test images whose most frequent class is looked for, also where they stream.
+_COUNTED = 1000  # Test images that are read to find the most frequent class.
 
 
 class Plan(NamedTuple):
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     train_size: int
     test_size: int
     guessing: float
-    """Share of the most frequent class among the first test images: what guessing gets right."""
+    """Share of the most frequent class among the first test images: the accuracy of guessing."""
     version: str
     """TFDS's name of the data set with its version."""
     source: str
@@ -112,7 +112,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
                 put(array, place.images, shared=True) for array in (split.images, split.labels)
             )
             splits[field] = len(labels), functools.partial(batches.resident, images, labels, place)
-        # Of the test split, the last of the two; so below.
+        # After the loop, `split` is the test split; the same below.
         labels_seen = split.labels[:_COUNTED]
         classes, version, source = archive.classes, archive.version, archive.source
     else:

@@ -57,7 +57,7 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"data.name: TFDS could not prepare {version}: {reason}; if that was a download, get "
-            "the original files by hand and name their folder as the one of data files"
+            "the original files by hand and give their folder as data_files"
         ) from None
     return builder
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def preprocess(images: jax.Array, dtype: DTypeLike = "float32") -> jax.Array:
-    """Images in the type `dtype`, or in their own if that is wider.
+    """Images of any shape, in the type `dtype` or in their own if that is wider.
 
     Integers of any type are bytes, 0 to 255, and are divided by 255. Booleans become 0 and 1.
     """
@@ -25,7 +25,7 @@ def preprocess(images: jax.Array, dtype: DTypeLike = "float32") -> jax.Array:
 
 
 def check_images(images: ArrayLike) -> None:
-    """Refuse images with values that `preprocess` does not take.
+    """Refuse images of any shape with values that `preprocess` does not take.
 
     Raises:
       ValueError: Integers are not all in 0 to 255, or floats not all in 0 to 1.
@@ -44,7 +44,7 @@ def check_images(images: ArrayLike) -> None:
 
 
 def check_labels(labels: ArrayLike, classes: int, mask: ArrayLike | None = None) -> None:
-    """Refuse labels that name no class, where `mask` is true.
+    """Refuse labels (B,) that name no class, where mask (B,) is true.
 
     Raises:
       ValueError: A label is below 0, or not below `classes`.

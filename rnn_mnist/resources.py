@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 def visible_cores() -> int:
-    """How many cores this process sees: XLA on a CPU shares sums out among so many threads."""
+    """How many cores this process sees. XLA divides sums on a CPU among as many threads."""
     affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -44,7 +44,7 @@ def container_limits(root: Path = Path("/")) -> Limits:
         ):
             with contextlib.suppress(OSError, ValueError):
                 most, used = map(int, _words(folder, limit, usage))
-                # The system takes memory that only caches files back when it is needed.
+                # When memory is needed, the system takes it from the cache of files.
                 stat = _words(folder, "memory.stat")
                 used -= int(stat[stat.index(cache) + 1])
                 memory = min(memory, max(most - used, 0))

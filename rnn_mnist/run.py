@@ -59,11 +59,11 @@ def fit(
     """Train a network as the config says.
 
     Args:
-      config: What decides the result. Where it has `init_from`, its sizes and its reading are taken
-        from there if they are at their defaults; others must be those of the weights.
+      config: What decides the result. With `init_from`, sizes and reading that are at their
+        defaults are taken from there; other sizes must be those of the weights.
       folder: Run folder to write, and to go on from where it holds an unfinished run of the same
-        config; nothing is written where it is left out. Where the schedule is constant, the run
-        there may have another number of epochs: it then ends as if it had had this one.
+        config; nothing is written where it is left out. If the schedule is constant, the run there
+        may have another number of epochs; it then ends exactly as a new run of this config.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share the batches; all if left out.
       verbose: Print what happens, with a progress bar on a terminal.
@@ -74,12 +74,12 @@ def fit(
 
     Returns:
       The final state and the history. The same config gives the same state, bit for bit, on as
-      many devices of the same kind and as many cores, stopped and continued or not.
+      many devices of the same kind and as many cores, whether the run was stopped or not.
 
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
         its checkpoints are damaged, `init_from` cannot be read or has other sizes than the config,
-        the loss stopped being a number, or it ended beyond any use; tensorboardX is not
+        the loss stopped being a number or ended above `BEYOND_USE`; tensorboardX is not
         installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
@@ -112,8 +112,8 @@ def train_run(
 ) -> Result:
     """Do what `fit` says, on a given console.
 
-    Fields of the config in `named` were set, be it to their default. Notes in `said` were printed
-    already, and are not printed again.
+    Fields of the config in `named` count as set even if they are at their defaults. Notes in `said`
+    were printed before, and are not printed again.
 
     Where several processes train together, all call this; the first alone reads and writes the
     folder and uses its console.
@@ -126,7 +126,7 @@ def train_run(
         first = _config_of_first(config)
         with hosts.together():
             _check_alike(config, first)
-            if hosts.is_first():  # Nobody else has to be able to read `init_from`.
+            if hosts.is_first():  # The others need no access to `init_from`.
                 config = loading.sized(config, named=named, folder=folder)
         config = _config_of_first(config)
         with hosts.together():
@@ -195,8 +195,8 @@ def train_run(
     if is_beyond_use(last.test_loss):
         raise DivergenceError(
             f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
-            f"{BEYOND_USE:g} a network is of no use; choose one below {config.learning_rate:g}, or "
-            "set gradient_clip; what a run folder holds is kept"
+            f"{BEYOND_USE:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            "or set gradient_clip; files in a run folder are kept"
         )
     return Result(progress.state, progress.history, config, plan.classes)
 
@@ -266,10 +266,10 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
 
 
 def _set_epochs(folder: Path, plan: Plan, *, done: int) -> list[str]:
-    """Let a run have as many epochs as are asked for now; returns what there is to note about it.
+    """Change a run's epochs to the number that is asked for now, and return notes for the console.
 
-    config.toml is written before the first step that it did not ask for: whenever a kill comes, the
-    checkpoints are within its epochs.
+    config.toml is written before the first additional step: the checkpoints never go beyond its
+    epochs, even after a kill.
 
     Raises:
       InputError: The run has taken more steps already.
@@ -323,7 +323,7 @@ def _without_reason(kernel: str) -> str:
 
 
 def _new(plan: Plan) -> Progress:
-    """Where a run begins; the weights to start from are read by the first process alone.
+    """Where a run begins. Only the first process reads the weights to start from.
 
     Raises:
       InputError: The weights to start from cannot be read, or are another network's.
@@ -336,8 +336,8 @@ def _new(plan: Plan) -> Progress:
         if ours != theirs:
             raise InputError(
                 f"init_from: the weights of {config.init_from} have other classes or sizes than "
-                f"this run, with the {len(plan.classes)} classes of {config.data.name}; choose "
-                "data as there"
+                f"this run, which has the {len(plan.classes)} classes of {config.data.name}; "
+                "choose the data that they were trained on"
             )
         state = State(params, plan.optimizer.init(params), state.step)
     return Progress(state)

@@ -29,8 +29,8 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
     Args:
       folder: The run's.
       config: The run's.
-      any_epochs: The run may also be one of another number of epochs, if its schedule is constant:
-        then its steps do not depend on that number.
+      any_epochs: The folder may hold a run with another number of epochs, if its schedule is
+        constant: the steps then do not depend on that number.
 
     Raises:
       InputError: It holds another run or something else.
@@ -42,7 +42,7 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
             if config.schedule == "constant":
                 return
             raise InputError(
-                f"{folder}: its schedule {config.schedule} goes over {there.epochs} epochs, so the "
+                f"{folder}: the schedule {config.schedule} is for {there.epochs} epochs, so the "
                 f"run cannot have {config.epochs}; train in another folder, from the start or from "
                 "these weights (init_from)"
             )
@@ -65,13 +65,13 @@ def claimed(folder: Path, config: Config, *, any_epochs: bool = False) -> Iterat
     """Make a folder the place of a run, and keep others out meanwhile.
 
     Yields:
-      What there is to note about it.
+      Notes for the console.
 
     Raises:
       InputError: The folder cannot be written, another process trains there, or as in `check`.
     """
     with occupied(folder) as notes:
-        # What was found before the folder was locked, another process may have changed.
+        # Another process may have changed the folder before it was locked.
         check(folder, config, any_epochs=any_epochs)
         restore_config(folder, config)
         yield notes
@@ -82,7 +82,7 @@ def occupied(folder: Path) -> Iterator[list[str]]:
     """Make a folder, and keep other processes out of it meanwhile.
 
     Yields:
-      What there is to note: a folder on a drive that knows no locks is used without one.
+      Notes for the console. A folder on a drive without locks is used without a lock.
 
     Raises:
       InputError: The folder cannot be written, or another process trains there.
@@ -116,21 +116,21 @@ def _locked(folder: Path) -> Iterator[list[str]]:
             raise InputError(
                 f"{folder}: another process is training there; wait for it, or name another folder"
             ) from None
-        except OSError as error:  # Network drives and mounted ones may know no locks.
+        except OSError as error:  # Network drives may have no locks.
             notes.append(_UNLOCKED.format(error.strerror))
         yield notes
     finally:
         os.close(handle)
 
 
-_UNLOCKED = "the folder is not locked ({}): start no second command in it meanwhile"
+_UNLOCKED = "the folder is not locked ({}): do not start a second command in it meanwhile"
 
 
 def write_config(folder: Path, config: Config) -> None:
     """Write config.toml.
 
     Raises:
-      InputError: It cannot be written; so do the functions below.
+      InputError: It cannot be written. The functions below raise the same.
     """
     _write(folder / "config.toml", to_toml(config).encode())
 
@@ -147,7 +147,7 @@ def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
 
 
 def complete(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
-    """Write what a folder lacks: a kill may have come before its last files, or a user after."""
+    """Write the files that a folder lacks, because of a kill or because a user deleted them."""
     from rnn_mnist import charts
 
     restore_config(folder, config)
@@ -166,6 +166,6 @@ def _write(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); mend that and run the same command "
+            f"{path}: cannot be written ({error.strerror}); fix this and run the same command "
             "again, what was saved before is kept"
         ) from None

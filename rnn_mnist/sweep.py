@@ -21,7 +21,7 @@ class Options:
     """Train every combination of some settings, several runs at a time, and compare them.
 
     Any flag of a run takes several values: --learning-rate 0.01 0.1 1 --hidden-size 10 20 --seeds 3
-    are 18 runs. They are compared on images held out from those to train on; the best setting is
+    are 18 runs. They are compared on images held out from the training images; the best setting is
     then trained again on everything and tested. The same command again goes on with the
     runs that are missing, and may name more values.
     """

@@ -2,8 +2,8 @@
 
 sweep.csv    all epochs of all runs
 sweep.png    their curves
-best/        run folders of the best settings, trained on everything: one for each time that
-             another setting came out best
+best/        run folders of the best settings, trained on everything: one more whenever another
+             setting ranks highest
 runs/        run folders of all runs, where the sweep keeps them
 """
 
@@ -29,7 +29,7 @@ def claimed(folder: Path) -> Iterator[list[str]]:
     """Make a folder the place of a sweep, and keep others out meanwhile.
 
     Yields:
-      What there is to note about it.
+      Notes for the console.
 
     Raises:
       InputError: It holds something else, cannot be written, or another process works there.
@@ -62,7 +62,7 @@ def read(folder: Path) -> dict[Config, Run]:
         runs = grid.from_csv((folder / CSV).read_text(encoding="utf-8"))
     except (ValueError, csv.Error, InputError) as error:
         raise InputError(
-            f"{folder / CSV}: cannot be read ({error}); mend it, or name another folder"
+            f"{folder / CSV}: cannot be read ({error}); fix it, or name another folder"
         ) from None
     return {one.config: one for one in runs if len(one.history) == one.config.epochs + 1}
 
@@ -90,8 +90,8 @@ def _run_folders(home: Path) -> dict[Config, Path]:
     return found
 
 
-def is_results(folder: Path) -> bool:
-    """Whether a folder is a run's or a sweep's, or the `best` in a sweep's."""
+def is_run_or_sweep(folder: Path) -> bool:
+    """Whether a folder is a run's, a sweep's, or the `best` in a sweep's."""
     known = (*run_folder.FILES, CSV)
     return any((folder / name).exists() for name in known) or _is_best(folder)
 
@@ -101,7 +101,7 @@ def _is_best(folder: Path) -> bool:
 
 
 def best_run(folder: Path) -> Path:
-    """The run folder that a folder stands for: of a sweep, its best run; else the folder itself.
+    """The run folder that a folder stands for: a sweep's best run, or else the folder itself.
 
     A sweep's folder, and the `best` in it, stand for the finished run in `best` whose setting has
     the highest rank in sweep.csv.
@@ -120,7 +120,7 @@ def best_run(folder: Path) -> Path:
     if not finished:
         raise InputError(
             f"{folder}: this sweep has not trained its best setting on everything yet; run the "
-            "same sweep again to its end, with final, or name the folder of a single run"
+            "same sweep again to its end (with final), or name the folder of a single run"
         )
     if len(finished) > 1:
         names = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
@@ -132,6 +132,6 @@ def best_run(folder: Path) -> Path:
 
 
 def _is_finished(folder: Path, config: Config) -> bool:
-    """Whether a run's metrics.csv has its head, the untrained network and every epoch."""
+    """Whether a run's metrics.csv has lines for its head, the untrained network and every epoch."""
     metrics = folder / "metrics.csv"
     return metrics.exists() and metrics.read_bytes().count(b"\n") == config.epochs + 2

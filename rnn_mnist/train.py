@@ -23,8 +23,8 @@ class Options:
     """Train a recurrent network that reads a digit row by row and says which it is.
 
     CONFIG.toml holds a run's settings; flags change them; what neither names keeps its default,
-    the classroom notebook's run. The same command again goes on where a stopped run was; more
-    epochs make a run longer, where its schedule is constant.
+    the classroom notebook's run. The same command again goes on with a stopped run. A run with a
+    constant schedule can be made longer with more epochs.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -89,8 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
         options, name, named = command.parse(Options, given, module="rnn_mnist.train")
-        if not options.distributed:  # Where only the first process writes.
-            files.check_folder(options.run or Path("runs") / name)
+        folder = options.run or Path("runs") / name
+        if not options.distributed:  # Else only the first process writes.
+            files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist import devices, hosts, observe, plan, run
         from rnn_mnist.console import Console
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run.train_run(
                 options.config,
                 Console(quiet=options.distributed and not hosts.is_first(), began=began),
-                folder=options.run or Path("runs") / name,
+                folder=folder,
                 data_files=options.data_files,
                 devices=options.devices,
                 watch=observe.Watch(options.tensorboard, options.profile, options.log_norms),

@@ -235,11 +235,13 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
             content = path.read_bytes()
             arrays, notes = load(content), _notes(content)
-            # Neither other programs nor version 0.1.0 write a digest.
+            # Files of other programs and of version 0.1.0 have no digest.
             if _DIGEST in notes or _SHA256 in notes:
                 noted = notes.pop(_SHA256, None)
                 if noted != _digest(arrays, notes):
-                    raise ValueError("damaged, it does not fit its digest; make or copy it again")
+                    raise ValueError(
+                        "it is damaged and does not fit its digest; make or copy it again"
+                    )
             return arrays, notes
         torch = _torch(path)
         with path.open("rb") as file:
@@ -262,12 +264,12 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise InputError(f"{path}: cannot be read as weights: {reason}") from None
 
 
-# Two notes, so that damage to the name of either cannot make a file look as if it had no digest.
+# Two notes: if damage changes the name of one, the other still tells that there is a digest.
 _DIGEST, _SHA256 = "rnn_mnist.digest", "rnn_mnist.sha256"
 
 
 def _digest(state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> str:
-    """SHA-256 of a file's notes and of each tensor's name, dtype, shape and bytes, as digits."""
+    """SHA-256 of a file's notes and of each tensor's name, dtype, shape and bytes, in hex."""
     digest = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
     for name, array in sorted(state_dict.items()):
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
@@ -293,8 +295,8 @@ def _check_program(file: BinaryIO) -> None:
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("no zip archive, as PyTorch writes since 1.6")
     with unzipped(file) as archive:
-        if (name := archive.testzip()) is not None:  # PyTorch checks no sums.
-            raise ValueError(f"damaged, {name} does not fit its sum; make or copy it again")
+        if (name := archive.testzip()) is not None:  # PyTorch does not check sums.
+            raise ValueError(f"it is damaged, {name} does not fit its sum; make or copy it again")
         programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
         for program in map(archive.read, programs):
             before, plain = "", set[Any]()  # Of what is kept to be used again, names alone.

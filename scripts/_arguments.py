@@ -9,7 +9,7 @@ def make_parser(description: str, *, quick: str = "") -> argparse.ArgumentParser
 
     Args:
       description: The script's docstring, for `--help`.
-      quick: What `--quick` shortens; without it there is no such flag.
+      quick: What `--quick` does, for the help. If it is empty, there is no such flag.
     """
     parser = argparse.ArgumentParser(
         description=description,

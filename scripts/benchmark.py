@@ -248,7 +248,7 @@ def compare(
                 programs[name] = Program(pytorchs, *size, threads, train)
             for what in ["epoch"] + ["test"] * (batch_size == batch_sizes[-1]):
                 times: dict[str, list[float]] = {name: [] for name in programs}
-                for _ in range(rounds if what == "epoch" else more(rounds)):
+                for _ in range(rounds if what == "epoch" else more_rounds(rounds)):
                     for name, program in programs.items():
                         times[name].append(program.time(what))
                 title = f"{what}, hidden {hidden_size}"
@@ -259,8 +259,8 @@ def compare(
                 program.end()
 
 
-def more(rounds: int) -> int:
-    """How many turns short programs take: five times as many, unless one is enough."""
+def more_rounds(rounds: int) -> int:
+    """The number of turns of a short program: five times as many, unless it is one."""
     return 5 * rounds if rounds > 1 else 1
 
 
@@ -312,7 +312,7 @@ def whole_runs(rounds: int, epochs: int, train: int) -> Iterator[dict]:
 
 
 def baseline(epochs: int, train: int) -> list[str]:
-    """The notebook's program."""
+    """The command of the notebook's program."""
     quick = [] if train == TRAIN else ["--quick"]
     return [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs), *quick]
 
@@ -356,7 +356,7 @@ def several(rounds: int, hidden_sizes: list[int], train: int) -> Iterator[dict]:
             for name, count in (("one model", 1), ("eight under vmap", 8))
         }
         times: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(more(rounds)):
+        for _ in range(more_rounds(rounds)):
             for name, program in programs.items():
                 times[name].append(program.time("epoch"))
         for program in programs.values():
@@ -457,7 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
         print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
         if left := [name for name in given.only if name not in chosen]:
-            print(f"left out, for want of PyTorch (pip install torch): {', '.join(left)}\n")
+            print(f"left out, because PyTorch is missing (pip install torch): {', '.join(left)}\n")
         tables = {
             "compared": lambda: print_compared(
                 compare(rounds, *sizes, train, 1e9 * here["gflops"])

@@ -176,7 +176,7 @@ def describe(config: Config) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, quick="the reference run alone")
-    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="of TPUs")
+    parser.add_argument("topologies", nargs="*", default=TOPOLOGIES, help="topologies of TPUs")
     given = parser.parse_args(arguments)
     os.environ.update(ENVIRONMENT)
     configs, first = CONFIGS[: 1 if given.quick else None], CONFIGS[0]

@@ -44,8 +44,10 @@ def minutes(run: Result) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, quick="one epoch of 2,000 images, kept in runs/ladder-quick")
-    parser.add_argument("names", nargs="*", default=LADDER, help="of files in configs")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many (default: 3)")
+    parser.add_argument("names", nargs="*", default=LADDER, help="names of files in configs")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="runs of each (default: 3)"
+    )
     given = parser.parse_args(arguments)
     if given.seeds < 1:
         parser.error("--seeds: must be at least 1")

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "mnist-3.0.1.npz"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="of the original files")
+    parser.add_argument("folder", type=Path, help="folder of the original files")
     parser.add_argument("file", nargs="?", type=Path, default=SHIPPED, help="where to write")
     given = parser.parse_args(arguments)
     # Imported here, so that help and mistyped arguments answer at once.

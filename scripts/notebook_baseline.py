@@ -63,7 +63,7 @@ def make_network(hidden_size: int = 20) -> torch.nn.Module:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, quick="one epoch of 2,000 images")
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: 10)")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="epochs (default: 10)")
     given = parser.parse_args(arguments)
     need("torch", "torch")
     # Imported here, so that help and mistyped arguments answer at once.

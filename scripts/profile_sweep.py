@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kernel = sum(took[name] for name in took if name.startswith("ffi_call"))
     busy = took["ThunkExecutor::Execute (wait for completion)"]
     if not busy:
-        sys.exit(f"error: the profiler of jax {jax.__version__} gives threads or events new names")
+        sys.exit(
+            f"error: the profiler of jax {jax.__version__} has other names for threads or events"
+        )
     whole = max(e["ts"] + e["dur"] for e in events) - min(e["ts"] for e in events)
     at_work, kernel = busy / jax.device_count() / whole, kernel / busy
     print(f"While runs train, the devices compute for {at_work:.0%} of the time,", end=" ")

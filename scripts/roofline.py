@@ -29,8 +29,8 @@ def in_turn(programs: Sequence[Callable[[], Any]], rounds: int) -> Any:
     return 1e6 / CALLS * np.array(times).T
 
 
-def say(times: Any) -> str:
-    """The median of some microseconds, unless a quarter of them or more are not above zero."""
+def describe(times: Any) -> str:
+    """The median of times in microseconds, if more than three quarters are above zero."""
     low, middle = np.percentile(times, [25, 50])
     return f"{middle:.0f} us" if low > 0 else "not measurable"
 
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ahead = 28 * 2 * 4 * hidden_size * (28 + hidden_size) * BATCH
         limits = [1e6 * flops / most for flops in (ahead, training * BATCH / TRAIN)]
         cells = [
-            *(say(forward), f"{limits[0]:.0f} us"),
-            *(say(both - forward), f"{limits[1] - limits[0]:.0f} us"),
-            *(say(step - both), say(step), f"{limits[1]:.0f} us"),
+            *(describe(forward), f"{limits[0]:.0f} us"),
+            *(describe(both - forward), f"{limits[1] - limits[0]:.0f} us"),
+            *(describe(step - both), describe(step), f"{limits[1]:.0f} us"),
         ]
         print(f"| {hidden_size} | {' | '.join(cells)} |", flush=True)
 

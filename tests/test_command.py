@@ -79,7 +79,7 @@ def command(tmp_path, monkeypatch, capfd):
         ),
         (
             ["--data-files", "nowhere"],
-            "nowhere: not a folder; name the one that holds the original files",
+            "nowhere: not a folder; name the folder that holds the original files",
         ),
     ],
 )

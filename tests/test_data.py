@@ -158,7 +158,7 @@ def test_a_wrong_file_is_refused_by_its_sum(tmp_path):
     with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte\.gz: not the original file"):
         load("mnist", "test", files=tmp_path)
     with pytest.raises(
-        InputError, match="not a folder; name the one that holds the original files"
+        InputError, match="not a folder; name the folder that holds the original files"
     ):
         load("mnist", "test", files=tmp_path / "none")
 
@@ -190,7 +190,7 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypa
     assert "t10k-images-idx3-ubyte.gz could not be downloaded" in message
     assert ("(no connection)" if failure == "probe" else "HTTP code: 503") in message
     assert "put by hand into a folder: t10k-images-idx3-ubyte.gz, t10k-labels" in message
-    assert "name it as the folder of data files" in message
+    assert "give that folder as data_files" in message
     assert "\n" not in message
     assert len(half_files) == (failure == "transfer")
     assert [path for path in data.cache_folder().rglob("*") if path.is_file()] == []

@@ -230,7 +230,9 @@ def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbe
     begun = fit(config, folder=kept)
     assert begun.config == dataclasses.replace(config, hidden_size=8)
     assert begun.history[0].test_correct == result.history[-1].test_correct
-    with pytest.raises(InputError, match=r"hidden_size: is 9, but 8 in .*\.safetensors, with"):
+    with pytest.raises(
+        InputError, match=r"hidden_size: is 9, but 8 in .*\.safetensors; the run begins"
+    ):
         fit(dataclasses.replace(config, hidden_size=9))
     with pytest.raises(InputError, match="reading: is 'pixels', but 'rows' in"):
         fit(dataclasses.replace(config, reading="pixels"))
@@ -244,7 +246,7 @@ def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbe
     for flags in ([tmp_path / "twenty.toml"], ["--init-from", path, "--hidden_size=20"]):
         assert train.main([*map(str, flags), "--run", str(tmp_path / "other")]) == 2
         said = capfd.readouterr().err
-        assert said.startswith(f"error: hidden_size: is 20, but 8 in {path}, with whose weights")
+        assert said.startswith(f"error: hidden_size: is 20, but 8 in {path}; the run begins with")
         assert said.count("\n") == 1
 
     # What such a run writes runs again, and it goes on without the weights.

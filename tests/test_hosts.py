@@ -96,8 +96,8 @@ def test_a_process_that_ends_is_named_by_the_others(victim):
         for other in {*range(3)} - {victim}:
             assert processes[other].wait(60) == 1
             assert processes[other].stderr.read() == (
-                f"error: process {victim} of 3 ended; start all again, to go on from what was "
-                "saved\n"
+                f"error: process {victim} of 3 ended; start all processes again; they go on "
+                "from the last checkpoint\n"
             )
 
 
@@ -109,7 +109,9 @@ def test_a_process_that_says_goodbye_ends_no_other():
 
 
 def test_processes_that_never_come_are_counted_in_all_others():
-    line = "--wait: 2 of 4 processes came within 2 s; processes 1, 3 are missing; start all of them"
+    line = (
+        "--wait: 2 of 4 processes joined within 2 s; processes 1, 3 are missing; start all of them"
+    )
     with met([2, 0], processes=4, wait=2) as processes:
         assert finish(processes) == [(1, "", f"{line} again\n")] * 2
 
@@ -119,7 +121,7 @@ def test_of_two_processes_with_one_number_the_second_is_refused():
         while not (refused := [p for p in processes if p.poll() is not None]):
             time.sleep(0.01)
         _, err = refused[0].communicate()
-    assert err.startswith("--process-id: 1 of 3 is not missing at localhost:")
+    assert re.match(r"--process-id: localhost:\d+ does not wait for process 1 of 3; give", err)
 
 
 def is_free(port):
@@ -169,7 +171,7 @@ def test_two_processes_train_as_one_does_and_one_speaks(tmp_path, whole, begin):
         (("--devices", "2"), "devices: must be from 1 to 1, not 2: JAX finds 1 cpu device"),
         (
             ("--data-files", "nowhere"),
-            "nowhere: not a folder; name the one that holds the original files",
+            "nowhere: not a folder; name the folder that holds the original files",
         ),
     ],
 )

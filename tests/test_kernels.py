@@ -401,7 +401,7 @@ def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     for content, wanted in {
         binary.replace(source, source[::-1]): "was not compiled from this version's lstm.cc",
         b"not a library": "was not compiled from this version's lstm.cc",
-        binary[: binary.index(source) + 1000]: "is cut off",
+        binary[: binary.index(source) + 1000]: "is truncated",
         binary[:18] + b"\xff\xff" + binary[20:]: ":",  # For another kind of processor.
     }.items():
         file.write_bytes(content)

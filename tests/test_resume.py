@@ -115,7 +115,7 @@ def test_a_run_made_longer_ends_as_one_that_was_so_from_the_start(
 
 def test_what_cannot_have_other_epochs_is_refused_with_what_to_do(undisturbed, longer):
     _, folder = undisturbed
-    message = "its schedule one_cycle goes over 3 epochs, so the run cannot have 4; train in"
+    message = "the schedule one_cycle is for 3 epochs, so the run cannot have 4; train in"
     with pytest.raises(InputError, match=message):
         fit(dataclasses.replace(SMALL, epochs=4), folder=folder)
     _, folder = longer
@@ -228,7 +228,7 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_saved(tmp_path, monkeypatch
     fit_until(folder, monkeypatch, parts=8)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
-        said = r"full/checkpoints: step 126 cannot be saved \(No space left on device\); mend that"
+        said = r"full/checkpoints: step 126 cannot be saved \(No space left on device\); fix this"
         with pytest.raises(InputError, match=said):
             fit(SMALL, folder=folder)
     assert load_run(folder).history[-1].step == 63
@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch, undisturb
     else:
         monkeypatch.setattr(os, "fsync", failing)
     reason = "Is a directory" if name != "config.toml" else "No space left on device"
-    with pytest.raises(InputError, match=rf"run/{name}: cannot be written \({reason}\); mend that"):
+    with pytest.raises(InputError, match=rf"run/{name}: cannot be written \({reason}\); fix this"):
         run_folder.complete(folder, SMALL, undisturbed[0].history)
 
 
@@ -278,7 +278,9 @@ def test_a_folder_changed_while_it_is_written_is_an_error(
 def test_checkpoints_that_are_a_file_are_an_error(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     opened = checkpoint.opened(tmp_path / "checkpoints")
-    with pytest.raises(InputError, match=r"checkpoints: cannot be made a folder \(File exists\)"):
+    with pytest.raises(
+        InputError, match=r"checkpoints: the folder cannot be created \(File exists\)"
+    ):
         opened.__enter__()
 
 

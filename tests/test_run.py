@@ -130,7 +130,7 @@ def test_folders_that_are_no_runs_or_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         fit(SMALL, folder=tmp_path / "thesis.doc" / "run")
     with pytest.raises(
-        InputError, match=r"holds no config\.toml and no sweep\.csv, so it is no run's"
+        InputError, match=r"holds no config\.toml and no sweep\.csv, so it is neither a run's"
     ):
         load_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.doc"]
@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_saved(tmp_path):
 @pytest.mark.parametrize(
     ("rate", "note", "other"),
     [
-        (1e30, "the loss is beyond any use", "0.1"),
+        (1e30, "the loss is so high that the network is of no use", "0.1"),
         (1e-6, "not clearly better than guessing", "3e-06"),
     ],
 )
@@ -202,7 +202,7 @@ def test_an_epoch_is_judged_by_what_chance_would_give(undisturbed):
     for correct, count, loss in ((1822, 10_000, 2.27), (7000, 10_000, 8.0), (10, 20, 2.0)):
         assert judged(correct, count, loss=loss) == ""
     for loss in (31, 5e30, np.inf, np.nan):
-        assert judged(9900, loss=loss) == "the loss is beyond any use"
+        assert judged(9900, loss=loss) == "the loss is so high that the network is of no use"
     begun = first._replace(test_correct=9900)
     assert judged(9800, before=begun) == "worse than before training"
     assert judged(9890, before=begun) == ""

@@ -319,7 +319,7 @@ def swept(tmp_path_factory):
 def test_a_damaged_file_is_named(damage, swept, tmp_path):
     text = (swept / "sweep.csv").read_text()
     (tmp_path / "sweep.csv").write_text(damage(text))
-    with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); mend it, or name"):
+    with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); fix it, or name"):
         sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
 
 
