@@ -4,8 +4,8 @@ Process 0 listens. Every other process keeps a connection to it for the whole ru
 closes without a goodbye means that the process at its other end has ended.
 
 A message is a line of words. The others send `join NUMBER PROCESSES` to process 0. It answers
-`refused`, `go` once all have joined, or `late MISSING ...`. Later, both sides may send `ended NUMBER`,
-and `bye` before they end in good order.
+`refused`, `go` once all have joined, or `late MISSING ...`. Later, both sides may send
+`ended NUMBER`, and `bye` before they end in good order.
 """
 
 from __future__ import annotations
