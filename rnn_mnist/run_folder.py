@@ -167,5 +167,5 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); fix this and run the same command "
-            "again, what was saved before is kept"
+            "again; what was saved before is kept"
         ) from None

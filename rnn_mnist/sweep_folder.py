@@ -13,8 +13,9 @@ import contextlib
 import csv
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rnn_mnist import grid, run_folder
 from rnn_mnist.config import Config, InputError, read_config
@@ -73,12 +74,25 @@ def places(home: Path, settings: Mapping[Config, str]) -> dict[Config, Path]:
     Args:
       home: A sweep's `best` or `runs`.
       settings: Each config's own settings, as `grid.words` writes them; they name a new folder.
+        A number follows if the name belongs to the same run with another number of epochs.
     """
     there = _run_folders(home)
-    return {
-        config: there.get(config, home / (re.sub("[^a-z0-9.+]+", "-", words.lower()) or "run"))
-        for config, words in settings.items()
-    }
+    holders = {path: config for config, path in there.items()}
+
+    def new(config: Config, words: str) -> Path:
+        name = re.sub("[^a-z0-9.+]+", "-", words.lower()) or "run"
+        place, number = home / name, 1
+        while place in holders and _alike(holders[place], config):
+            number += 1
+            place = home / f"{name}-{number}"
+        return place
+
+    return {config: there.get(config) or new(config, words) for config, words in settings.items()}
+
+
+def _alike(one: Config, other: Config) -> bool:
+    """Whether two configs differ at most in their number of epochs."""
+    return dataclasses.replace(one, epochs=other.epochs) == other
 
 
 def _run_folders(home: Path) -> dict[Config, Path]:
@@ -126,9 +140,20 @@ def best_run(folder: Path) -> Path:
         names = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
         settings = grid.by_setting(read(folder).values(), dict.fromkeys(names, ()))
         order = [setting.values for setting in grid.ranked(settings)]
-        own = {c: {n: getattr(c, n) for n in names if n != "seed"} for c in finished}
-        finished.sort(key=lambda c: order.index(own[c]) if own[c] in order else len(order))
+        finished.sort(key=lambda config: _rank(config, order))
     return found[finished[0]]
+
+
+def _rank(config: Config, order: Sequence[Mapping[str, Any]]) -> int:
+    """The place of a config's setting in an order of settings; the last if it is not there.
+
+    A run that was made longer since keeps the place of its setting.
+    """
+    for ignored in ((), ("epochs",)):
+        for place, values in enumerate(order):
+            if all(getattr(config, n) == v for n, v in values.items() if n not in ignored):
+                return place
+    return len(order)
 
 
 def _is_finished(folder: Path, config: Config) -> bool:

@@ -25,6 +25,7 @@ from rnn_mnist import (
     load,
     load_run,
     run_folder,
+    sweep_folder,
     waves,
 )
 from rnn_mnist.config import to_toml
@@ -266,8 +267,25 @@ def test_a_sweeps_folder_stands_for_its_finished_run_of_the_highest_rank(tmp_pat
     second = trained_on_everything("rate-0.3", fast)
     trained_on_everything("of-no-sweep", dataclasses.replace(slow, hidden_size=99))
     assert best_run(tmp_path) == best_run(tmp_path / "best") == second
+    longer = dataclasses.replace(fast, epochs=5)
+    metrics = "\n" * 7  # Of a run that was made longer since: it keeps its rank.
+    (second / "config.toml").write_text(to_toml(dataclasses.replace(longer, data=Data())))
+    (second / "metrics.csv").write_text(metrics)
+    assert best_run(tmp_path) == second
     assert best_run(first) == first
     assert best_run(tmp_path / "none") == tmp_path / "none"
+
+
+def test_a_run_that_was_made_longer_does_not_take_its_settings_place(tmp_path):
+    def written(name, config):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text(to_toml(config))
+
+    written("rate-0.1", dataclasses.replace(SMALL, epochs=9))
+    written("rate-0.2", dataclasses.replace(SMALL, batch_size=9))
+    assert sweep_folder.places(tmp_path, {SMALL: "rate 0.1"}) == {SMALL: tmp_path / "rate-0.1-2"}
+    # `run_folder.check` refuses any other config there.
+    assert sweep_folder.places(tmp_path, {SMALL: "rate 0.2"}) == {SMALL: tmp_path / "rate-0.2"}
 
 
 # ------------------------------------------------------------------ what is kept of it
