@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from rnn_mnist import catalogue, data, grid, plan, run, run_folder, sweep_folder
 from rnn_mnist.config import Config, Data, InputError, naming
 from rnn_mnist.console import Console, describe_devices
 from rnn_mnist.devices import find_devices
-from rnn_mnist.files import written_whole
 from rnn_mnist.grid import Grid, Run, Setting
 from rnn_mnist.loading import Result
 from rnn_mnist.loop import Progress
@@ -120,7 +120,7 @@ def sweep(
             "kernel": " and ".join(dict.fromkeys(kernels.values())),
             "grid": "; ".join(f"{k} {', '.join(map(grid.word, v))}" for k, v in values.items()),
             "sweep": f"{folder or ''}{', ' if folder else ''}{len(configs)} runs"
-            f"{f', of which {there} are there already' if there else ''}",
+            f"{f', {there} of them trained already' if there else ''}",
         }
         if mesh.size < len(found):
             notes.append(f"a run on each of {len(found)} devices would take too much memory")
@@ -232,5 +232,6 @@ def _draw(folder: Path, settings: list[Setting]) -> None:
     """Draw the picture of a sweep."""
     from rnn_mnist import charts
 
-    with written_whole(folder / PICTURE) as file:
-        charts.sweep(settings, title=folder.name).savefig(file, format="png")
+    png = io.BytesIO()
+    charts.sweep(settings, title=folder.name).savefig(png, format="png")
+    run_folder.write_file(folder / PICTURE, png.getvalue())

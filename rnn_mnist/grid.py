@@ -139,8 +139,8 @@ def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
             raise InputError(f"data.test: {data.test} has test images; nothing is chosen by them")
         if _overlap(pieces["train"], pieces["test"]):
             raise InputError(
-                f"data.train: {data.train} has images of {data.test}, on which runs are to be "
-                "compared; leave them out of one of the two"
+                f"data.train: {data.train} and data.test: {data.test} have images in "
+                "common; leave them out of one of the two"
             )
         return data
     first, last = _without_last_twelfth(pieces["train"])

@@ -90,7 +90,10 @@ def joined(
             code = error.exit_code if isinstance(error, InputError) else 130
             try:
                 first = is_first()
-            except (RuntimeError, AssertionError):  # No device: the others wait for nothing.
+            except (
+                RuntimeError,
+                AssertionError,
+            ):  # No device, so no other process waits for this one.
                 meeting.end(str(error), code)
             _leave(link)
             if first:

@@ -5,10 +5,11 @@ C classes. `model` and `optimizer` are static: hand in the same objects at every
 compiles again.
 
 Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; labels (B,) are
-integers from 0 to C - 1. A call with other values raises a ValueError. Inside `jax.jit`, `jax.vmap`
-and the like values cannot be seen: there, every integer is divided by 255, floats are taken as they
-are, and an image does not count if its label names no class. All is computed in float32, or in
-float64 if the parameters or the images are float64.
+integers from 0 to C - 1. A call with other values raises a ValueError, even if `order` does not
+name the image. Inside `jax.jit`, `jax.vmap` and the like values cannot be seen: there, every
+integer is divided by 255, floats are taken as they are, and an image does not count if its label
+names no class. All is computed in float32, or in float64 if the parameters or the images are
+float64.
 
 With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
 their gradients in each step: the result is that of one device, but for the rounding of sums.

@@ -132,7 +132,7 @@ def write_config(folder: Path, config: Config) -> None:
     Raises:
       InputError: It cannot be written. The functions below raise the same.
     """
-    _write(folder / "config.toml", to_toml(config).encode())
+    write_file(folder / "config.toml", to_toml(config).encode())
 
 
 def restore_config(folder: Path, config: Config) -> None:
@@ -143,7 +143,7 @@ def restore_config(folder: Path, config: Config) -> None:
 
 def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
     """Write metrics.csv."""
-    _write(folder / "metrics.csv", to_csv(history).encode())
+    write_file(folder / "metrics.csv", to_csv(history).encode())
 
 
 def complete(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
@@ -157,10 +157,15 @@ def complete(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
         png = io.BytesIO()
         charts.curves(history, title=folder.name).savefig(png, format="png")
-        _write(curves, png.getvalue())
+        write_file(curves, png.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of a run or a sweep.
+
+    Raises:
+      InputError: It cannot be written.
+    """
     try:
         with written_whole(path) as file:
             file.write(content)

@@ -19,7 +19,6 @@ from typing import Any
 
 from rnn_mnist import grid, run_folder
 from rnn_mnist.config import Config, InputError, read_config
-from rnn_mnist.files import written_whole
 from rnn_mnist.grid import Run
 
 CSV, PICTURE, BEST, RUNS = "sweep.csv", "sweep.png", "best", "runs"
@@ -43,14 +42,17 @@ def claimed(folder: Path) -> Iterator[list[str]]:
                     f"{folder}: holds {min(foreign)} but no {CSV}, so it is no sweep's folder; "
                     "name another folder"
                 )
-            write(folder, ())  # From now on the folder is a sweep's, whatever comes.
+            write(folder, ())  # Marks the folder as a sweep's.
         yield notes
 
 
 def write(folder: Path, runs: Iterable[Run]) -> None:
-    """Write the results of runs."""
-    with written_whole(folder / CSV) as file:
-        file.write(grid.to_csv(runs).encode())
+    """Write the results of runs.
+
+    Raises:
+      InputError: They cannot be written.
+    """
+    run_folder.write_file(folder / CSV, grid.to_csv(runs).encode())
 
 
 def read(folder: Path) -> dict[Config, Run]:

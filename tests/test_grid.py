@@ -140,7 +140,10 @@ def test_validation_images_are_held_out_and_given_back(asked, held, everything):
         (Data(train="train[:99]+train[:99]"), "data.train: .* names images twice"),
         (Data(train="train[:9]+test[:9]"), "data.train: .* has test images; no run is trained"),
         (Data("mnist", "test[:9]", "train"), r"data.train: test\[:9\] has test images"),
-        (Data(test="train[55000:]"), r"data.train: train has images of train\[55000:\], on which"),
+        (
+            Data(test="train[55000:]"),
+            r"data.train: train and data.test: train\[55000:\] have images",
+        ),
         (Data("mnist", "train[:50%]", "train[100:200]"), "data.train: .* leave them out of one"),
         (Data(train="train[:100]", test="train[100:]+test"), "data.test: .* has test images"),
         (Data(test="test[:5%"), r"data.test: split 'test\[:5%': not one of train"),

@@ -291,6 +291,15 @@ def test_a_run_that_was_made_longer_does_not_take_its_settings_place(tmp_path):
 # ------------------------------------------------------------------ what is kept of it
 
 
+def test_results_that_cannot_be_written_are_named_with_what_to_do(tmp_path):
+    (tmp_path / "sweep.csv").mkdir()
+    with pytest.raises(
+        InputError,
+        match=r"sweep.csv: cannot be written \(Is a directory\); fix this and run the same",
+    ):
+        sweep_folder.write(tmp_path, ())
+
+
 def test_results_are_read_back_as_they_were(tmp_path):
     values = {"learning_rate": [0.1, 1 / 3], "seed": [0, 1]}
     found = sweep(SMALL, values, folder=tmp_path, final=False)
@@ -404,7 +413,7 @@ def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
     again = start(tmp_path / "killed", "--devices", "2")
     said, _ = again.communicate()
     assert again.returncode == 0
-    assert f"8 runs, of which {len(before)} are there already" in said
+    assert f"8 runs, {len(before)} of them trained already" in said
     after = {run.config: run.history for run in grid.from_csv(csv.read_text())}
     assert {run.config: run.history for run in before}.items() <= after.items()
     # As on one device, in this process.
@@ -471,7 +480,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     before = sorted((tmp_path / "sweep").glob("*/*"))
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "8 runs, of which 8 are there already" in said
+    assert "8 runs, 8 of them trained already" in said
     assert f"{best_run(tmp_path / 'sweep')}, finished already: nothing to do" in said
     assert sorted((tmp_path / "sweep").glob("*/*")) == before
 

@@ -44,7 +44,7 @@ def load() -> str:
     for file in _libraries():
         try:
             return _register(file)
-        except Exception as error:  # Whatever it is, there is another way.
+        except Exception as error:  # Try the next library; without one, the scan runs.
             line = (str(error) or repr(error)).splitlines()[0]
             reason = f"it cannot be loaded: {line}; install the package again"
     raise ImportError(reason)
