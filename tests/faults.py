@@ -214,10 +214,14 @@ def one_of_two_killed(scene: Scene, times: int) -> Outcome:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 victim.wait(scene.rng.uniform(0, 1.5 * scene.seconds))
             victim.kill()
-            ended, through = finish(other), finish(victim).returncode == 0
+            ended = finish(other)
+            # Killed after its work was done, the victim leaves the other to end as always.
+            through = finish(victim).returncode == 0 or ended.returncode == 0
             tried += not through
             refused += is_refused(ended)
-            if not through and not is_refused(ended):
+            if ended.returncode == 0:
+                lost += wrong_with(scene, folder, ended)
+            elif not through and not is_refused(ended):
                 lost.append(f"exit code {ended.returncode}: {ended.stderr}")
         first, second = map(finish, start_two(folder))
         lost += [*wrong_with(scene, folder, first), *filter(None, [second.stderr])]
