@@ -13,25 +13,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnn_mnist.config import Config, Data, DivergenceError, InputError, read_config
     from rnn_mnist.data import load
-    from rnn_mnist.exported import load_exported
-    from rnn_mnist.history import Epoch
-    from rnn_mnist.learn import (
+    from rnn_mnist.interop import load_exported
+    from rnn_mnist.metrics import Epoch
+    from rnn_mnist.model import LSTMCell, RowLSTM, from_torch, to_torch
+    from rnn_mnist.runs import Result, fit, load_pretrained, load_run
+    from rnn_mnist.training import (
         Metrics,
         State,
         apply,
         evaluate,
         init,
         learned,
+        make_optimizer,
         nll,
         train_epoch,
         train_step,
     )
-    from rnn_mnist.loading import Result, load_pretrained, load_run
-    from rnn_mnist.lstm import LSTMCell
-    from rnn_mnist.model import RowLSTM
-    from rnn_mnist.optimizers import make_optimizer
-    from rnn_mnist.run import fit
-    from rnn_mnist.weights import from_torch, to_torch
 
 __version__ = "0.1.0"
 
@@ -64,25 +61,29 @@ __all__ = [
     "train_step",
 ]
 
+# Each name is imported when it is first used, so that `import rnn_mnist` costs nothing.
+_HOMES = {
+    "config": ("Config", "Data", "DivergenceError", "InputError", "read_config"),
+    "data": ("load",),
+    "interop": ("load_exported",),
+    "metrics": ("Epoch",),
+    "model": ("LSTMCell", "RowLSTM", "from_torch", "to_torch"),
+    "runs": ("Result", "fit", "load_pretrained", "load_run"),
+    "training": (
+        *("Metrics", "State", "apply", "evaluate", "init", "learned", "make_optimizer"),
+        *("nll", "train_epoch", "train_step"),
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-# Where these live; what needs the least comes first.
-_HOMES = (
-    *("config", "history", "data", "weights", "exported", "lstm", "model", "optimizers"),
-    *("learn", "loading", "run"),
-)
-
-# Each is imported when it is first used, so that what is not used costs nothing.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in __all__:
-            for module in _HOMES:
-                home = import_module(f"rnn_mnist.{module}")
-                if hasattr(home, name):
-                    return getattr(home, name)
+        if name in _HOME_OF:
+            return getattr(import_module(f"rnn_mnist.{_HOME_OF[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return __all__
+        return [*__all__, "__version__"]

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command
-from rnn_mnist.command import optional
+from rnn_mnist import cli
+from rnn_mnist.cli import optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options = command.parse_plain(Options, given, module="rnn_mnist.draw")
+        options = cli.parse_plain(Options, given, module="rnn_mnist.draw")
         # Imported here, so that help and mistyped flags answer at once.
         import tempfile
         import webbrowser
 
-        from rnn_mnist import page
+        from rnn_mnist.interop import to_page
 
-        (result,) = command.load_runs([options.run] if options.run else []).values()
+        (result,) = cli.load_runs([options.run] if options.run else []).values()
         path = Path(tempfile.mkdtemp(prefix="rnn_mnist-")) / "digit.html"
-        path.write_text(page.to_page(result), encoding="utf-8")
+        path.write_text(to_page(result), encoding="utf-8")
         opened = webbrowser.open(path.as_uri())
         said = "opened in the browser" if opened else "no browser was found; open this file in one"
         print(f"{path}: {said}")
 
-    return command.guarded(body)
+    return cli.guarded(body)
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rnn_mnist import command, files
-from rnn_mnist.command import optional
+from rnn_mnist import cli, files
+from rnn_mnist.cli import optional
 from rnn_mnist.config import InputError
 
 ENDINGS = {
@@ -60,19 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options = command.parse_plain(Options, given, module="rnn_mnist.export")
+        options = cli.parse_plain(Options, given, module="rnn_mnist.export")
         files.check_file(options.output)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import loading, onnx_graph, page, stablehlo
+        from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
+        from rnn_mnist.runs import save_weights
 
-        (result,) = command.load_runs([options.run] if options.run else []).values()
+        (result,) = cli.load_runs([options.run] if options.run else []).values()
         if options.format == "torch":
-            loading.save_weights(options.output, result)
+            save_weights(options.output, result)
         else:
             make: dict[str, Callable[[], bytes]] = {
-                "onnx": lambda: onnx_graph.to_onnx(result).SerializeToString(),
-                "stablehlo": lambda: stablehlo.to_stablehlo(result),
-                "page": lambda: page.to_page(result).encode(),
+                "onnx": lambda: to_onnx(result).SerializeToString(),
+                "stablehlo": lambda: to_stablehlo(result),
+                "page": lambda: to_page(result).encode(),
             }
             content = make[options.format]()
             with files.written_whole(options.output) as file:
@@ -80,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size = options.output.stat().st_size
         print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")
 
-    return command.guarded(body)
+    return cli.guarded(body)
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from rnn_mnist import command, compiled, files
-from rnn_mnist.command import optional
+from rnn_mnist import cli, files
+from rnn_mnist.cli import optional
 from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
-    from rnn_mnist.loading import Result
+    from rnn_mnist.runs import Result
 
 Kind = Literal["rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"]
 MOST = 100
@@ -98,17 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options = command.parse_plain(Options, given, module="rnn_mnist.plot")
+        options = cli.parse_plain(Options, given, module="rnn_mnist.plot")
         path = options.output or Path(f"{options.kind}.png")
         files.check_file(path)
         # Imported here, so that help and mistyped flags answer at once.
         import matplotlib.style
 
-        from rnn_mnist import movies
+        from rnn_mnist.plots import movies
+        from rnn_mnist.runs import kept
 
-        runs = command.load_runs(options.runs)
+        runs = cli.load_runs(options.runs)
         dark = matplotlib.style.context("dark_background")
-        with compiled.kept(), dark if options.dark else contextlib.nullcontext():
+        with kept(), dark if options.dark else contextlib.nullcontext():
             if path.suffix == ".png":
                 figure = draw(options, runs)
                 with files.written_whole(path) as file:
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 movies.write(draw(options, runs, moving=True), path)
         print(f"{path}: {path.stat().st_size:,} bytes")
 
-    return command.guarded(body)
+    return cli.guarded(body)
 
 
 def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) -> Any:
@@ -126,7 +127,8 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
     Raises:
       InputError: What is to be drawn is not there.
     """
-    from rnn_mnist import charts, figures, inference, movies
+    from rnn_mnist import inference
+    from rnn_mnist.plots import charts, figures, movies
 
     (name, run), *_ = runs.items()
     title, stage = ", ".join(runs), movies if moving else figures
@@ -168,21 +170,24 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
     layer = options.layer or f"lstm_l{run.config.num_layers - 1}"
     if layer not in layers:
         raise InputError(f"--layer: {layer!r} is not one of {', '.join(layers)}")
-    return figures.states(images[0], layers[layer], reading=reading, title=f"{title}, {layer}")
+    return figures.states(
+        images[0], layers[layer]._asdict(), reading=reading, title=f"{title}, {layer}"
+    )
 
 
 def _images(options: Options, run: Result) -> tuple[Any, Any, Any]:
     """The images that are to be drawn, their labels and where they stand in the test split."""
     import numpy as np
 
-    from rnn_mnist import data, pictures
+    from rnn_mnist.data import load
+    from rnn_mnist.inference import read_pictures
 
     if options.picture is not None:
         try:
-            return pictures.read_pictures(options.picture), None, None
+            return read_pictures(options.picture), None, None
         except InputError as error:
             raise InputError(f"{options.picture}: {error}") from None
-    split = data.load(run.config.data.name, run.config.data.test)
+    split = load(run.config.data.name, run.config.data.test)
     if len(split.classes) != len(run.classes):
         raise InputError(
             f"the network tells {len(run.classes)} classes apart, and {split.version} has "
@@ -202,4 +207,4 @@ def _images(options: Options, run: Result) -> tuple[Any, Any, Any]:
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rnn_mnist import command, compiled
-from rnn_mnist.command import optional
+from rnn_mnist import cli
+from rnn_mnist.cli import optional
 from rnn_mnist.config import InputError
 from rnn_mnist.files import check_file, written_whole
 
 if TYPE_CHECKING:
-    from rnn_mnist.loading import Result
+    from rnn_mnist.runs import Result
 
 
 MOST_SHOWN = 100
@@ -58,16 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options = command.parse_plain(Options, given, module="rnn_mnist.predict")
+        options = cli.parse_plain(Options, given, module="rnn_mnist.predict")
         if options.show is not None:
             check_file(options.show)
         # Imported here, so that help and mistyped flags answer at once.
         import numpy as np
 
-        from rnn_mnist import inference
+        from rnn_mnist.inference import predict
+        from rnn_mnist.runs import kept
 
         named, files = _split(options.files)
-        runs = command.load_runs(named, say=not options.json)
+        runs = cli.load_runs(named, say=not options.json)
         (network, result), *others = runs.items()
         for name, other in others:
             if other.classes != result.classes:
@@ -75,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names, images, errors = _read(files)
         probabilities = np.zeros((0, len(result.classes)), np.float32)
         if images:
-            with compiled.kept():
-                probabilities = inference.predict(list(runs.values()), np.stack(images))
+            with kept():
+                probabilities = predict(list(runs.values()), np.stack(images))
         if options.json:
             answers = _answers(names, probabilities, result)
             said = {"network": ", ".join(runs), "answers": answers, "errors": errors}
@@ -93,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
         unreadable.extend(errors)
 
-    return command.guarded(body) or (1 if unreadable else 0)
+    return cli.guarded(body) or (1 if unreadable else 0)
 
 
 def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Whom to ask, if they are named, and the files."""
-    from rnn_mnist import loading
+    from rnn_mnist.runs import is_result
 
-    runs = list(itertools.takewhile(loading.is_result, files))
+    runs = list(itertools.takewhile(is_result, files))
     if len(runs) == len(files):
         raise InputError(f"{runs[-1]}: name a picture to look at after it")
     return runs, list(files[len(runs) :])
@@ -108,13 +109,13 @@ def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
     """The images of files by their names, and why other files have none."""
-    from rnn_mnist import pictures
+    from rnn_mnist.inference import MOST_BYTES, read_pictures
 
     names, images, errors = list[str](), list[Any](), dict[str, str]()
     for file in _all_files(files):
         try:
-            source = sys.stdin.buffer.read(pictures.MOST_BYTES + 1) if str(file) == "-" else file
-            found = pictures.read_pictures(source)
+            source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
+            found = read_pictures(source)
         except InputError as error:
             errors[str(file)] = str(error)
             continue
@@ -125,13 +126,13 @@ def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
 
 def _all_files(files: Sequence[Path]) -> Iterator[Path]:
     """Files, and in place of a folder the pictures in it."""
-    from rnn_mnist import pictures
+    from rnn_mnist.inference import ENDINGS
 
     for file in files:
         if not file.is_dir():
             yield file
             continue
-        found = sorted(p for p in file.iterdir() if p.suffix.lower() in pictures.ENDINGS)
+        found = sorted(p for p in file.iterdir() if p.suffix.lower() in ENDINGS)
         # A folder without pictures cannot be read as a file: the error is as good as any other.
         yield from found or [file]
 
@@ -153,7 +154,7 @@ def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str
     """Print what the network says of each image, and its second guess."""
     import time
 
-    from rnn_mnist.console import Console
+    from rnn_mnist.runs import Console
 
     rows = []
     for name, shares in zip(names, probabilities, strict=True):
@@ -170,7 +171,7 @@ def _show(
     path: Path, names: Sequence[str], images: Any, probabilities: Any, classes: Sequence[str]
 ) -> None:
     """Draw what the network saw."""
-    from rnn_mnist import figures
+    from rnn_mnist.plots import figures
 
     short = [Path(name).name for name in names]
     figure = figures.digits(images, probabilities, classes, names=short)
@@ -179,4 +180,4 @@ def _show(
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command, compiled, files
-from rnn_mnist.command import optional
+from rnn_mnist import cli, files
+from rnn_mnist.cli import optional
 from rnn_mnist.config import Config, InputError
 
 
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        given, values = command.take_values(given)
-        options, name, _ = command.parse(Options, given, module="rnn_mnist.sweep")
+        given, values = cli.take_values(given)
+        options, name, _ = cli.parse(Options, given, module="rnn_mnist.sweep")
         if options.seeds > 1 and "seed" in values:
             raise InputError("--seeds: --seed names them already; leave one of the two out")
         folder = options.run or Path("runs") / f"sweep-{name}"
@@ -66,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = options.config.seed
             values["seed"] = list(range(first, first + options.seeds))
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, explore, resources
+        from rnn_mnist.parallel import cores, split_cpu
+        from rnn_mnist.runs import kept
+        from rnn_mnist.sweeps import sweep
 
-        with compiled.kept() if options.compile_cache else contextlib.nullcontext():
-            devices.split_cpu(options.devices or resources.cores())
-            explore.sweep(
+        with kept() if options.compile_cache else contextlib.nullcontext():
+            split_cpu(options.devices or cores())
+            sweep(
                 options.config,
                 values,
                 folder=folder,
@@ -81,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 verbose=True,
             )
 
-    return command.guarded(body)
+    return cli.guarded(body)
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

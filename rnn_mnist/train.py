@@ -13,8 +13,8 @@ from typing import Annotated
 
 import tyro
 
-from rnn_mnist import command, compiled, files
-from rnn_mnist.command import optional
+from rnn_mnist import cli, files
+from rnn_mnist.cli import optional
 from rnn_mnist.config import Config, InputError
 
 
@@ -88,39 +88,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given = sys.argv[1:] if arguments is None else arguments
-        options, name, named = command.parse(Options, given, module="rnn_mnist.train")
+        options, name, named = cli.parse(Options, given, module="rnn_mnist.train")
         folder = options.run or Path("runs") / name
         if not options.distributed:  # Else only the first process writes.
             files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist import devices, hosts, observe, plan, run
-        from rnn_mnist.console import Console
+        from rnn_mnist.parallel import is_first, joined, split_cpu
+        from rnn_mnist.runs import Console, Watch, kept, train_run
+        from rnn_mnist.training import default_cpu_count
 
         with contextlib.ExitStack() as stack:
             if options.compile_cache:
-                stack.enter_context(compiled.kept())
-            devices.split_cpu(options.devices or plan.default_cpu_count(options.config))
+                stack.enter_context(kept())
+            split_cpu(options.devices or default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
-                    hosts.joined(
+                    joined(
                         options.coordinator,
                         options.processes,
                         options.process_id,
                         wait=options.wait,
                     )
                 )
-            run.train_run(
+            train_run(
                 options.config,
-                Console(quiet=options.distributed and not hosts.is_first(), began=began),
+                Console(quiet=options.distributed and not is_first(), began=began),
                 folder=folder,
                 data_files=options.data_files,
                 devices=options.devices,
-                watch=observe.Watch(options.tensorboard, options.profile, options.log_norms),
+                watch=Watch(options.tensorboard, options.profile, options.log_norms),
                 named=named,
             )
 
-    return command.guarded(body)
+    return cli.guarded(body)
 
 
 if __name__ == "__main__":
-    command.run_and_exit(main)
+    cli.run_and_exit(main)

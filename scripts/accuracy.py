@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
 
     from rnn_mnist import fit
-    from rnn_mnist.devices import split_cpu
-    from rnn_mnist.plan import default_cpu_count
+    from rnn_mnist.parallel.mesh import split_cpu
+    from rnn_mnist.training.setup import default_cpu_count
 
     config, seeds = (QUICK, 2) if quick else (Config(), 5)
     split_cpu(default_cpu_count(config))

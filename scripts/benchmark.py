@@ -81,8 +81,10 @@ def ours(
     """An epoch, or one of its parts, and a test as the command does them, metrics fetched."""
     import jax
 
-    from rnn_mnist import Config, Data, batches, init, plan
-    from rnn_mnist.devices import find_devices, make_mesh, put_tree, split_cpu
+    from rnn_mnist import Config, Data, init
+    from rnn_mnist.data import batches
+    from rnn_mnist.parallel.mesh import find_devices, make_mesh, put_tree, split_cpu
+    from rnn_mnist.training import setup as plan
 
     data = Data(train=f"train[:{train}]")
     config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data)
@@ -114,7 +116,8 @@ def models(
     """A twentieth of an epoch of so many models at once, under `vmap` where it is more than one."""
     import jax
 
-    from rnn_mnist import RowLSTM, batches, init, load, make_optimizer, train_epoch
+    from rnn_mnist import RowLSTM, init, load, make_optimizer, train_epoch
+    from rnn_mnist.data import batches
 
     data, model, optimizer = (
         load("mnist", f"train[:{train}]"),
@@ -236,7 +239,7 @@ def compare(
     rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int, most: float
 ) -> Iterator[dict]:
     """Seconds of epochs and tests, ours and PyTorch's in turn; the limit at `most` operations/s."""
-    from rnn_mnist.resources import cores
+    from rnn_mnist.parallel.resources import cores
 
     for hidden_size in hidden_sizes:
         for batch_size in batch_sizes:
@@ -366,8 +369,8 @@ def several(rounds: int, hidden_sizes: list[int], train: int) -> Iterator[dict]:
 
 def scaling(hidden_sizes: list[int], batch_sizes: list[int], train: int) -> Iterator[dict]:
     """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
-    from rnn_mnist import batches
-    from rnn_mnist.resources import cores
+    from rnn_mnist.data import batches
+    from rnn_mnist.parallel.resources import cores
 
     counts = sorted({1, 2, cores()})
     grid = [(hidden, 100) for hidden in hidden_sizes]
@@ -415,7 +418,7 @@ def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
 
 
 def machine(matrices: int) -> dict[str, Any]:
-    from rnn_mnist.resources import cores
+    from rnn_mnist.parallel.resources import cores
 
     kind = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):

@@ -60,18 +60,18 @@ def trace_run(
     """Training and evaluation of 100 steps on a mesh, traced."""
     import jax
 
-    from rnn_mnist import learn
-    from rnn_mnist.devices import make_shardings
-    from rnn_mnist.plan import (
+    from rnn_mnist.parallel.mesh import make_shardings
+    from rnn_mnist.training import step as learn
+    from rnn_mnist.training.setup import (
         abstract_data,
         abstract_state,
+        configured_optimizer,
         make_distortion,
         make_model,
-        make_optimizer,
     )
 
     place = make_shardings(mesh, sharded=sharded)
-    model, optimizer = make_model(config, 10), make_optimizer(config, 6000)
+    model, optimizer = make_model(config, 10), configured_optimizer(config, 6000)
     state = abstract_state(model, optimizer, place.state)
     data = abstract_data(60000, 100, config.batch_size, place=place, sharded=sharded)
     settings = {"model": model, "mesh": mesh, "sharded": sharded}
@@ -94,12 +94,14 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from rnn_mnist import grid, learn, waves
-    from rnn_mnist.plan import make_distortion, make_model, make_optimizer
+    from rnn_mnist.sweeps import grid
+    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.training import step as learn
+    from rnn_mnist.training.setup import configured_optimizer, make_distortion, make_model
 
     own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
     runs, swept = 2 * mesh.size, grid.own_settings(config)
-    model, optimizer = make_model(config, 10), make_optimizer(config, 6000, swept=swept)
+    model, optimizer = make_model(config, 10), configured_optimizer(config, 6000, swept=swept)
 
     def each(*shape: int, dtype=np.int32, place=own) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
@@ -130,8 +132,8 @@ def check_tpu(topology: str, what: str, trace: Callable, count: int | None = Non
     from jax.experimental import topologies
     from jax.sharding import Mesh
 
-    from rnn_mnist import waves
-    from rnn_mnist.devices import AXIS
+    from rnn_mnist.parallel.mesh import AXIS
+    from rnn_mnist.sweeps import vmapped as waves
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
     axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
@@ -153,8 +155,8 @@ def check_tpu(topology: str, what: str, trace: Callable, count: int | None = Non
 def check_cuda(count: int, what: str, trace: Callable) -> None:
     from jax.sharding import AbstractMesh, AxisType
 
-    from rnn_mnist import waves
-    from rnn_mnist.devices import AXIS
+    from rnn_mnist.parallel.mesh import AXIS
+    from rnn_mnist.sweeps import vmapped as waves
 
     axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
     for name, traced in trace(mesh=AbstractMesh((count,), (axis,), axis_types=(AxisType.Auto,))):

@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported here, so that help and mistyped arguments answer at once.
     import numpy as np
 
-    from rnn_mnist import fit, load, load_run, run
-    from rnn_mnist.inference import predict
-    from rnn_mnist.loading import save_weights
-    from rnn_mnist.onnx_graph import to_onnx
-    from rnn_mnist.stablehlo import to_stablehlo
+    from rnn_mnist import fit, load, load_run
+    from rnn_mnist.inference.inspect import predict
+    from rnn_mnist.interop.onnx_graph import to_onnx
+    from rnn_mnist.interop.stablehlo import to_stablehlo
+    from rnn_mnist.runs import run
+    from rnn_mnist.runs.results import save_weights
 
     folder.mkdir(parents=True)
     whole = fit(CONFIG)

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import torch
     from notebook_baseline import make_network
 
-    from rnn_mnist import batches, data
+    from rnn_mnist.data import batches
+    from rnn_mnist.data import loading as data
 
     torch.manual_seed(SEED)
     split = data.load("mnist", "train")

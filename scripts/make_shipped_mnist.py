@@ -14,7 +14,7 @@ from pathlib import Path
 
 from _arguments import make_parser
 
-SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "mnist-3.0.1.npz"
+SHIPPED = Path(__file__).parent.parent / "rnn_mnist" / "data" / "mnist-3.0.1.npz"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("file", nargs="?", type=Path, default=SHIPPED, help="where to write")
     given = parser.parse_args(arguments)
     # Imported here, so that help and mistyped arguments answer at once.
-    from rnn_mnist import InputError, catalogue, originals
-    from rnn_mnist.archive import write_archive
+    from rnn_mnist import InputError
+    from rnn_mnist.data import catalogue, originals
+    from rnn_mnist.data.archive import write_archive
 
     builder = catalogue.find_builder("mnist:3.0.1")
     try:

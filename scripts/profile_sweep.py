@@ -47,7 +47,7 @@ def traced(config: Config, values: dict[str, list[Any]]) -> Iterator[dict[str, A
     """What the devices' threads do in a sweep: JAX's profiler's events, times in microseconds."""
     import jax
 
-    from rnn_mnist.explore import sweep
+    from rnn_mnist.sweeps.explore import sweep
 
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported here, so that help and mistyped arguments answer at once.
     import jax
 
-    from rnn_mnist import waves
-    from rnn_mnist.explore import sweep
-    from rnn_mnist.resources import cores
+    from rnn_mnist.parallel.resources import cores
+    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps.explore import sweep
 
     config, grid = (QUICK, QUICK_GRID) if quick else (CONFIG, GRID)
     jax.config.update("jax_num_cpu_devices", cores())

@@ -39,8 +39,9 @@ def measure(hidden_size: int, rounds: int) -> Any:
     """Microseconds (3, rounds) of the kernel forward, forward and back, and of a whole step."""
     import jax
 
-    from rnn_mnist import LSTMCell, RowLSTM, batches, init, load, make_optimizer, train_epoch
-    from rnn_mnist.lstm import lstm
+    from rnn_mnist import LSTMCell, RowLSTM, init, load, make_optimizer, train_epoch
+    from rnn_mnist.data import batches
+    from rnn_mnist.model.lstm import lstm
 
     data = load("mnist", "train")
     images = jax.device_put(data.images[:BATCH].astype(np.float32) / 255)
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, quick="one size, three turns")
     quick = parser.parse_args(arguments).quick
     # Imported here, so that help and mistyped arguments answer at once.
-    from rnn_mnist import batches, kernels, load
+    from rnn_mnist import kernels, load
+    from rnn_mnist.data import batches
 
     most = peak(1000 if quick else 3000)
     print(f"kernel for {kernels.load()}; NumPy's products reach {most / 1e9:.0f} GFLOP/s")

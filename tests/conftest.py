@@ -19,8 +19,9 @@ import jax
 import numpy as np
 import pytest
 
-from rnn_mnist import Config, Data, fit, plan
-from rnn_mnist.loading import Result
+from rnn_mnist import Config, Data, fit
+from rnn_mnist.runs.results import Result
+from rnn_mnist.training import setup as plan
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # As a library's user has them, even where a test runs the command in this process.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from rnn_mnist.augment import Distortion, distort, resample
+from rnn_mnist.training.augment import Distortion, distort, resample
 
 COUNT, SIZE = 200, 28
 INSIDE = slice(8, 20)  # Where no distortion below reaches beyond the edges.

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_mnist import batches
+from rnn_mnist.data import batches
 
 sizes, batch_sizes = st.integers(1, 300), st.integers(1, 50)
 

@@ -13,22 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from rnn_mnist import (
-    Config,
-    console,
-    explore,
-    export,
-    plot,
-    predict,
-    read_config,
-    run,
-    sweep,
-    train,
-)
-from rnn_mnist import command as command_module
+from rnn_mnist import Config, export, plot, predict, read_config, sweep, train
+from rnn_mnist import cli as command_module
 from rnn_mnist.config import to_toml
 from rnn_mnist.files import written_whole
-from rnn_mnist.history import Epoch
+from rnn_mnist.metrics import Epoch
+from rnn_mnist.runs import console, run
+from rnn_mnist.sweeps import explore
 
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from rnn_mnist import compiled
+from rnn_mnist.runs import compiled
 
 
 def programs(folder):

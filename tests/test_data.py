@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import ORIGINALS, fake_downloads, idx, original_files, published
 
-from rnn_mnist import InputError, archive, catalogue, data, load, originals, prepared
+from rnn_mnist import InputError, load
+from rnn_mnist.data import archive, catalogue, originals, prepared
+from rnn_mnist.data import loading as data
 
 needs_originals = pytest.mark.skipif(
     not ORIGINALS.is_dir(), reason="the original MNIST files are not beside the checkout"

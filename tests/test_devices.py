@@ -17,15 +17,15 @@ from rnn_mnist import (
     Config,
     InputError,
     RowLSTM,
-    batches,
     evaluate,
     init,
     load,
     train_epoch,
     train_step,
 )
-from rnn_mnist.augment import Distortion
-from rnn_mnist.devices import (
+from rnn_mnist.data import batches
+from rnn_mnist.model.lstm import lstm
+from rnn_mnist.parallel.mesh import (
     AXIS,
     find_devices,
     make_mesh,
@@ -34,10 +34,10 @@ from rnn_mnist.devices import (
     put_own,
     split_cpu,
 )
-from rnn_mnist.lstm import lstm
-from rnn_mnist.optimizers import make_optimizer
-from rnn_mnist.plan import default_cpu_count
-from rnn_mnist.resources import cores, free_memory
+from rnn_mnist.parallel.resources import cores, free_memory
+from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.optimizers import make_optimizer
+from rnn_mnist.training.setup import default_cpu_count
 
 MODEL, OPTIMIZER = RowLSTM(20, dropout=0.2), make_optimizer("sgd", 0.1)
 RANDOM = {"key": jax.random.key(1)}

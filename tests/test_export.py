@@ -22,19 +22,19 @@ from rnn_mnist import (
     from_torch,
     load,
     load_exported,
-    loading,
-    plan,
     read_config,
-    run,
     to_torch,
     train,
     train_step,
-    weights,
 )
-from rnn_mnist.loading import load_result
-from rnn_mnist.onnx_graph import to_onnx
-from rnn_mnist.page import to_page
-from rnn_mnist.stablehlo import to_stablehlo
+from rnn_mnist.interop.onnx_graph import to_onnx
+from rnn_mnist.interop.page import to_page
+from rnn_mnist.interop.stablehlo import to_stablehlo
+from rnn_mnist.model import weights
+from rnn_mnist.runs import results as loading
+from rnn_mnist.runs import run
+from rnn_mnist.runs.results import load_result
+from rnn_mnist.training import setup as plan
 
 SLOW = pytest.mark.slow
 INNER = "inner.weight_hh_l1"

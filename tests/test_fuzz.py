@@ -28,32 +28,31 @@ from rnn_mnist import (
     Config,
     Data,
     InputError,
-    archive,
-    charts,
-    checkpoint,
-    command,
     draw,
-    explore,
     export,
     fit,
-    grid,
     load_exported,
     load_run,
-    loading,
-    originals,
     plot,
     predict,
-    run,
-    stablehlo,
     sweep,
-    sweep_folder,
     train,
-    weights,
+)
+from rnn_mnist import (
+    cli as command,
 )
 from rnn_mnist.config import from_toml, read_config, to_toml
-from rnn_mnist.history import Epoch, to_csv
-from rnn_mnist.inference import predict as asked
-from rnn_mnist.pictures import read_pictures
+from rnn_mnist.data import archive, originals
+from rnn_mnist.inference.inspect import predict as asked
+from rnn_mnist.inference.pictures import read_pictures
+from rnn_mnist.interop import stablehlo
+from rnn_mnist.metrics import Epoch, to_csv
+from rnn_mnist.model import weights
+from rnn_mnist.plots import charts
+from rnn_mnist.runs import checkpoint, run
+from rnn_mnist.runs import results as loading
+from rnn_mnist.sweeps import explore, grid
+from rnn_mnist.sweeps import folder as sweep_folder
 
 # Few examples for every run of the tests, more where there is time.
 TIMES = pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])

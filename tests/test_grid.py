@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rnn_mnist import Config, Data, InputError, catalogue, grid
-from rnn_mnist.explore import sweep
-from rnn_mnist.history import Epoch
+from rnn_mnist import Config, Data, InputError
+from rnn_mnist.data import catalogue
+from rnn_mnist.metrics import Epoch
+from rnn_mnist.sweeps import grid
+from rnn_mnist.sweeps.explore import sweep
 
 SIZES = {"train": 60000, "test": 10000}
 HELD = Data(train="train[:1000]", test="train[55000:55300]")

@@ -6,8 +6,8 @@ import pytest
 from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmoid
 
 from rnn_mnist import load
-from rnn_mnist.inference import beliefs, made_up_mind, predict, saliency, units
-from rnn_mnist.reading import permutation, steps_at, steps_of
+from rnn_mnist.inference.inspect import beliefs, made_up_mind, predict, saliency, units
+from rnn_mnist.model.reading import permutation, steps_at, steps_of
 
 
 def sequence_of(image, reading, params=None, steps=None):

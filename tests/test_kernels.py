@@ -21,9 +21,10 @@ from hypothesis import assume, given, settings
 from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
-from rnn_mnist import Config, InputError, RowLSTM, kernels, plan
-from rnn_mnist.devices import find_devices, make_mesh
-from rnn_mnist.lstm import choose_kernel, lstm
+from rnn_mnist import Config, InputError, RowLSTM, kernels
+from rnn_mnist.model.lstm import choose_kernel, lstm
+from rnn_mnist.parallel.mesh import find_devices, make_mesh
+from rnn_mnist.training import setup as plan
 
 try:
     kernels.load()

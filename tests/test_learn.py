@@ -15,7 +15,6 @@ from rnn_mnist import (
     RowLSTM,
     State,
     apply,
-    batches,
     evaluate,
     init,
     learned,
@@ -25,9 +24,10 @@ from rnn_mnist import (
     train_epoch,
     train_step,
 )
-from rnn_mnist.augment import Distortion
-from rnn_mnist.devices import AXIS, add_up, make_mesh
-from rnn_mnist.optimizers import make_schedule
+from rnn_mnist.data import batches
+from rnn_mnist.parallel.mesh import AXIS, add_up, make_mesh
+from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.optimizers import make_schedule
 
 MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
 

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
 
-from rnn_mnist import Config, Data, InputError, batches, fit, load, load_run, plan, run, train_step
+from rnn_mnist import Config, Data, InputError, fit, load, load_run, train_step
+from rnn_mnist.data import batches
+from rnn_mnist.runs import run
+from rnn_mnist.training import setup as plan
 
 # Four steps an epoch.
 TINY = Config(
@@ -130,7 +133,7 @@ def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
     config = dataclasses.replace(TINY, epochs=2, gradient_clip=0.0)
     result = fit(config, folder=tmp_path / "run", log_norms=True)
     split = load("mnist", "train[:100]")
-    model, optimizer = plan.make_model(config, 10), plan.make_optimizer(config, 8)
+    model, optimizer = plan.make_model(config, 10), plan.configured_optimizer(config, 8)
     state = plan.learn.init(model, optimizer, key=plan.init_key(0))
     for epoch in (1, 2):
         norms = []

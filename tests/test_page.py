@@ -17,11 +17,11 @@ from numpy.random import default_rng
 
 from rnn_mnist import Config, InputError, State, export, from_torch, load
 from rnn_mnist.draw import main as draw_command
-from rnn_mnist.inference import beliefs, made_up_mind, predict
-from rnn_mnist.loading import Result, load_pretrained
-from rnn_mnist.page import to_page
-from rnn_mnist.pictures import read_pictures
-from rnn_mnist.reading import steps_of
+from rnn_mnist.inference.inspect import beliefs, made_up_mind, predict
+from rnn_mnist.inference.pictures import read_pictures
+from rnn_mnist.interop.page import to_page
+from rnn_mnist.model.reading import steps_of
+from rnn_mnist.runs.results import Result, load_pretrained
 
 DIGITS = tuple("0123456789")
 FASHION = (

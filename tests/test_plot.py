@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from rnn_mnist import charts, figures, load, load_pretrained, movies, plot
-from rnn_mnist.history import Epoch
-from rnn_mnist.inference import beliefs, predict, saliency, units
-from rnn_mnist.loading import load_result
+from rnn_mnist import load, load_pretrained, plot
+from rnn_mnist.inference.inspect import beliefs, predict, saliency, units
+from rnn_mnist.metrics import Epoch
+from rnn_mnist.plots import charts, figures, movies
+from rnn_mnist.runs.results import load_result
 
 KINDS = "rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"
 
@@ -113,7 +114,7 @@ def test_mp4_is_written_or_its_lack_named(command, monkeypatch):
 def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
     from safetensors.numpy import save_file
 
-    from rnn_mnist.weights import to_torch
+    from rnn_mnist.model.weights import to_torch
 
     bare = to_torch(result_of().params)
     save_file(bare, "bare.safetensors")

@@ -9,8 +9,8 @@ import pytest
 from conftest import from_torch, numpy_lstm, numpy_row_lstm, numpy_windows
 
 from rnn_mnist import LSTMCell, RowLSTM
-from rnn_mnist.lstm import lstm
-from rnn_mnist.reading import Reading, permutation, read, steps_at, steps_of
+from rnn_mnist.model.lstm import lstm
+from rnn_mnist.model.reading import Reading, permutation, read, steps_at, steps_of
 
 
 def test_orders():

@@ -16,17 +16,10 @@ import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
 
-from rnn_mnist import (
-    InputError,
-    checkpoint,
-    fit,
-    kernels,
-    load_run,
-    plan,
-    read_config,
-    run,
-    run_folder,
-)
+from rnn_mnist import InputError, fit, kernels, load_run, read_config
+from rnn_mnist.runs import checkpoint, run
+from rnn_mnist.runs import folder as run_folder
+from rnn_mnist.training import setup as plan
 
 
 class KilledError(Exception):

@@ -25,13 +25,13 @@ from rnn_mnist import (
     init,
     load,
     load_run,
-    loop,
-    plan,
     read_config,
-    run,
 )
-from rnn_mnist.devices import find_devices, make_mesh
-from rnn_mnist.history import Epoch, confidence_interval, judge
+from rnn_mnist.metrics import Epoch, confidence_interval, judge
+from rnn_mnist.parallel.mesh import find_devices, make_mesh
+from rnn_mnist.runs import run
+from rnn_mnist.training import loop
+from rnn_mnist.training import setup as plan
 
 
 def test_fit_prints_and_writes_nothing_unasked(capfd, tmp_path, monkeypatch):

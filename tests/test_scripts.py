@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ORIGINALS
 
-from rnn_mnist import archive
+from rnn_mnist.data import archive
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FIXTURES = GOLDEN.parent / "fixtures"

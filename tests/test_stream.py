@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 from conftest import ORIGINALS, original_files, published
 
-from rnn_mnist import (
-    Config,
-    Data,
-    InputError,
-    archive,
-    batches,
-    catalogue,
-    data,
-    fit,
-    load,
-    prepared,
-)
-from rnn_mnist.devices import find_devices, make_mesh, make_shardings
+from rnn_mnist import Config, Data, InputError, fit, load
+from rnn_mnist.data import archive, batches, catalogue, prepared
+from rnn_mnist.data import loading as data
+from rnn_mnist.parallel.mesh import find_devices, make_mesh, make_shardings
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,26 +14,19 @@ import numpy as np
 import pytest
 from conftest import assert_identical, without_seconds
 
-from rnn_mnist import (
-    Config,
-    Data,
-    InputError,
-    charts,
-    data,
-    fit,
-    grid,
-    load,
-    load_run,
-    run_folder,
-    sweep_folder,
-    waves,
-)
+from rnn_mnist import Config, Data, InputError, fit, load, load_run
 from rnn_mnist.config import to_toml
-from rnn_mnist.explore import sweep
-from rnn_mnist.history import Epoch, to_csv
-from rnn_mnist.loading import load_result
+from rnn_mnist.data import loading as data
+from rnn_mnist.metrics import Epoch, to_csv
+from rnn_mnist.plots import charts
+from rnn_mnist.runs import folder as run_folder
+from rnn_mnist.runs.results import load_result
 from rnn_mnist.sweep import main
-from rnn_mnist.sweep_folder import best_run
+from rnn_mnist.sweeps import folder as sweep_folder
+from rnn_mnist.sweeps import grid
+from rnn_mnist.sweeps import vmapped as waves
+from rnn_mnist.sweeps.explore import sweep
+from rnn_mnist.sweeps.folder import best_run
 
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)

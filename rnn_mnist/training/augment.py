@@ -1,0 +1,100 @@
+"""Random distortions of images, each image by its own key: moved, turned, resized, slanted, bent.
+
+Shapes are written with B images of M rows and N columns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnn_mnist.randomness import AFFINE, ELASTIC
+
+KNOTS = 7  # Of the grid, along each side, whose points bend an image.
+
+
+class Distortion(NamedTuple):
+    """How far images are distorted at most; each amount is drawn uniformly up to it, both ways."""
+
+    shift: float = 0.0
+    """Pixels, down or up, and as many right or left."""
+    rotation: float = 0.0
+    """Degrees."""
+    scale: float = 0.0
+    """Share of the height, and of the width: 0.1 is from 0.9 to 1.1 times as large."""
+    shear: float = 0.0
+    """Degrees by which upright lines slant."""
+    elastic: float = 0.0
+    """Standard deviation in pixels of displacements on a grid of 7 by 7 points, which are normal,
+    and between which the image bends smoothly."""
+
+
+def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> jax.Array:
+    """Distort each image in its own way, around its middle.
+
+    All of it is one displacement of the pixels, so that images are resampled once, between their
+    four nearest pixels; beyond the edges there is 0.
+
+    Args:
+      images: (B, M, N) float.
+      distortion: What to do, and how far.
+      keys: (B,), one for each image; the same key distorts in the same way.
+
+    Returns:
+      Images (B, M, N) float.
+
+    Source: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied
+    to Visual Document Analysis", 2003.
+    """
+    if distortion == Distortion():
+        return images
+    shape = images.shape[1], images.shape[2]
+    places = jax.vmap(lambda key: _places(key, shape, distortion))(keys)
+    return resample(images, places.astype(images.dtype))
+
+
+def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> jax.Array:
+    """Where each pixel of a distorted image comes from: rows and columns (2, M, N)."""
+    affine, elastic = (jax.random.fold_in(key, purpose) for purpose in (AFFINE, ELASTIC))
+    drawn = jax.random.uniform(affine, (6,), jnp.float32, -1, 1)
+    turn = jnp.deg2rad(distortion.rotation) * drawn[0]
+    slant = jnp.tan(jnp.deg2rad(distortion.shear) * drawn[1])
+    height, width = 1 + distortion.scale * drawn[2], 1 + distortion.scale * drawn[3]
+    move = distortion.shift * drawn[4:]  # (2,)
+    middle = (jnp.array(shape) - 1) / 2
+    y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in shape), indexing="ij")
+    y, x = y - middle[0] - move[0], x - middle[1] - move[1]
+    # The way back, from a distorted image to the original: turned, slanted, then resized.
+    cos, sin = jnp.cos(turn), jnp.sin(turn)
+    y, x = cos * y - sin * x, sin * y + cos * x
+    x = x + slant * y
+    places = jnp.stack([y / height + middle[0], x / width + middle[1]])  # (2, M, N)
+    if distortion.elastic:
+        knots = distortion.elastic * jax.random.normal(elastic, (2, KNOTS, KNOTS), jnp.float32)
+        places = places + jax.image.resize(knots, (2, *shape), "cubic")
+    return places
+
+
+def resample(images: jax.Array, places: jax.Array) -> jax.Array:
+    """Images (B, M, N) at fractional rows and columns (B, 2, M', N'), linear between four pixels.
+
+    What `jax.scipy.ndimage.map_coordinates` of order 1 gives, in less than half of its time on a
+    CPU: the four pixels lie side by side and are fetched at once.
+    """
+    batch, rows, columns = images.shape
+    padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2)))
+    corners = jnp.stack(
+        [padded[:, y : rows + 2 + y, x : columns + 2 + x] for y in (0, 1) for x in (0, 1)], axis=-1
+    ).reshape(-1, 4)  # (B * (M + 2) * (N + 2), 4)
+    # From -1 to the size, beyond which there is nothing but zeros.
+    y = jnp.clip(places[:, 0], -1, rows) + 1  # (B, M', N')
+    x = jnp.clip(places[:, 1], -1, columns) + 1
+    top, left = jnp.floor(y), jnp.floor(x)
+    of_image = jnp.arange(batch)[:, None, None] * (rows + 2)
+    index = (of_image + top.astype(jnp.int32)) * (columns + 2) + left.astype(jnp.int32)
+    down, right = y - top, x - left
+    weights = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
+    near = corners.at[index].get(mode="promise_in_bounds")  # (B, M', N', 4)
+    return (near * jnp.stack(weights, axis=-1)).sum(-1)

@@ -1,0 +1,340 @@
+"""Learning as pure, jitted functions over a state: each is usable alone.
+
+Shapes are written with N images in the data set, B in a batch, S steps, T rows of F values and
+C classes. `model` and `optimizer` are static: hand in the same objects at every call, or JAX
+compiles again.
+
+Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; labels (B,) are
+integers from 0 to C - 1. A call with other values raises a ValueError, even if `order` does not
+name the image. Inside `jax.jit`, `jax.vmap` and the like values cannot be seen: there, every
+integer is divided by 255, floats are taken as they are, and an image does not count if its label
+names no class. All is computed in float32, or in float64 if the parameters or the images are
+float64.
+
+With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
+their gradients in each step: the result is that of one device, but for the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from rnn_mnist.data import check_images, check_labels, preprocess
+from rnn_mnist.kernels import vary_alike
+from rnn_mnist.parallel import add_up, axis_of, spread
+from rnn_mnist.training.augment import Distortion, distort
+from rnn_mnist.training.optimizers import averaged
+
+
+class State(NamedTuple):
+    """All that a run has learned so far."""
+
+    params: Any
+    """The model's parameters, a tree of float32 or float64 arrays."""
+    opt_state: optax.OptState
+    """The optimizer's memory."""
+    step: jax.Array
+    """Steps taken, a scalar int32."""
+
+
+class Metrics(NamedTuple):
+    """Sums over images, to be divided once, at the end."""
+
+    loss: jax.Array
+    """Summed negative log-likelihood in nats, float32 or float64."""
+    correct: jax.Array
+    """Images classified right, int32."""
+    examples: jax.Array
+    """Images counted, int32."""
+    gradient_norm: jax.Array | None = None
+    """Norm of a step's whole gradient before clipping; None where nothing is learned."""
+
+
+def _jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
+    """Like `jax.jit`, but every call first checks the values of images and labels."""
+    jitted, signature = jax.jit(function, **settings), inspect.signature(function)
+
+    def checked(*arguments: Any, **named: Any) -> Any:
+        given = signature.bind(*arguments, **named).arguments
+        check_images(given["images"])
+        classes = getattr(given["model"], "num_classes", None)
+        if "labels" in given and classes is not None:
+            check_labels(given["labels"], classes, given.get("mask"))
+        return jitted(*arguments, **named)
+
+    wrapped: Any = functools.wraps(jitted)(checked)
+    wrapped.lower, wrapped.trace = jitted.lower, jitted.trace  # These check nothing.
+    return wrapped
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "shape"))
+def init(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: jax.Array,
+    shape: tuple[int, int] = (28, 28),
+) -> State:
+    """Draw initial parameters for images of the given shape (T, F)."""
+    params = model.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def learned(state: State) -> Any:
+    """The parameters to test and to keep: their running average, where the optimizer has one."""
+    return averaged(state.opt_state, state.params)
+
+
+@functools.partial(_jit_with_checks, static_argnames="model")
+def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
+    """Log-probabilities (B, C) of images (B, T, F)."""
+    return jnp.asarray(model.apply({"params": params}, preprocess(images, _dtype(params))))
+
+
+def _dtype(params: Any) -> Any:
+    """The type in which a network computes: float32, or its parameters' own if that is wider."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+
+
+def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Negative log-likelihood (B,) of labels (B,) under log-probabilities (B, C), in nats.
+
+    It is NaN where a label names no class.
+    """
+    taken = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    return jnp.where(_is_class(log_probs, labels), taken, jnp.nan)
+
+
+def _is_class(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether labels (B,) name one of the classes of log-probabilities (B, C)."""
+    return (labels >= 0) & (labels.astype(jnp.int32) < log_probs.shape[-1])
+
+
+def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
+    """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true.
+
+    An image does not count if its label names no class.
+
+    Raises:
+      ValueError: The batch sizes differ.
+    """
+    if not log_probs.shape[:1] == labels.shape == mask.shape:
+        sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
+        raise ValueError(f"images, labels and mask must be as many, not {sizes}")
+    mask = mask & _is_class(log_probs, labels)
+    correct = (log_probs.argmax(-1) == labels) & mask
+    loss = jnp.where(mask, nll(log_probs, labels), 0)
+    return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
+
+
+@functools.partial(
+    _jit_with_checks,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
+)
+def train_step(
+    state: State,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    distortion: Distortion = Distortion(),
+    axis_name: str | None = None,
+) -> tuple[State, Metrics]:
+    """Take one optimizer step on the mean loss of a batch.
+
+    What is random, the distortion and the model's dropout, is drawn for each image by the key, the
+    state's step and the image's place in the batch: it is the same however a batch is spread.
+
+    Args:
+      state: Where to step from.
+      images: (B, T, F).
+      labels: (B,).
+      mask: (B,) bool, false for images that only fill the batch; all count if left out. With
+        none to count, the state stays as it is.
+      model: Flax module that maps images to log-probabilities.
+      optimizer: Optax transformation of gradients.
+      key: A run's key for all that is random in its steps.
+      label_smoothing: Share of each label that is spread over all classes, in what is minimised;
+        the metrics do not know of it.
+      distortion: How images are distorted.
+      axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
+        over which the batch is spread. The next state and the metrics are equal along this axis.
+
+    Returns:
+      The next state, and the batch's metrics from before the step.
+
+    Raises:
+      ValueError: Something is random, and there is no key; or images or labels have wrong values.
+    """
+    if mask is None:
+        mask = jnp.ones(labels.shape, bool)
+    images = preprocess(images, _dtype(state.params))
+    drops = bool(getattr(model, "dropout", 0))
+    random: Any = {}
+    if drops or distortion != Distortion():
+        if key is None:
+            raise ValueError("dropout and distortion need a key")
+        keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
+        images = distort(images, distortion, keys=keys)
+        random = {"keys": keys} if drops else {}
+
+    def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
+        log_probs = jnp.asarray(model.apply({"params": params}, images, **random))
+        metrics = measure(log_probs, labels, mask)
+        if not label_smoothing:
+            return metrics.loss, metrics
+        counted = mask & _is_class(log_probs, labels)
+        spread_out = jnp.where(counted, -log_probs.mean(-1), 0).sum()
+        return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
+
+    # Parameters that did not vary would get a gradient that JAX has already summed over devices.
+    index = () if axis_name is None else jax.lax.axis_index(axis_name)
+    params, *_ = vary_alike((state.params, images, labels, index))
+    gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
+    if axis_name is not None:
+        gradient, metrics = add_up((gradient, metrics), axis_name)
+    gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)
+    metrics = metrics._replace(gradient_norm=optax.tree_utils.tree_norm(gradient))
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    stepped = State(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+    state = jax.tree.map(functools.partial(jnp.where, metrics.examples > 0), stepped, state)
+    return state, metrics
+
+
+def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
+    """A key for each image (B,), by its place in a batch that may be spread over an axis."""
+    first = 0 if axis_name is None else count * jax.lax.axis_index(axis_name)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+
+
+@functools.partial(
+    _jit_with_checks,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
+    donate_argnames="state",
+)
+def train_epoch(
+    state: State,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    distortion: Distortion = Distortion(),
+    mesh: Mesh | None = None,
+    sharded: bool = False,
+) -> tuple[State, Metrics]:
+    """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
+
+    Args:
+      state: Where to start; its buffers are given away, so use the returned state from here on.
+      images: (N, T, F).
+      labels: (N,).
+      order: (S, B) int32, the images of every step's batch; -1 fills up a batch or, as a whole
+        row, a step. On a mesh of D devices, B is a multiple of D.
+      model: Flax module that maps images to log-probabilities.
+      optimizer: Optax transformation of gradients.
+      key: As `train_step` takes it, and the next two.
+      label_smoothing: As there.
+      distortion: As there.
+      mesh: From `make_mesh`; one device computes if left out.
+      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
+        order count from its first; else every device holds all.
+
+    Returns:
+      The state after the steps, and the metrics of every step, each of shape (S,).
+    """
+
+    def steps(
+        start: tuple[State, jax.Array | None],
+        images: jax.Array,
+        labels: jax.Array,
+        order: jax.Array,
+    ) -> tuple[State, Metrics]:
+        state, key = start
+        if axis_of(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
+            state, *_ = vary_alike((state, images, labels, order))
+
+        def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
+            stepped: tuple[State, Metrics]
+            stepped = train_step(
+                state,
+                *_gather(images, labels, batch),
+                model=model,
+                optimizer=optimizer,
+                key=key,
+                label_smoothing=label_smoothing,
+                distortion=distortion,
+                axis_name=axis_of(mesh),
+            )
+            return stepped
+
+        return jax.lax.scan(step, state, order)
+
+    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
+    return run((state, key), images, labels, order)
+
+
+@functools.partial(_jit_with_checks, static_argnames=("model", "mesh", "sharded"))
+def evaluate(
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    mesh: Mesh | None = None,
+    sharded: bool = False,
+) -> Metrics:
+    """Metrics over all images that `order` names, each as often as it is named.
+
+    Args:
+      params: The model's parameters.
+      images: (N, T, F).
+      labels: (N,).
+      order: (S, B) int32, as `train_epoch` takes it.
+      model: Flax module that maps images to log-probabilities.
+      mesh: As `train_epoch` takes it.
+      sharded: As `train_epoch` takes it.
+    """
+
+    def total(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
+        def tested(batch: jax.Array) -> Metrics:
+            x, y, mask = _gather(images, labels, batch)
+            return measure(apply(params, x, model=model), y, mask)
+
+        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+            return jax.tree.map(jnp.add, total, tested(batch)), None
+
+        shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
+        zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zero, *_ = vary_alike((zero, params, images, labels, order))
+        metrics, _ = jax.lax.scan(step, zero, order)
+        axis_name = axis_of(mesh)
+        return metrics if axis_name is None else add_up(metrics, axis_name)
+
+    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
+    return run(params, images, labels, order)
+
+
+def _gather(
+    images: jax.Array, labels: jax.Array, batch: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pick a batch (B,) of indices; -1 picks some image and masks it."""
+    index = jnp.maximum(batch, 0)
+    return images[index], labels[index], batch >= 0
