@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config, grid = (QUICK, QUICK_GRID) if quick else (CONFIG, GRID)
     jax.config.update("jax_num_cpu_devices", cores())
     starting, compiling = list[float](), list[float]()
-    imports = [sys.executable, "-c", "from rnn_mnist.explore import sweep"]
+    imports = [sys.executable, "-c", "from rnn_mnist.sweeps import sweep"]
     clocked(subprocess.run, starting)(imports, check=True)
     waves.compile_programs = clocked(waves.compile_programs, compiling)
     began = time.perf_counter()

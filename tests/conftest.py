@@ -22,6 +22,7 @@ import pytest
 from rnn_mnist import Config, Data, fit
 from rnn_mnist.runs.results import Result
 from rnn_mnist.training import setup as plan
+from rnn_mnist.training import step
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # As a library's user has them, even where a test runs the command in this process.
@@ -144,7 +145,7 @@ def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
         optimizer="adam",
     )
     model = plan.make_model(config, 10)
-    state = plan.learn.init(model, plan.make_optimizer(config, 1), key=jax.random.key(3))
+    state = step.init(model, plan.configured_optimizer(config, 1), key=jax.random.key(3))
     params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
     return Result(state._replace(params=params), (), config, tuple("0123456789"))
 

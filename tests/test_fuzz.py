@@ -22,7 +22,7 @@ import pytest
 from conftest import SMALL, assert_identical, idx, result_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_layout import trees
+from test_layout import modules
 
 from rnn_mnist import (
     Config,
@@ -35,7 +35,9 @@ from rnn_mnist import (
     load_run,
     plot,
     predict,
+    runs,
     sweep,
+    sweeps,
     train,
 )
 from rnn_mnist import (
@@ -51,8 +53,8 @@ from rnn_mnist.model import weights
 from rnn_mnist.plots import charts
 from rnn_mnist.runs import checkpoint, run
 from rnn_mnist.runs import results as loading
-from rnn_mnist.sweeps import explore, grid
 from rnn_mnist.sweeps import folder as sweep_folder
+from rnn_mnist.sweeps import grid
 
 # Few examples for every run of the tests, more where there is time.
 TIMES = pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
@@ -211,7 +213,7 @@ def test_any_command_line_is_understood_or_refused(tmp_path, monkeypatch, capfd,
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "load_runs", instead)
-    for module, name in ((run, "train_run"), (explore, "sweep")):
+    for module, name in ((runs, "train_run"), (sweeps, "sweep")):
         monkeypatch.setattr(module, name, instead)
     commands = [train, sweep, predict, plot, export, draw]
 
@@ -704,7 +706,7 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
 
 
 def test_nothing_reads_pickles_or_runs_what_it_read():
-    for name, tree in trees().items():
+    for name, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None)}

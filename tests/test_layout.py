@@ -1,6 +1,7 @@
 """The layout: data flows one way, private names stay at home, heavy libraries come when needed."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,70 +12,72 @@ import pytest
 import rnn_mnist
 
 PACKAGE = Path(rnn_mnist.__file__).parent
-# Each module may import only those before it.
-ORDER = [
-    *(
-        "config",
-        "files",
-        "purposes",
-        "preprocess",
-        "archive",
-        "catalogue",
-        "originals",
-        "prepared",
-        "data",
-        "resources",
-        "devices",
-        "meeting",
-        "hosts",
-        "batches",
-        "history",
-        "grid",
-        "kernels",
-        "initializers",
-        "reading",
-        "weights",
-        "lstm",
-        "model",
-        "optimizers",
-        "augment",
-        "learn",
-    ),
-    *("plan", "loop", "waves", "checkpoint", "palette", "charts", "run_folder", "sweep_folder"),
-    *("console", "observe", "loading", "run", "inference", "pictures", "drawing", "figures"),
-    *("movies", "exported", "onnx_graph", "stablehlo", "page", "explore"),
-    *("compiled", "command", "train", "sweep", "predict", "plot", "export", "draw"),
-]
+README = Path(__file__).parents[1] / "README.md"
 
 
-def trees():
-    files = [*PACKAGE.glob("*.py"), PACKAGE / "kernels" / "__init__.py"]
-    names = ["kernels" if path.parent != PACKAGE else path.stem for path in files]
-    return {name: ast.parse(path.read_text()) for name, path in zip(names, files, strict=True)}
+def modules():
+    """The path of each module within the package, such as data/archive.py, and its code."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE), ast.parse(path.read_text())
 
 
-def imported(tree):
-    """Modules of this package that a module imports, anywhere in it."""
+def room_of(path):
+    """The folder or the module at the top level in which a module lies."""
+    return path.parts[0].removesuffix(".py")
+
+
+def imports(tree):
+    """What a module imports from this package, anywhere in it: module, names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "rnn_mnist":
-            yield from (alias.name for alias in node.names if alias.name != "__version__")
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rnn_mnist."):
-            yield node.module.split(".")[1]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rnn_mnist"):
+            names = [alias.name for alias in node.names if alias.name != "__version__"]
+            yield node.module.split(".")[1:], names
         elif isinstance(node, ast.Import):
             assert not any(alias.name.startswith("rnn_mnist") for alias in node.names)
 
 
-def test_imports_go_one_way():
-    found = trees()
-    assert set(found) == {*ORDER, "__init__"}
-    for name, tree in found.items():
-        if name != "__init__":
-            for other in imported(tree):
-                assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}"
+def arrows():
+    """Which rooms import which others."""
+    for path, tree in modules():
+        for module, names in imports(tree):
+            for room in module[:1] or names:
+                if room_of(path) not in (room, "__init__"):
+                    yield room_of(path), room
+
+
+def readme_rows():
+    """The rooms that README's table of folders names, row by row, from the top down."""
+    table = README.read_text(encoding="utf-8").split("| place | holds |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    rows = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
+    return rows
+
+
+def test_the_readme_names_every_room():
+    named = [room for row in readme_rows() for room in row]
+    assert len(set(named)) == len(named)
+    assert {*named} == {room_of(path) for path, _ in modules()} - {"__init__", "__main__"}
+
+
+def test_imports_go_down_only():
+    floors = {room: number for number, row in enumerate(readme_rows()) for room in row}
+    for room, other in arrows():
+        if room != "__main__":
+            assert floors[room] < floors[other], f"{room} imports {other}"
+
+
+def test_folders_are_entered_by_the_names_that_they_give_out():
+    for path, tree in modules():
+        for module, names in imports(tree):
+            if module and module[0] != room_of(path) and path.name != "conftest.py":
+                assert len(module) == 1, f"{path} reaches past {module[0]} into {module[1]}"
+                home = importlib.import_module(f"rnn_mnist.{module[0]}")
+                if hasattr(home, "__path__"):
+                    assert {*names} <= {*home.__all__}, f"{path}: {names}"
 
 
 def test_private_names_stay_at_home():
-    for name, tree in trees().items():
+    for name, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 private = [a.name for a in node.names if a.name.startswith("_")]
@@ -91,10 +94,10 @@ def test_private_names_stay_at_home():
 
 def test_only_commands_name_flags():
     """What a function says is read by those who have no flags, too."""
-    commands = {"command", "train", "sweep", "predict", "plot", "export", "draw"}
     # The console prints commands, and several processes are met by the command's flags alone.
-    for name, tree in trees().items():
-        if name in commands | {"console", "hosts", "meeting"}:
+    others = {"runs/console.py", "parallel/processes.py", "parallel/rendezvous.py"}
+    for name, tree in modules():
+        if len(name.parts) == 1 or name.as_posix() in others:
             continue
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
@@ -104,14 +107,14 @@ def test_only_commands_name_flags():
 
 
 def test_orbax_is_touched_in_one_module():
-    for name, tree in trees().items():
+    for name, tree in modules():
         names = {
             part
             for node in ast.walk(tree)
             if isinstance(node, ast.Import | ast.ImportFrom)
             for part in [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
         }
-        assert name == "checkpoint" or not any(part.startswith("orbax") for part in names)
+        assert name.name == "checkpoint.py" or not any(part.startswith("orbax") for part in names)
 
 
 @pytest.mark.parametrize(

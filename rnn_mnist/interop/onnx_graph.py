@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, reading, sizes_of, to_torch
+from rnn_mnist.model import HEAD, WINDOW, places, sizes_of, to_torch
 from rnn_mnist.runs import Result, describe
 
 OPSET = 17
@@ -73,8 +73,8 @@ def to_onnx(result: Result) -> Any:
 
     def windows(inputs: str, steps: int, features: int) -> str:
         """What `model.read_windows` makes of (T, B, W * P): (T, B, W * 2N)."""
-        size, across = sizes.inner_size, features // reading.WINDOW**2
-        lines = [(steps, across, reading.WINDOW**2), (across, steps, 2 * size)]
+        size, across = sizes.inner_size, features // WINDOW**2
+        lines = [(steps, across, WINDOW**2), (across, steps, 2 * size)]
         hidden = inputs
         for layer, (length, count, values) in enumerate(lines):
             flat = reshape(hidden, f"lines{layer}", length, -1, values)
@@ -92,11 +92,11 @@ def to_onnx(result: Result) -> Any:
         if config.reading == "windows":  # Beyond the edges there is 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        places = reading.places(config.reading)
-        values = node("Gather", [pixels, constant("places", places)], "values", axis=1)  # (B, T, F)
+        read_at = places(config.reading)  # (T, F)
+        values = node("Gather", [pixels, constant("places", read_at)], "values", axis=1)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
         if config.reading == "windows":
-            hidden = windows(hidden, *places.shape)
+            hidden = windows(hidden, *read_at.shape)
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)

@@ -6,8 +6,9 @@ import pytest
 from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmoid
 
 from rnn_mnist import load
-from rnn_mnist.inference.inspect import beliefs, made_up_mind, predict, saliency, units
+from rnn_mnist.inference.inspect import beliefs, predict, saliency, units
 from rnn_mnist.model.reading import permutation, steps_at, steps_of
+from rnn_mnist.plots import made_up_mind
 
 
 def sequence_of(image, reading, params=None, steps=None):

@@ -11,7 +11,7 @@ from rnn_mnist import InputError, fit, load, load_exported, load_run, read_confi
 from rnn_mnist.inference.inspect import predict
 from rnn_mnist.runs.results import load_weights
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").iterdir())
+FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").iterdir())
 
 
 @pytest.fixture(params=FIXTURES, ids=lambda folder: folder.name)

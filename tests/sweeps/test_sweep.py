@@ -20,13 +20,13 @@ from rnn_mnist.data import loading as data
 from rnn_mnist.metrics import Epoch, to_csv
 from rnn_mnist.plots import charts
 from rnn_mnist.runs import folder as run_folder
+from rnn_mnist.runs.folder import best_run
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.sweep import main
+from rnn_mnist.sweeps import explore, grid
 from rnn_mnist.sweeps import folder as sweep_folder
-from rnn_mnist.sweeps import grid
 from rnn_mnist.sweeps import vmapped as waves
 from rnn_mnist.sweeps.explore import sweep
-from rnn_mnist.sweeps.folder import best_run
 
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
@@ -210,7 +210,7 @@ def test_nothing_is_selected_on_the_test_set(monkeypatch):
     archive = data.load_all("mnist")
     arrays = {name: array[:1200] for name, array in archive.arrays.items()}
     values = {"learning_rate": [0.1, 1.0]}
-    monkeypatch.setattr(data, "load_all", lambda *_, **__: archive._replace(arrays=arrays))
+    monkeypatch.setattr(explore, "load_all", lambda *_, **__: archive._replace(arrays=arrays))
     before = sweep(config, values, final=False)
     assert {run.config.data for run in runs_of(before).values()} == {
         Data(train="train[:1100]", test="train[1100:]")
@@ -232,38 +232,34 @@ def test_the_best_is_trained_on_everything_and_tested_once(tmp_path):
     assert found.best.history[-1].test_count == 10000
 
 
-def test_a_sweeps_folder_stands_for_its_finished_run_of_the_highest_rank(tmp_path):
-    def measured(config, correct):
-        epochs = [Epoch(n, n, None, None, 1.0, correct, 300, 1.0) for n in range(3)]
-        return grid.Run(config, tuple(epochs))
-
-    def trained_on_everything(name, config, *, epochs=2):
+def test_a_sweeps_folder_stands_for_the_run_that_it_marked_as_the_best(tmp_path):
+    def trained_on_everything(name, *, epochs=2):
         folder = tmp_path / "best" / name
         folder.mkdir(parents=True, exist_ok=True)
-        config = dataclasses.replace(config, data=Data())
-        (folder / "config.toml").write_text(to_toml(config))
-        (folder / "metrics.csv").write_text(to_csv(measured(config, 0).history[: epochs + 1]))
+        (folder / "config.toml").write_text(to_toml(dataclasses.replace(SMALL, data=Data())))
+        history = [Epoch(n, n, None, None, 1.0, 0, 300, 1.0) for n in range(epochs + 1)]
+        (folder / "metrics.csv").write_text(to_csv(history))
         return folder
 
-    slow, fast = (dataclasses.replace(SMALL, learning_rate=rate) for rate in (0.1, 0.3))
-    seeds = [dataclasses.replace(one, seed=1) for one in (slow, fast)]
-    runs = map(measured, (slow, seeds[0], fast, seeds[1]), (100, 110, 99, 120))
-    (tmp_path / "sweep.csv").write_text(grid.to_csv(runs))
-    for folder in (tmp_path, tmp_path / "best"):
-        with pytest.raises(
-            InputError, match="this sweep has not trained its best setting on every"
-        ):
-            load_run(folder)
-    first = trained_on_everything("rate-0.1", slow)
-    trained_on_everything("rate-0.3", fast, epochs=1)
+    def refused():
+        for folder in (tmp_path, tmp_path / "best"):
+            with pytest.raises(InputError, match="has not trained its best setting on everything"):
+                load_run(folder)
+        return True
+
+    (tmp_path / "sweep.csv").write_text(grid.to_csv([]))
+    assert refused()
+    first = trained_on_everything("rate-0.1", epochs=1)
+    assert refused()  # It was stopped before its last epoch.
+    trained_on_everything("rate-0.1")
+    # Sweeps of version 0.1.0 have no best.txt.
     assert best_run(tmp_path) == best_run(tmp_path / "best") == first
-    second = trained_on_everything("rate-0.3", fast)
-    trained_on_everything("of-no-sweep", dataclasses.replace(slow, hidden_size=99))
-    assert best_run(tmp_path) == best_run(tmp_path / "best") == second
-    longer = dataclasses.replace(fast, epochs=5)
-    metrics = "\n" * 7  # Of a run that was made longer since: it keeps its rank.
-    (second / "config.toml").write_text(to_toml(dataclasses.replace(longer, data=Data())))
-    (second / "metrics.csv").write_text(metrics)
+    second = trained_on_everything("rate-0.3")
+    assert refused()  # Either could be the best.
+    for folder in (first, second):
+        sweep_folder.mark_best(tmp_path, folder)
+        assert best_run(tmp_path) == best_run(tmp_path / "best") == folder
+    trained_on_everything("rate-0.3", epochs=1)  # It is made longer, and is still the best.
     assert best_run(tmp_path) == second
     assert best_run(first) == first
     assert best_run(tmp_path / "none") == tmp_path / "none"

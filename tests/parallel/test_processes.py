@@ -53,16 +53,17 @@ def start_under_slurm(folder):
 
 PROCESS = """
 import sys
-from rnn_mnist import InputError, meeting
+from rnn_mnist import InputError
+from rnn_mnist.parallel import rendezvous
 place, processes, number, wait = sys.argv[1:]
 print("started", flush=True)
 try:
-    link = meeting.meet(place, int(processes), int(number), wait=float(wait))
+    link = rendezvous.meet(place, int(processes), int(number), wait=float(wait))
 except InputError as error:
     sys.exit(str(error))
 print("met", flush=True)
 sys.stdin.read()
-meeting.leave(link)
+rendezvous.leave(link)
 """
 
 

@@ -301,7 +301,7 @@ def test_the_pretrained_networks_are_what_they_say():
         right = int((predict([run], test.images).argmax(1) == test.labels).sum())
         assert abs(right - run.history[-1].test_correct) <= 1
         assert len(run.history) == run.config.epochs + 1
-        path = Path(plot.__file__).parent / "pretrained" / f"{name}.safetensors"
+        path = Path(plot.__file__).parent / "runs" / "pretrained" / f"{name}.safetensors"
         content = path.read_bytes()
         notes = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         assert float(notes["test_accuracy"]) == run.history[-1].test_accuracy

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from rnn_mnist import Config, export, plot, predict, read_config, sweep, train
+from rnn_mnist import Config, export, plot, predict, read_config, runs, sweep, sweeps, train
 from rnn_mnist import cli as command_module
 from rnn_mnist.config import to_toml
 from rnn_mnist.files import written_whole
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.runs import console, run
-from rnn_mnist.sweeps import explore
+from rnn_mnist.runs import console
 
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 
@@ -125,7 +124,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     found = lambda name, *rest: None if name in absent else real(name, *rest)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.setenv("PATH", "")
-    for home, work in ((command_module, "load_runs"), (run, "train_run"), (explore, "sweep")):
+    for home, work in ((command_module, "load_runs"), (runs, "train_run"), (sweeps, "sweep")):
         monkeypatch.setattr(home, work, None)
     code, (out, err) = module.main(words.split()), capfd.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -17,10 +17,11 @@ from numpy.random import default_rng
 
 from rnn_mnist import Config, InputError, State, export, from_torch, load
 from rnn_mnist.draw import main as draw_command
-from rnn_mnist.inference.inspect import beliefs, made_up_mind, predict
+from rnn_mnist.inference.inspect import beliefs, predict
 from rnn_mnist.inference.pictures import read_pictures
 from rnn_mnist.interop.page import to_page
 from rnn_mnist.model.reading import steps_of
+from rnn_mnist.plots import made_up_mind
 from rnn_mnist.runs.results import Result, load_pretrained
 
 DIGITS = tuple("0123456789")
@@ -272,7 +273,7 @@ def test_without_its_data_there_are_no_samples(monkeypatch, strong):
 
     assert len(held(strong)["labels"]) == 20
     many = held(to_page(result_of(MANY)))  # MNIST's classes are others.
-    monkeypatch.setattr("rnn_mnist.data.load", load)
+    monkeypatch.setattr("rnn_mnist.interop.page.load", load)
     for page in (many, held(to_page(result_of()))):
         assert (page["samples"], page["labels"]) == ("", [])
 
@@ -327,7 +328,7 @@ DRAWINGS = {
 
 def test_drawings_are_prepared_as_python_prepares_them(opened, monkeypatch):
     # Strokes of this pen are never so thin that Python would widen them.
-    monkeypatch.setattr("rnn_mnist.pictures._WIDE", 1e9)
+    monkeypatch.setattr("rnn_mnist.inference.pictures._WIDE", 1e9)
     page = opened(to_page(result_of()))
     for name, strokes in DRAWINGS.items():
         draw(page, strokes)

@@ -19,6 +19,7 @@ from rnn_mnist import Config, Data, InputError, fit, load, load_run, train_step
 from rnn_mnist.data import batches
 from rnn_mnist.runs import run
 from rnn_mnist.training import setup as plan
+from rnn_mnist.training import step
 
 # Four steps an epoch.
 TINY = Config(
@@ -134,7 +135,7 @@ def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
     result = fit(config, folder=tmp_path / "run", log_norms=True)
     split = load("mnist", "train[:100]")
     model, optimizer = plan.make_model(config, 10), plan.configured_optimizer(config, 8)
-    state = plan.learn.init(model, optimizer, key=plan.init_key(0))
+    state = step.init(model, optimizer, key=plan.init_key(0))
     for epoch in (1, 2):
         norms = []
         for row in batches.epoch_order(100, 25, seed=0, epoch=epoch):

@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     pytest.skip(f"the native kernel is not here: {error}", allow_module_level=True)
 
-SOURCE = Path(__file__).parents[1] / "rnn_mnist" / "kernels"
+SOURCE = Path(__file__).parents[2] / "rnn_mnist" / "kernels"
 
 
 def make_case(batch, steps, features, hidden, *, seed=0, dtype=np.float32, lead=()):
@@ -455,7 +455,7 @@ def run_child(cores, devices):
         f"runpy.run_path({__file__!r}, run_name='__main__')"
     )
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=environment,
