@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "page": lambda: to_page(result).encode(),
             }
             content = make[options.format]()
-            with files.written_whole(options.output) as file:
+            with files.atomic_write(options.output) as file:
                 file.write(content)
         size = options.output.stat().st_size
         print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")

@@ -71,7 +71,7 @@ def _check_writable(path: Path, folder: Path, remedy: str) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name only once it is complete.
 
     What was there stays until then. A process killed meanwhile leaves a hidden file ending in

@@ -105,14 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import matplotlib.style
 
         from rnn_mnist.plots import movies
-        from rnn_mnist.runs import kept
+        from rnn_mnist.runs import compilation_cache
 
         runs = cli.load_runs(options.runs)
         dark = matplotlib.style.context("dark_background")
-        with kept(), dark if options.dark else contextlib.nullcontext():
+        with compilation_cache(), dark if options.dark else contextlib.nullcontext():
             if path.suffix == ".png":
                 figure = draw(options, runs)
-                with files.written_whole(path) as file:
+                with files.atomic_write(path) as file:
                     figure.savefig(file, format="png")
             else:
                 movies.write(draw(options, runs, moving=True), path)

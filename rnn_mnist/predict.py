@@ -15,7 +15,7 @@ import tyro
 from rnn_mnist import cli
 from rnn_mnist.cli import optional
 from rnn_mnist.config import InputError
-from rnn_mnist.files import check_file, written_whole
+from rnn_mnist.files import atomic_write, check_file
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Result
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import numpy as np
 
         from rnn_mnist.inference import predict
-        from rnn_mnist.runs import kept
+        from rnn_mnist.runs import compilation_cache
 
         named, files = _split(options.files)
         runs = cli.load_runs(named, say=not options.json)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names, images, errors = _read(files)
         probabilities = np.zeros((0, len(result.classes)), np.float32)
         if images:
-            with kept():
+            with compilation_cache():
                 probabilities = predict(list(runs.values()), np.stack(images))
         if options.json:
             answers = _answers(names, probabilities, result)
@@ -175,7 +175,7 @@ def _show(
 
     short = [Path(name).name for name in names]
     figure = figures.digits(images, probabilities, classes, names=short)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 

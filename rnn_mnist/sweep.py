@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             values["seed"] = list(range(first, first + options.seeds))
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist.parallel import cores, split_cpu
-        from rnn_mnist.runs import kept
+        from rnn_mnist.runs import compilation_cache
         from rnn_mnist.sweeps import sweep
 
-        with kept() if options.compile_cache else contextlib.nullcontext():
+        with compilation_cache() if options.compile_cache else contextlib.nullcontext():
             split_cpu(options.devices or cores())
             sweep(
                 options.config,

@@ -94,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
         from rnn_mnist.parallel import is_first, joined, split_cpu
-        from rnn_mnist.runs import Console, Watch, kept, train_run
+        from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
         from rnn_mnist.training import default_cpu_count
 
         with contextlib.ExitStack() as stack:
             if options.compile_cache:
-                stack.enter_context(kept())
+                stack.enter_context(compilation_cache())
             split_cpu(options.devices or default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(

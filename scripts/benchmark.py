@@ -92,7 +92,7 @@ def ours(
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
     state = init(prepared.model, prepared.optimizer, key=jax.random.key(0))
-    now = {"state": put_tree(state, prepared.place.state), "epoch": 0}
+    now = {"state": put_tree(state, prepared.shardings.state), "epoch": 0}
 
     def epoch() -> None:
         now["epoch"] += 1

@@ -70,22 +70,22 @@ def trace_run(
         make_model,
     )
 
-    place = make_shardings(mesh, sharded=sharded)
+    shardings = make_shardings(mesh, sharded=sharded)
     model, optimizer = make_model(config, 10), configured_optimizer(config, 6000)
-    state = abstract_state(model, optimizer, place.state)
-    data = abstract_data(60000, 100, config.batch_size, place=place, sharded=sharded)
+    state = abstract_state(model, optimizer, shardings.state)
+    data = abstract_data(60000, 100, config.batch_size, shardings=shardings, sharded=sharded)
     settings = {"model": model, "mesh": mesh, "sharded": sharded}
     train = learn.train_epoch.trace(
         state,
         *data,
-        key=jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=place.state),
+        key=jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=shardings.state),
         optimizer=optimizer,
         label_smoothing=config.label_smoothing,
         distortion=make_distortion(config),
         **settings,
     )
     yield "train", train
-    yield "test", learn.evaluate.trace(learn.learned(state), *data, **settings)
+    yield "test", learn.evaluate.trace(learn.eval_params(state), *data, **settings)
 
 
 def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str, Any]]:
@@ -103,14 +103,14 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     runs, swept = 2 * mesh.size, grid.own_settings(config)
     model, optimizer = make_model(config, 10), configured_optimizer(config, 6000, swept=swept)
 
-    def each(*shape: int, dtype=np.int32, place=own) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    def each(*shape: int, dtype=np.int32, sharding=own) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys = each(runs, dtype=jax.random.key(0).dtype)
     start = functools.partial(waves.init, model=model, optimizer=optimizer)
     states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
-    data = each(60000, 28, 28, dtype=np.uint8, place=whole), each(60000, place=whole)
+    data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
     settings = {"model": model, "mesh": mesh}
     train = waves.train_epoch.trace(
         states,
@@ -123,8 +123,8 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
         **settings,
     )
     yield "train", train
-    order = each(100, config.batch_size, place=whole)
-    yield "test", waves.evaluate.trace(learn.learned(states), *data, order, **settings)
+    order = each(100, config.batch_size, sharding=whole)
+    yield "test", waves.evaluate.trace(learn.eval_params(states), *data, order, **settings)
 
 
 def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:

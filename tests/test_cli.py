@@ -16,7 +16,7 @@ import pytest
 from rnn_mnist import Config, export, plot, predict, read_config, runs, sweep, sweeps, train
 from rnn_mnist import cli as command_module
 from rnn_mnist.config import to_toml
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs import console
 
@@ -135,14 +135,14 @@ def test_what_cannot_be_written_is_refused_before_any_work(
 def test_an_error_in_writing_names_the_file_that_the_user_knows(tmp_path):
     for path in (tmp_path / "none" / "x.html", tmp_path / "folder"):
         (tmp_path / "folder").mkdir(exist_ok=True)
-        with pytest.raises(OSError) as error, written_whole(path) as file:  # noqa: PT011
+        with pytest.raises(OSError) as error, atomic_write(path) as file:  # noqa: PT011
             file.write(b"x")
         assert error.value.filename == str(path)
         assert ".partial" not in str(error.value)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     other = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "another")
     for raised, name in ((full, str(tmp_path / "x")), (other, "another")):
-        with pytest.raises(OSError) as error, written_whole(tmp_path / "x"):  # noqa: PT011
+        with pytest.raises(OSError) as error, atomic_write(tmp_path / "x"):  # noqa: PT011
             raise raised
         assert error.value.filename == name
     assert os.listdir(tmp_path) == ["folder"]  # noqa: PTH208

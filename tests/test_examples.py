@@ -102,7 +102,13 @@ ALL = list(
 
 
 @pytest.mark.parametrize(
-    "module", ["rnn_mnist", "rnn_mnist.explore", "rnn_mnist.lstm", "rnn_mnist.run"]
+    "module",
+    [
+        "rnn_mnist",
+        "rnn_mnist.model.lstm",
+        "rnn_mnist.runs.run",
+        "rnn_mnist.sweeps.explore",
+    ],
 )
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(module))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import atomic_write
 from rnn_mnist.parallel import aligned
 
 SHIPPED = Path(__file__).parent / "mnist-3.0.1.npz"
@@ -126,7 +126,7 @@ def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> No
     """
     meta = {"version": archive.version, "classes": archive.classes, "sha256": _digest(archive)}
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
-    with written_whole(path) as file, zipfile.ZipFile(file, "w") as npz:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as npz:
         for key, array in {"meta": np.array(json.dumps(meta)), **archive.arrays}.items():
             npy = io.BytesIO()
             np.lib.format.write_array(npy, array, allow_pickle=False)

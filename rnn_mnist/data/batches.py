@@ -51,20 +51,22 @@ def in_columns(order: Order, devices: int) -> Order:
 
 
 def resident(
-    images: jax.Array, labels: jax.Array, place: Shardings, order: Order, steps: int
+    images: jax.Array, labels: jax.Array, shardings: Shardings, order: Order, steps: int
 ) -> Iterator[Part]:
     """Parts of an order over images (N, 28, 28) and labels (N,) that stay on the devices."""
-    order = in_columns(order, place.order.mesh.size)
+    order = in_columns(order, shardings.order.mesh.size)
     for part in in_parts(order, steps):
-        yield images, labels, put(part, place.order)
+        yield images, labels, put(part, shardings.order)
 
 
-def streamed(source: Sequence[Any], place: Shardings, order: Order, steps: int) -> Iterator[Part]:
+def streamed(
+    source: Sequence[Any], shardings: Shardings, order: Order, steps: int
+) -> Iterator[Part]:
     """The same parts, each with its own images, which grain reads ahead.
 
     Args:
       source: Random access to TFDS's records, such as a `prepared.Source`.
-      place: Where parts go, with `sharded`: every device gets its own images, and every process
+      shardings: Where parts go, with `sharded`: every device gets its own images, and every process
         reads those of its devices.
       order: (S, B), over the records.
       steps: Rows in a part.
@@ -76,7 +78,7 @@ def streamed(source: Sequence[Any], place: Shardings, order: Order, steps: int) 
             return np.zeros((28, 28), np.uint8), np.int32(0)
         return source[int(index)]
 
-    mesh = place.order.mesh
+    mesh = shardings.order.mesh
     order = in_columns(order, mesh.size)
     width = order.shape[1] // mesh.size
     here = [device.process_index == jax.process_index() for device in mesh.devices.flat]
@@ -94,7 +96,7 @@ def streamed(source: Sequence[Any], place: Shardings, order: Order, steps: int) 
     ):
         counted = np.where(part < 0, part, np.tile(count, mesh.size))
         yield (
-            put_own(images, place.images, part.size),
-            put_own(labels, place.images, part.size),
-            put(counted, place.order),
+            put_own(images, shardings.images, part.size),
+            put_own(labels, shardings.images, part.size),
+            put(counted, shardings.order),
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.data.archive import Archive
 from rnn_mnist.data.catalogue import class_names, full_version
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import atomic_write
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -83,7 +83,7 @@ def fetched(
                 ) from None
             with contextlib.suppress(OSError):  # Not to be kept, then.
                 kept.mkdir(parents=True, exist_ok=True)
-                with written_whole(kept / name) as file, found[name].open("rb") as source:
+                with atomic_write(kept / name) as file, found[name].open("rb") as source:
                     shutil.copyfileobj(source, file)
         yield found
 

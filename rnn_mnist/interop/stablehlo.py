@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from rnn_mnist import __version__
+from rnn_mnist import __version__, training
 from rnn_mnist.config import to_toml
 from rnn_mnist.interop.exported import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
 from rnn_mnist.runs import Result
 from rnn_mnist.training import State, configured_optimizer, make_distortion, make_model, step_key
-from rnn_mnist.training import step as learn
 
 PLATFORMS = "cpu", "cuda", "tpu"
 
@@ -44,13 +43,13 @@ def to_stablehlo(result: Result) -> bytes:
     leaves, tree = jax.tree.flatten(state)
 
     def predict(images: jax.Array) -> jax.Array:
-        log_probs: jax.Array = learn.apply(params, images, model=model)
+        log_probs: jax.Array = training.apply(params, images, model=model)
         return log_probs
 
     def train_step(
         leaves: list[jax.Array], images: jax.Array, labels: jax.Array, seed: jax.Array
     ) -> tuple[list[jax.Array], jax.Array]:
-        stepped, metrics = learn.train_step(
+        stepped, metrics = training.train_step(
             jax.tree.unflatten(tree, leaves),
             images,
             labels,

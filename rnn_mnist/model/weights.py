@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, InputError
 from rnn_mnist.data import unzipped
-from rnn_mnist.files import check_installed, written_whole
+from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model.reading import WINDOW, Reading, places
 
 HEAD = "hidden2digits"
@@ -213,11 +213,11 @@ def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str,
         notes = {"format": "pt", **notes, _DIGEST: "sha256"}
         notes |= {_SHA256: _digest(state_dict, notes)}
         content = save(dict(state_dict), metadata=notes)
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
         return
     torch = _torch(path)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save({name: torch.tensor(array) for name, array in state_dict.items()}, file)
 
 

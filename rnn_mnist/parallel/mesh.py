@@ -127,7 +127,7 @@ def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Cal
     """Let every device of a mesh run `body(state, images, labels, order)` on its share.
 
     The state may be any tree of what is whole on every device.
-    What the body returns must be the same on every device, such as what `add_up` gives.
+    What the body returns must be the same on every device, such as what `psum` gives.
     """
     if mesh is None or axis_of(mesh) is None:
         return body
@@ -137,7 +137,7 @@ def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Cal
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=state, check_vma=False)
 
 
-def add_up(tree: Any, axis_name: str) -> Any:
+def psum(tree: Any, axis_name: str) -> Any:
     """Sums over a mapped axis, as one exchange of one vector: each costs more than its bytes.
 
     Whole numbers stay exact up to 2^24, as in float32.

@@ -245,21 +245,21 @@ def _alone() -> bool:
         return True
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is true in one of the processes."""
     if _alone():
         return flag
     return any(map(bool, _gather(b"1" if flag else b"")))
 
 
-def from_first(record: Any) -> Any:
+def broadcast(record: Any) -> Any:
     """The first process's record, which JSON can hold, in every process."""
     if _alone():
         return record
     return json.loads(_gather(json.dumps(record).encode())[0])
 
 
-def arrays_from_first(tree: Any) -> Any:
+def broadcast_arrays(tree: Any) -> Any:
     """The first process's arrays, bit for bit; the others give a tree of the same shapes."""
     if _alone():
         return tree
@@ -284,9 +284,9 @@ def _gather_rows(row: NDArray[Any]) -> NDArray[Any]:
     """The rows (N,) of all processes, (processes, N), by one device of each."""
     firsts = {device.process_index: device for device in find_devices(1)}
     mesh = make_mesh([firsts[number] for number in sorted(firsts)])
-    place = make_shardings(mesh, sharded=True)
-    rows = put_own(row[None], place.images, len(firsts))
-    return np.asarray(jax.jit(_same, out_shardings=place.state)(rows))
+    shardings = make_shardings(mesh, sharded=True)
+    rows = put_own(row[None], shardings.images, len(firsts))
+    return np.asarray(jax.jit(_same, out_shardings=shardings.state)(rows))
 
 
 def _same(rows: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.files import check_installed, written_whole
+from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
 from rnn_mnist.plots.drawing import draw_answer, draw_digit, made_up_mind, name_classes, read_part
 from rnn_mnist.plots.palette import palette
@@ -107,7 +107,7 @@ def write(animation: FuncAnimation, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         animation.save(made, writer)
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(made.read_bytes())
 
 

@@ -1,6 +1,6 @@
 """A run and its side effects: its folder, checkpoints, console and event files, and its result."""
 
-from rnn_mnist.runs.compiled import (
+from rnn_mnist.runs.compilation_cache import (
     kept,
 )
 from rnn_mnist.runs.console import (

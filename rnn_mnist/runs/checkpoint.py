@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
 from rnn_mnist.data import read_npz
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import atomic_write
 from rnn_mnist.training import State
 
 Record = dict[str, Any]
@@ -196,7 +196,7 @@ def _place(manager: ocp.CheckpointManager, step: int) -> Path:
 
 def _write_sums(place: Path) -> None:
     sums = _sums(place)
-    with written_whole(place / SUMS) as file:
+    with atomic_write(place / SUMS) as file:
         file.write(sums)
 
 

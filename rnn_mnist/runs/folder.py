@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, differences, read_config, to_toml
-from rnn_mnist.files import written_whole
+from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch, to_csv
 
 CHECKPOINTS = "checkpoints"
@@ -169,7 +169,7 @@ def write_file(path: Path, content: bytes) -> None:
       InputError: It cannot be written.
     """
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise InputError(

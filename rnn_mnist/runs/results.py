@@ -31,7 +31,7 @@ from rnn_mnist.training import (
     State,
     abstract_state,
     configured_optimizer,
-    learned,
+    eval_params,
     make_model,
     own_device,
 )
@@ -60,7 +60,7 @@ class Result(NamedTuple):
     @property
     def params(self) -> Any:
         """What was learned: the parameters that were tested."""
-        return learned(self.state)
+        return eval_params(self.state)
 
     @property
     def tested(self) -> Epoch | None:

@@ -29,10 +29,10 @@ from rnn_mnist.config import (
 )
 from rnn_mnist.metrics import BEYOND_USE, Epoch, Totals, is_beyond_use
 from rnn_mnist.parallel import (
-    any_of,
-    arrays_from_first,
+    any_process,
+    broadcast,
+    broadcast_arrays,
     find_devices,
-    from_first,
     is_first,
     make_mesh,
     put_tree,
@@ -135,7 +135,7 @@ def train_run(
         with together():
             mesh = make_mesh(find_devices(devices))
         writes = folder is not None and is_first()
-        watch = Watch(*from_first(list(watch)))  # Their programs must not differ.
+        watch = Watch(*broadcast(list(watch)))  # Their programs must not differ.
         first = _config_of_first(config)
         with together():
             _check_alike(config, first)
@@ -165,7 +165,7 @@ def train_run(
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             with console.compiling():
-                most = from_first(plan.steps if console.quiet else REPORT_EVERY)
+                most = broadcast(plan.steps if console.quiet else REPORT_EVERY)
                 programs = compile_programs(plan, most=most)
             if writes:  # What draws the picture at the end is imported while the devices compute.
                 import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
@@ -177,14 +177,14 @@ def train_run(
             saver = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             saved: Future[None] = saver.submit(lambda: None)
             stack.enter_context(console.live(done=progress.step))
-            if any_of(stop.is_set()):
+            if any_process(stop.is_set()):
                 raise KeyboardInterrupt("stopped; run the same again to go on from there")
             for step in advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms):
-                progress, stopping = step, any_of(stop.is_set())
+                progress, stopping = step, any_process(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
                 with together():
                     see(progress)
-                if stopping or not progress.under_way.examples:
+                if stopping or not progress.partial_epoch.examples:
                     with together():
                         saved.result()
                         if manager is not None and folder is not None:
@@ -228,7 +228,7 @@ def _save(manager: Any, folder: Path, plan: Plan, progress: Progress) -> None:
 
 def _config_of_first(config: Config) -> Config:
     """The first process's config in every process."""
-    return from_dict(tomllib.loads(from_first(to_toml(config))))
+    return from_dict(tomllib.loads(broadcast(to_toml(config))))
 
 
 def _check_alike(config: Config, first: Config) -> None:
@@ -358,9 +358,9 @@ def _new(plan: Plan) -> Progress:
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    record = from_first(_record_of(plan, progress))
-    state = arrays_from_first(progress.state)
-    return _progress(put_tree(state, plan.place.state), record)
+    record = broadcast(_record_of(plan, progress))
+    state = broadcast_arrays(progress.state)
+    return _progress(put_tree(state, plan.shardings.state), record)
 
 
 def _record(
@@ -372,7 +372,7 @@ def _record(
         "data": version,
         "classes": list(classes),
         "history": [list(epoch) for epoch in progress.history],
-        "under_way": list(progress.under_way),
+        "under_way": list(progress.partial_epoch),
         "seconds": progress.seconds,
         "devices": devices,
         "cores": visible_cores(),

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rnn_mnist import training
 from rnn_mnist.config import Config
 from rnn_mnist.data import Split, epoch_order, in_parts, in_rows, steps_per_part
 from rnn_mnist.metrics import Epoch
@@ -35,9 +36,6 @@ from rnn_mnist.training import (
     make_distortion,
     make_model,
     step_key,
-)
-from rnn_mnist.training import (
-    step as learn,
 )
 
 AXIS = "runs"
@@ -59,7 +57,7 @@ def init(
     optimizer: optax.GradientTransformation,
 ) -> State:
     """Draw initial parameters for keys (R,), with each run's own settings (R,) of the optimizer."""
-    start = functools.partial(learn.init, model, optimizer)
+    start = functools.partial(training.init, model, optimizer)
     states = jax.vmap(lambda key: start(key=key))(keys)
     own = states.opt_state._replace(hyperparams=dict(settings))
     placed: State = states._replace(opt_state=own)
@@ -84,7 +82,7 @@ def train_epoch(
     distortion: Distortion,
     mesh: Mesh,
 ) -> tuple[State, Metrics]:
-    """`learn.train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
+    """`training.train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
 
     The runs share images (N, 28, 28) uint8 and labels (N,) int32; each has its key (R,).
     """
@@ -92,7 +90,7 @@ def train_epoch(
     def train(
         start: tuple[State, jax.Array], images: jax.Array, labels: jax.Array, order: jax.Array
     ) -> tuple[State, Metrics]:
-        trained: tuple[State, Metrics] = learn.train_epoch(
+        trained: tuple[State, Metrics] = training.train_epoch(
             start[0],
             images,
             labels,
@@ -120,8 +118,8 @@ def evaluate(
     model: nn.Module,
     mesh: Mesh,
 ) -> Metrics:
-    """`learn.evaluate` for all runs: params with R in front, one order (S, B), metrics (R,)."""
-    test = functools.partial(learn.evaluate, model=model)
+    """`training.evaluate` for all runs: params with R in front, one order (S, B), metrics (R,)."""
+    test = functools.partial(training.evaluate, model=model)
     spread = _spread(jax.vmap(test, (0, None, None, None)), mesh, _WHOLE)
     measured: Metrics = spread(params, images, labels, order)
     return measured
@@ -258,7 +256,7 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         mesh=splits.mesh,
     )
     test = evaluate.lower(
-        learn.learned(states),
+        training.eval_params(states),
         *(abstract(x.shape, x.dtype, whole) for x in splits.test),
         abstract((tests, EVALUATION_BATCH), np.int32, whole),
         model=model,
@@ -302,7 +300,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
 
     def measure(epoch: int, trained: Any, seconds: float) -> None:
         tested = jax.device_get(
-            [programs.test(learn.learned(states), *splits.test, part) for part in tests]
+            [programs.test(training.eval_params(states), *splits.test, part) for part in tests]
         )
         zero = np.zeros((3, programs.runs))
         loss, correct, examples = sum((np.asarray(part[:3], np.float64) for part in tested), zero)

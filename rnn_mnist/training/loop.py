@@ -17,7 +17,7 @@ from rnn_mnist.config import Config, DivergenceError
 from rnn_mnist.data import epoch_order, in_rows
 from rnn_mnist.metrics import Epoch, Totals, judge
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
-from rnn_mnist.training.step import Metrics, State, learned
+from rnn_mnist.training.step import Metrics, State, eval_params
 
 
 class Progress(NamedTuple):
@@ -25,7 +25,7 @@ class Progress(NamedTuple):
 
     state: State
     history: tuple[Epoch, ...] = ()
-    under_way: Totals = Totals()
+    partial_epoch: Totals = Totals()
     """Sums over the epoch that is under way; zero between epochs."""
     seconds: float = 0.0
     """Seconds spent on that epoch so far."""
@@ -65,7 +65,7 @@ def advance(
     """
     config = plan.config
     began = time.perf_counter()
-    state, history, under_way, seconds, _ = progress
+    state, history, partial_epoch, seconds, _ = progress
     if not history:
         untrained = _fetch_test(_evaluate(plan, programs, state))
         history = (Epoch(0, 0, None, None, *untrained, time.perf_counter() - began),)
@@ -78,7 +78,7 @@ def advance(
         state, metrics = programs.train(state, *arrays)
         tests = _evaluate(plan, programs, state) if closes else None
         part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
-        under_way, losses, lengths = _add(under_way, metrics)
+        partial_epoch, losses, lengths = _add(partial_epoch, metrics)
         _check({"loss": losses, "gradient's norm": lengths}, step, config)
         step += len(losses)
         tested = _fetch_test(tests) if tests else None
@@ -88,15 +88,15 @@ def advance(
             leaves = jax.tree.leaves(jax.device_get(state.params))
             infinite = np.concatenate([leaf[~np.isfinite(leaf)] for leaf in leaves])[:1]
             _check({"weights": infinite, "test loss": np.array(tested[:1])}, step - 1, config)
-            loss, correct, seen, norm, measured = under_way
+            loss, correct, seen, norm, measured = partial_epoch
             closed = Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds)
             if norms and measured:
                 closed = closed._replace(
                     gradient_norm=norm / measured, images_per_second=seen / seconds
                 )
             history += (closed._replace(note=judge(closed, history[0], plan.guessing)),)
-            under_way, seconds = Totals(), 0.0
-        yield Progress(state, history, under_way, seconds, losses)
+            partial_epoch, seconds = Totals(), 0.0
+        yield Progress(state, history, partial_epoch, seconds, losses)
         began = time.perf_counter()
 
 
@@ -141,7 +141,7 @@ def _sum(total: float, numbers: NDArray[Any]) -> float:
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     """Test a state; nothing is waited for."""
     order = in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
-    params = learned(state)
+    params = eval_params(state)
     return [programs.test(params, *part) for part in plan.test(order, programs.test_steps)]
 
 

@@ -32,7 +32,7 @@ from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training import optimizers
 from rnn_mnist.training.augment import Distortion
-from rnn_mnist.training.step import Metrics, State, evaluate, init, learned, train_epoch
+from rnn_mnist.training.step import Metrics, State, eval_params, evaluate, init, train_epoch
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # In a call: the same for what is streamed, so that the sums are the same.
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     optimizer: optax.GradientTransformation
     mesh: Mesh
     """The devices that compute."""
-    place: Shardings
+    shardings: Shardings
     """Where on the devices everything lies."""
     classes: tuple[str, ...]
     train_size: int
@@ -107,7 +107,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
       InputError: The data cannot be had.
     """
     kernel = describe_kernel(config, mesh)
-    splits, place = {}, make_shardings(mesh, sharded=_streams(config))
+    splits, shardings = {}, make_shardings(mesh, sharded=_streams(config))
     if _streams(config) and importlib.util.find_spec("grain") is None:
         raise InputError(
             "data.placement: streamed needs grain; install the extra stream "
@@ -119,9 +119,12 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
             with naming(f"data.{field}"):
                 split = select(archive, getattr(config.data, field))
             images, labels = (
-                put(array, place.images, shared=True) for array in (split.images, split.labels)
+                put(array, shardings.images, shared=True) for array in (split.images, split.labels)
             )
-            splits[field] = len(labels), functools.partial(batches.resident, images, labels, place)
+            splits[field] = (
+                len(labels),
+                functools.partial(batches.resident, images, labels, shardings),
+            )
         # After the loop, `split` is the test split; the same below.
         labels_seen = split.labels[:_COUNTED]
         classes, version, source = archive.classes, archive.version, archive.source
@@ -130,7 +133,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         for field in ("train", "test"):
             with naming(f"data.{field}"):
                 records = Source(builder, getattr(config.data, field))
-            splits[field] = len(records), functools.partial(batches.streamed, records, place)
+            splits[field] = len(records), functools.partial(batches.streamed, records, shardings)
         labels_seen = np.array([records[i][1] for i in range(min(len(records), _COUNTED))])
         classes, version = class_names(builder), full_version(builder)
         source = f"streamed from {builder.data_dir}"
@@ -143,7 +146,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         kernel,
         optimizer,
         mesh,
-        place,
+        shardings,
         classes,
         train_size,
         test_size,
@@ -214,13 +217,13 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
       most: Steps in a call of `train` at the most; the result of a run does not depend on it.
     """
     streamed = _streams(plan.config)
-    data_of = functools.partial(abstract_data, place=plan.place, sharded=streamed)
+    data_of = functools.partial(abstract_data, shardings=plan.shardings, sharded=streamed)
     # What is streamed comes in parts that leave room on the devices, whoever asks for more.
     most = min(most, STREAMED_STEPS) if streamed else most
     train_steps = batches.steps_per_part(plan.steps, most)
     test_steps = batches.steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    state = abstract_state(plan.model, plan.optimizer, plan.place.state)
-    key = put_key(step_key(plan.config.seed), plan.place.state)
+    state = abstract_state(plan.model, plan.optimizer, plan.shardings.state)
+    key = put_key(step_key(plan.config.seed), plan.shardings.state)
     train = train_epoch.lower(
         state,
         *data_of(plan.train_size, train_steps, plan.batch_size),
@@ -233,7 +236,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
         sharded=streamed,
     )
     test = evaluate.lower(
-        learned(state),
+        eval_params(state),
         *data_of(plan.test_size, test_steps, EVALUATION_BATCH),
         model=plan.model,
         mesh=plan.mesh,
@@ -244,21 +247,21 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
 
 
 def abstract_state(
-    model: RowLSTM, optimizer: optax.GradientTransformation, place: Sharding
+    model: RowLSTM, optimizer: optax.GradientTransformation, sharding: Sharding
 ) -> State:
-    """Shapes, dtypes and place of a run's state, without computing one."""
+    """Shapes, dtypes and sharding of a run's state, without computing one."""
     shapes = jax.eval_shape(lambda: init(model, optimizer, key=jax.random.key(0)))
-    placed: State = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, place), shapes)
+    placed: State = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, sharding), shapes)
     return placed
 
 
 def own_device() -> Sharding:
-    """A device of this process, as the place of an `abstract_state`."""
+    """A device of this process, as the sharding of an `abstract_state`."""
     return SingleDeviceSharding(jax.local_devices()[0])
 
 
 def abstract_data(
-    size: int, steps: int, batch_size: int, *, place: Shardings, sharded: bool
+    size: int, steps: int, batch_size: int, *, shardings: Shardings, sharded: bool
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Images (N, 28, 28), labels (N,) and order (S, B) of a call, without any.
 
@@ -266,15 +269,15 @@ def abstract_data(
       size: Images in the data set.
       steps: S.
       batch_size: Images in a batch; B is the next multiple of the devices.
-      place: Where they lie.
+      shardings: Where they lie.
       sharded: As `learn.train_epoch` takes it; N is then S * B, else `size`.
     """
-    batch_size += -batch_size % place.order.mesh.size
+    batch_size += -batch_size % shardings.order.mesh.size
     size = steps * batch_size if sharded else size
     return (
-        _abstract((size, 28, 28), np.uint8, place.images),
-        _abstract((size,), np.int32, place.images),
-        _abstract((steps, batch_size), np.int32, place.order),
+        _abstract((size, 28, 28), np.uint8, shardings.images),
+        _abstract((size,), np.int32, shardings.images),
+        _abstract((steps, batch_size), np.int32, shardings.order),
     )
 
 
@@ -301,8 +304,8 @@ def describe_kernel(config: Config, mesh: Mesh) -> str:
     return "scan"
 
 
-def _abstract(shape: tuple[int, ...], dtype: Any, place: Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+def _abstract(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
 def _streams(config: Config) -> bool:

@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 
 from rnn_mnist.data import check_images, check_labels, preprocess
 from rnn_mnist.kernels import vary_alike
-from rnn_mnist.parallel import add_up, axis_of, spread
+from rnn_mnist.parallel import axis_of, psum, spread
 from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.optimizers import averaged
 
@@ -89,7 +89,7 @@ def init(
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
-def learned(state: State) -> Any:
+def eval_params(state: State) -> Any:
     """The parameters to test and to keep: their running average, where the optimizer has one."""
     return averaged(state.opt_state, state.params)
 
@@ -205,7 +205,7 @@ def train_step(
     params, *_ = vary_alike((state.params, images, labels, index))
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
     if axis_name is not None:
-        gradient, metrics = add_up((gradient, metrics), axis_name)
+        gradient, metrics = psum((gradient, metrics), axis_name)
     gradient = jax.tree.map(lambda g: g / jnp.maximum(metrics.examples, 1), gradient)
     metrics = metrics._replace(gradient_norm=optax.tree_utils.tree_norm(gradient))
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -326,7 +326,7 @@ def evaluate(
         zero, *_ = vary_alike((zero, params, images, labels, order))
         metrics, _ = jax.lax.scan(step, zero, order)
         axis_name = axis_of(mesh)
-        return metrics if axis_name is None else add_up(metrics, axis_name)
+        return metrics if axis_name is None else psum(metrics, axis_name)
 
     run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
     return run(params, images, labels, order)

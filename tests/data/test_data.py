@@ -316,8 +316,8 @@ def test_a_damaged_cache_is_made_again(monkeypatch):
         labelled = {f"{s}_{w}": a for (s, w), a in arrays.items()}
         return archive.Archive(labelled, ("a",), catalogue.full_version(builder), "")
 
-    monkeypatch.setattr(originals, "fetched", fetched)
-    monkeypatch.setattr(originals, "parse", parse)
+    monkeypatch.setattr(data, "fetched", fetched)
+    monkeypatch.setattr(data, "parse", parse)
     assert load("kmnist", "train").source == "downloaded"
     cached = data.cache_folder() / "kmnist-3.0.1.npz"
     assert load("kmnist", "train").source == f"cached in {cached}"
@@ -333,8 +333,8 @@ def test_a_damaged_cache_is_made_again(monkeypatch):
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(originals, "fetched", lambda *_: contextlib.nullcontext({}))
-    monkeypatch.setattr(originals, "parse", lambda *_: small_archive())
+    monkeypatch.setattr(data, "fetched", lambda *_: contextlib.nullcontext({}))
+    monkeypatch.setattr(data, "parse", lambda *_: small_archive())
     assert load("kmnist", "test").images.shape == (20, 28, 28)
 
 

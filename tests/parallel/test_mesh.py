@@ -57,17 +57,17 @@ def epochs(count):
     mesh = make_mesh(find_devices(count))
     for sharded in (False, True) if count == 3 else (False,):
         place = make_shardings(mesh, sharded=sharded)
-        state = jax.device_put(start(), place.state)
+        state = jax.device_put(start(), shardings.state)
         settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
         if not sharded:
-            images, labels = (put(a, place.images) for a in (train.images, train.labels))
+            images, labels = (put(a, shardings.images) for a in (train.images, train.labels))
             (part,) = batches.resident(images, labels, place, order, len(order))
         else:
             records = list(zip(train.images, train.labels, strict=True))
             (part,) = batches.streamed(records, place, order, len(order))
         state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
         if not sharded:
-            images, labels = (put(a, place.images) for a in (test.images, test.labels))
+            images, labels = (put(a, shardings.images) for a in (test.images, test.labels))
             (part,) = batches.resident(images, labels, place, tests, 2)
         else:
             records = list(zip(test.images, test.labels, strict=True))
@@ -85,7 +85,7 @@ def child(count):
     mesh = make_mesh(find_devices())
     place = make_shardings(mesh, sharded=True)
     images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
-    whole, own = put(images, place.state), put_own(images, place.images, 8)
+    whole, own = put(images, shardings.state), put_own(images, shardings.images, 8)
     np.testing.assert_array_equal(whole, images)
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}

@@ -57,6 +57,7 @@ from rnn_mnist import InputError
 from rnn_mnist.parallel import rendezvous
 place, processes, number, wait = sys.argv[1:]
 print("started", flush=True)
+sys.stdin.readline()
 try:
     link = rendezvous.meet(place, int(processes), int(number), wait=float(wait))
 except InputError as error:
@@ -81,7 +82,10 @@ def met(numbers, *, processes=3, wait=60):
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             started.append(process)
+        for process in started:
             assert process.stdout.readline() == "started\n"
+        for process in started:
+            print("go", file=process.stdin, flush=True)
         yield started
     finally:
         for process in started:

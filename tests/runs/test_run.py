@@ -241,7 +241,7 @@ def test_an_epoch_moves_nothing_between_host_and_device_unasked():
     programs = plan.compile_programs(prepared, most=20)
     model, optimizer = prepared.model, prepared.optimizer
     state = init(model, optimizer, key=jax.random.key(0))
-    state = jax.device_put(state, prepared.place.state)
+    state = jax.device_put(state, prepared.shardings.state)
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             jax.jit(lambda x: x + 1)(np.zeros(3))  # The guard is awake.

@@ -15,9 +15,9 @@ from rnn_mnist import (
     RowLSTM,
     State,
     apply,
+    eval_params,
     evaluate,
     init,
-    learned,
     load,
     make_optimizer,
     nll,
@@ -25,7 +25,7 @@ from rnn_mnist import (
     train_step,
 )
 from rnn_mnist.data import batches
-from rnn_mnist.parallel.mesh import AXIS, add_up, make_mesh
+from rnn_mnist.parallel.mesh import AXIS, make_mesh, psum
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.optimizers import make_schedule
 
@@ -200,7 +200,7 @@ def test_optimizers_are_as_exact_as_float32_can_be(kind, settings, schedule, mor
             return (optax.apply_updates(params, updates), state), None
 
         (params, state), _ = jax.lax.scan(step, (params, optimizer.init(params)), gradients)
-        return params, learned(State(params, state, jnp.int32(300)))
+        return params, eval_params(State(params, state, jnp.int32(300)))
 
     found = run(start, gradients)
     exact = numpy_optimizer(kind, start, gradients, settings, np.float64)
@@ -271,7 +271,7 @@ def test_trajectories_are_as_exact_as_pytorchs(kind, settings, schedule):
         state, metrics = train_epoch(
             state, images, labels, order, model=RowLSTM(37), optimizer=ours
         )
-        found = list(metrics.loss / metrics.examples), learned(state)
+        found = list(metrics.loss / metrics.examples), eval_params(state)
         for our, theirs, wanted in zip(found, float32, exact, strict=True):
             assert error(our, wanted) < 3 * error(theirs, wanted)
 
@@ -442,7 +442,7 @@ def test_a_float64_step_is_exact():
     stepped = jax.eval_shape(step, state, images, labels)
     found = {leaf.dtype.name for leaf in jax.tree.leaves((stepped[0].params, stepped[1].loss))}
     assert found == {"float64"}
-    added = jax.vmap(functools.partial(add_up, axis_name="half"), axis_name="half")
+    added = jax.vmap(functools.partial(psum, axis_name="half"), axis_name="half")
     np.testing.assert_array_equal(added(np.array([1.0, 1e-12])), [1 + 1e-12] * 2)
 
 
@@ -494,9 +494,9 @@ def test_the_running_average_is_that_of_every_steps_parameters():
         average = jax.tree.map(
             lambda a, p, decay=decay: decay * a + (1 - decay) * np.float64(p), average, state.params
         )
-    assert_same(learned(state), average, atol=1e-5)
+    assert_same(eval_params(state), average, atol=1e-5)
     plain = start(make_optimizer("sgd", 0.5))
-    assert learned(plain) is plain.params
+    assert eval_params(plain) is plain.params
 
 
 def test_the_running_average_does_not_drift():
@@ -507,7 +507,7 @@ def test_the_running_average_does_not_drift():
         return optimizer.update(jnp.zeros(50), state, params)[1], None
 
     state, _ = jax.lax.scan(step, optimizer.init(params), length=20_000)
-    average = learned(State(None, state, jnp.int32(0)))
+    average = eval_params(State(None, state, jnp.int32(0)))
     np.testing.assert_allclose(average, params, rtol=1e-6)
 
 

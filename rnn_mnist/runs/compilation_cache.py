@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rnn_mnist.files import cache_folder, written_whole
+from rnn_mnist.files import atomic_write, cache_folder
 
 MOST_BYTES = 2**28
 """What the programs of one version may take; beyond that the oldest go."""
@@ -18,7 +18,7 @@ _PROGRAM, _SUM = "-cache", ".sha256"  # JAX's ending, and ours.
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def compilation_cache() -> Iterator[None]:
     """Let JAX keep what it compiles in the cache folder, unless the user has told it where.
 
     JAX runs whatever it finds there. So each program gets its SHA-256 beside it at the end, and at
@@ -72,7 +72,7 @@ def add_sums(folder: Path) -> None:
         if room < 0:
             program.unlink()
         elif not _sum_of(program).exists():
-            with written_whole(_sum_of(program)) as file:
+            with atomic_write(_sum_of(program)) as file:
                 file.write(_sum(program))
     for noted in folder.glob(f"*{_SUM}"):
         if not noted.with_suffix("").exists():
