@@ -52,7 +52,7 @@ def measure(hidden_size: int, rounds: int) -> Any:
     def read(params: Any, carry: Any) -> Any:
         return lstm(params, images, carry, sequence=False)[1]
 
-    def eval_params(_: int, params: Any) -> Any:
+    def learned(_: int, params: Any) -> Any:
         slope = jax.grad(lambda params: read(params, start)[1].sum())(params)
         return jax.tree.map(lambda p, s: p - 1e-6 * s, params, slope)
 

@@ -433,7 +433,7 @@ def test_a_cache_of_other_things_is_damaged(tmp_path):
     good = {"train_images": np.zeros((3, 28, 28), np.uint8), "train_labels": np.zeros(3, np.int32)}
     path = tmp_path / "some.npz"
 
-    def compilation_cache(arrays, classes=("a", "b")):
+    def kept(arrays, classes=("a", "b")):
         archive.write_archive(path, archive.Archive(arrays, classes, "some:1.0.0", ""))
         return archive.read_archive(path)
 

@@ -1,9 +1,6 @@
 """The data sets: TFDS's name and split -> arrays, and the batches of every step."""
 
-from rnn_mnist.data.archive import (
-    read_npz,
-    unzipped,
-)
+from rnn_mnist.data.archive import read_npz, unzipped
 from rnn_mnist.data.batches import (
     Order,
     Part,
@@ -14,28 +11,10 @@ from rnn_mnist.data.batches import (
     steps_per_part,
     streamed,
 )
-from rnn_mnist.data.catalogue import (
-    class_names,
-    find_builder,
-    full_version,
-    slices,
-)
-from rnn_mnist.data.loading import (
-    Split,
-    load,
-    load_all,
-    prepared_folder,
-    select,
-)
-from rnn_mnist.data.prepared import (
-    Source,
-    prepare,
-)
-from rnn_mnist.data.preprocess import (
-    check_images,
-    check_labels,
-    preprocess,
-)
+from rnn_mnist.data.catalogue import class_names, find_builder, full_version, slices
+from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, select
+from rnn_mnist.data.prepared import Source, prepare
+from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 
 __all__ = [
     "Order",

@@ -1,25 +1,8 @@
 """The network: an LSTM over the steps of an image, and a linear layer over its last state."""
 
-from rnn_mnist.model.lstm import (
-    PRECISION,
-    Kernel,
-    LSTMCell,
-    choose_kernel,
-    lstm,
-)
-from rnn_mnist.model.reading import (
-    WINDOW,
-    WORDS,
-    Reading,
-    places,
-    read,
-    steps_at,
-    steps_of,
-)
-from rnn_mnist.model.row_lstm import (
-    RowLSTM,
-    read_windows,
-)
+from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, choose_kernel, lstm
+from rnn_mnist.model.reading import WINDOW, WORDS, Reading, places, read, steps_at, steps_of
+from rnn_mnist.model.row_lstm import RowLSTM, read_windows
 from rnn_mnist.model.weights import (
     ENDINGS,
     HEAD,

@@ -23,11 +23,7 @@ from rnn_mnist.parallel.processes import (
     joined,
     together,
 )
-from rnn_mnist.parallel.resources import (
-    cores,
-    free_memory,
-    visible_cores,
-)
+from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
 __all__ = [
     "Shardings",

@@ -1,12 +1,7 @@
 """A run and its side effects: its folder, checkpoints, console and event files, and its result."""
 
-from rnn_mnist.runs.compilation_cache import (
-    kept,
-)
-from rnn_mnist.runs.console import (
-    Console,
-    describe_devices,
-)
+from rnn_mnist.runs.compilation_cache import compilation_cache
+from rnn_mnist.runs.console import Console, describe_devices
 from rnn_mnist.runs.folder import (
     BEST,
     CSV,
@@ -18,9 +13,7 @@ from rnn_mnist.runs.folder import (
     occupied,
     write_file,
 )
-from rnn_mnist.runs.observe import (
-    Watch,
-)
+from rnn_mnist.runs.observe import Watch
 from rnn_mnist.runs.results import (
     PRETRAINED_BEST,
     Result,
@@ -31,11 +24,7 @@ from rnn_mnist.runs.results import (
     load_run,
     save_weights,
 )
-from rnn_mnist.runs.run import (
-    fit,
-    train_run,
-    write_run,
-)
+from rnn_mnist.runs.run import fit, train_run, write_run
 
 __all__ = [
     "BEST",
@@ -48,12 +37,12 @@ __all__ = [
     "Watch",
     "best_run",
     "check",
+    "compilation_cache",
     "describe",
     "describe_devices",
     "fit",
     "is_result",
     "is_run_or_sweep",
-    "kept",
     "load_pretrained",
     "load_result",
     "load_run",

@@ -82,7 +82,7 @@ def train_epoch(
     distortion: Distortion,
     mesh: Mesh,
 ) -> tuple[State, Metrics]:
-    """`training.train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
+    """`train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
 
     The runs share images (N, 28, 28) uint8 and labels (N,) int32; each has its key (R,).
     """

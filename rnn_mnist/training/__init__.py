@@ -1,15 +1,8 @@
 """Training as pure functions: the step, the epoch, the loop over epochs, and what they need."""
 
-from rnn_mnist.training.augment import (
-    Distortion,
-)
-from rnn_mnist.training.loop import (
-    Progress,
-    advance,
-)
-from rnn_mnist.training.optimizers import (
-    make_optimizer,
-)
+from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.loop import Progress, advance
+from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.setup import (
     EVALUATION_BATCH,
     EVALUATION_STEPS,

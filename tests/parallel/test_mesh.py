@@ -56,22 +56,22 @@ def epochs(count):
     tests = batches.in_rows(range(1234), 1000)
     mesh = make_mesh(find_devices(count))
     for sharded in (False, True) if count == 3 else (False,):
-        place = make_shardings(mesh, sharded=sharded)
+        shardings = make_shardings(mesh, sharded=sharded)
         state = jax.device_put(start(), shardings.state)
         settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (train.images, train.labels))
-            (part,) = batches.resident(images, labels, place, order, len(order))
+            (part,) = batches.resident(images, labels, shardings, order, len(order))
         else:
             records = list(zip(train.images, train.labels, strict=True))
-            (part,) = batches.streamed(records, place, order, len(order))
+            (part,) = batches.streamed(records, shardings, order, len(order))
         state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (test.images, test.labels))
-            (part,) = batches.resident(images, labels, place, tests, 2)
+            (part,) = batches.resident(images, labels, shardings, tests, 2)
         else:
             records = list(zip(test.images, test.labels, strict=True))
-            (part,) = batches.streamed(records, place, tests, 2)
+            (part,) = batches.streamed(records, shardings, tests, 2)
         tested = evaluate(state.params, *part, **settings)
         yield jax.device_get((state, metrics, tested))
 
@@ -83,7 +83,7 @@ def child(count):
     split_cpu(4)  # Too late, and so without effect.
     assert len(find_devices()) == 8
     mesh = make_mesh(find_devices())
-    place = make_shardings(mesh, sharded=True)
+    shardings = make_shardings(mesh, sharded=True)
     images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
     whole, own = put(images, shardings.state), put_own(images, shardings.images, 8)
     np.testing.assert_array_equal(whole, images)

@@ -40,7 +40,7 @@ def measured(found):
     return {config: without_seconds(run.history) for config, run in runs_of(found).items()}
 
 
-def compilation_cache(folder):
+def kept(folder):
     """The kept runs of a sweep, by their configs."""
     results = [load_run(path) for path in (folder / "runs").iterdir()]
     return {result.config: result for result in results}
