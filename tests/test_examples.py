@@ -1,4 +1,4 @@
-"""The examples in docstrings, and all code and commands in Markdown files, do what they say."""
+"""Docstrings and Markdown files are right: code and commands run, links lead somewhere."""
 
 import contextlib
 import doctest
@@ -23,17 +23,18 @@ from rnn_mnist import load, load_pretrained
 from rnn_mnist.interop.stablehlo import to_stablehlo
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("rnn_mnist", "configs", "scripts", "tests", ".github")
+# README.md comes first: the others use the runs that its commands make.
 MARKDOWN = [
-    *ROOT.glob("*.md"),
-    *(path for name in ("rnn_mnist", "configs", "scripts") for path in (ROOT / name).rglob("*.md")),
+    ROOT / "README.md",
+    *sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.md")),
 ]
 DATA = "--data.train 'train[:2000]' --data.test 'test[:500]'"
 SHORT = f"--epochs 1 {DATA}"
-# Commands that are run, in the order in which they stand, and what is added to shorten them.
+# Commands that are run, in the order of the files, and the arguments that shorten them.
 RUN = {
     "python -m rnn_mnist.train": SHORT,
     "python -m rnn_mnist.draw": "",
-    "python -m rnn_mnist.predict my-digit.jpg": "",
     "python -m rnn_mnist.plot beliefs -o b.gif": "",
     "python -m rnn_mnist.train --hidden-size 64 --run runs/hidden-64": SHORT,
     "python -m rnn_mnist.train --num-layers 2 --bidirectional --optimizer adam "
@@ -42,7 +43,6 @@ RUN = {
     "python -m rnn_mnist.sweep --learning-rate 0.03 0.1 0.3 --hidden-size 10 20 --seeds 3": (
         "--epochs 1 --data.train 'train[:2000]' --data.test 'train[59000:]'"
     ),
-    "python -m rnn_mnist.plot beliefs": "",
     "python -m rnn_mnist.plot mistakes runs/reference": "",
     "python -m rnn_mnist.plot curves runs/reference runs/deep -o compared.png": "",
     "python -m rnn_mnist.plot rows --picture my-digit.jpg -o rows.gif --dark": "",
@@ -59,16 +59,16 @@ RUN = {
     "python -m rnn_mnist.train configs/strong.toml": SHORT,
     "python -m rnn_mnist.export torch runs/strong -o rnn_mnist/pretrained/strong.safetensors": "",
 }
-# Commands that are not, `*` standing for anything, and why.
+# Commands that are not run, with the reason; `*` stands for anything.
 NOT_RUN = {
     "pip install*": "it changes the environment; .ci/run installs the package with its extras",
     "pip check": ".ci/run runs it",
     "apt install g++": "it changes the system",
-    "uv run *": "it makes an environment, and then runs a command that is run here",
+    "uv *": "it makes an environment; the commands that it runs there are run here",
     "pipx run cibuildwheel": "it builds in containers",
     "pytest*": "these are the tests",
     "python scripts/*": "tests/test_scripts.py runs all scripts, shortened",
-    "python -m rnn_mnist.sweep --keep": "tests/test_sweep.py keeps the runs of shorter sweeps",
+    "python -m rnn_mnist": "it lists the commands, which are run here",
     "python -m rnn_mnist.predict": "it stands for the command with pictures",
     "srun *": "it needs SLURM, whose environment tests/test_hosts.py imitates",
     "gcloud *": "it needs TPUs in the cloud",
@@ -114,6 +114,42 @@ def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def anchors(text):
+    """The names by which GitHub links to the headings of a Markdown file."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(path):
+    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_files_named_in_a_readme_exist():
+    tops = "|".join(folder for folder in FOLDERS if folder != "rnn_mnist")
+    for path in MARKDOWN:
+        for name in re.findall(rf"(?<![\w/])(?:{tops})/[\w/.-]*\w", path.read_text("utf-8")):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def test_the_table_of_scripts_has_them_all():
+    text = (ROOT / "scripts" / "README.md").read_text("utf-8")
+    first_cells = " ".join(re.findall(r"^\| (`.*?`) \|", text, re.M))
+    scripts = {path.name for path in (ROOT / "scripts").glob("[!_]*.py")}
+    assert {*re.findall(r"\w+\.py", first_cells)} == scripts
+
+
+def test_the_readme_is_short_enough_to_read():
+    assert 8_000 <= len((ROOT / "README.md").read_bytes()) <= 10_000
 
 
 def test_every_command_of_a_readme_is_run_or_says_why_not():

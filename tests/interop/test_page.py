@@ -354,10 +354,10 @@ def test_pictures_are_prepared_as_python_prepares_them(opened):
         ours = read_pictures(png(array))[0]
         theirs = np.reshape(state(page)["image"], (28, 28))
         assert np.abs(ours.astype(int) - theirs).max() <= 1
-        assert text(page, "#subject") == "Your picture is taken for"
+        assert text(page, "#subject") == "Your picture looks like"
     for content, reason in (
-        (png(np.full((30, 30), 9, np.uint8)), "Nothing is drawn on this picture"),
-        (b"no picture", "This file is no picture"),
+        (png(np.full((30, 30), 9, np.uint8)), "This picture is empty"),
+        (b"no picture", "This file is not a picture"),
     ):
         paste(page, content)
         assert text(page, "#hint") == text(page, "#said") == reason
@@ -512,7 +512,7 @@ def test_the_slider_steps_through_the_rows(opened, strong):
     shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])
     decided = made_up_mind(np.array(shares))
     assert decided > 1
-    assert text(page, "#mind") == f"made up its mind at row {decided}"
+    assert text(page, "#mind") == f"decided at row {decided}"
     assert page.locator("#mark").is_visible()
     assert "".join(page.locator("#runs span").all_text_contents()).endswith("4")
     page.locator("#step").focus()
@@ -575,7 +575,7 @@ def test_reading_is_watched_row_by_row_and_said_once(opened, strong):
     (said,) = filter(None, distinct(page, "said"))
     assert said == (
         f"The answer is {first}, {percent(shares[-1, first])}, then {second}, "
-        f"{percent(shares[-1, second])}. Made up its mind at row {made_up_mind(shares)} of 28."
+        f"{percent(shares[-1, second])}. Decided at row {made_up_mind(shares)} of 28."
     )
     assert first == 7
 
