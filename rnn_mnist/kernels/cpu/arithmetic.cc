@@ -1,0 +1,489 @@
+// The arithmetic of an LSTM layer in vectors: all steps of a tile, forward and backward.
+//
+// This file is compiled once for each instruction set, with LSTM_LEVEL (its name), LSTM_BYTES (of a
+// vector) and LSTM_COLUMNS (the vectors of sums that a row has in registers). LSTM_FLOAT64 adds
+// float64.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "layout.h"
+
+#define INLINED __attribute__((always_inline))
+
+namespace lstm::LSTM_LEVEL {
+namespace {
+
+// ------------------------------------------------------------------------------------ vectors
+
+template <typename T, int N>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <typename T>
+using Vector = typename VectorOf<T, kLanes<T>>::type;
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+
+template <typename V, typename T>
+INLINE V load(const T* from) {
+  V vector;
+  std::memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <typename T, typename V>
+INLINE void store(T* to, V vector) {
+  std::memcpy(to, &vector, sizeof vector);
+}
+
+// x, but no less than -limit and no more than limit; NaN stays NaN.
+template <typename V>
+INLINE V clamp(V x, float limit) {
+  const V least = V{} - limit, most = V{} + limit;
+#ifdef __AVX__  // GCC does not use these instructions by itself.
+  asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least));
+  asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
+  return x;
+#else
+  x = x < least ? least : x;
+  return x > most ? most : x;
+#endif
+}
+
+// exp(kSign x) + kAdd, so exact that sigmoid and tanh are within 3 ulp, or within 5.5 ulp where
+// sigmoid is below 1e-7. Adding a large number rounds the exponent to an integer in the sum's last
+// bits; a polynomial (minimax on |r| <= ln(2) / 2) gives the rest. Beyond the bounds, sigmoid and
+// tanh have reached 0 and 1. NaN stays NaN.
+template <typename T, int kSign, int kAdd, typename V>
+INLINE V exp_plus(V x) {
+  if constexpr (sizeof(T) == 8) {  // For tests: exact rather than fast.
+    for (int lane = 0; lane < kLanes<T>; lane++)
+      x[lane] = std::expm1(kSign * x[lane] > 700 ? 700 : kSign * x[lane]);
+    return x + (kAdd + 1);
+  } else {
+    typedef std::uint32_t Unsigned __attribute__((vector_size(sizeof(V))));
+    x = clamp(x, 87);
+    const V shifted = x * (kSign * 1.44269504f) + 12582912.0f, n = shifted - 12582912.0f;
+#ifdef __FP_FAST_FMAF
+    const V r = kSign * x - n * 0.693147182f;
+#else  // Without fused products, subtract ln(2) in two parts; the product with the first is exact.
+    const V r = kSign * x - n * 0.693359375f + n * 2.12194440e-4f;
+#endif
+    V p = r * 0.00138825155f + 0.00836654752f;
+    p = p * r + 0.0416672006f;
+    p = p * r + 0.166665435f;
+    p = p * r + 0.49999997f;
+    p = p * (r * r) + r;
+    const V power = reinterpret_cast<V>((reinterpret_cast<Unsigned>(shifted) << 23) + 0x3f800000);
+    return power * p + (power + kAdd);  // For kAdd = -1 and n = 0 this is p, exact near zero.
+  }
+}
+
+template <typename T>
+INLINE Vector<T> sigmoid(Vector<T> x) {
+  return 1 / exp_plus<T, -1, 1>(x);
+}
+
+template <typename T>
+INLINE Vector<T> tanh(Vector<T> x) {
+  const Vector<T> e = exp_plus<T, 1, -1>(2 * x);
+  return e / (e + 2);
+}
+
+// Transpose four vectors of four blocks of lanes. The first step takes the first and third blocks
+// of two vectors, and the second and fourth. The second step takes the first halves of two such
+// vectors, and the second halves.
+template <typename T, int... kLane>
+INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d,
+                      std::integer_sequence<int, kLane...>) {
+  constexpr int W = kLanes<T>, U = W / 4;
+#ifdef __clang__
+#define SHUFFLE(x, y, lane) __builtin_shufflevector(x, y, (lane)...)
+#else
+  using Lanes = typename VectorOf<Bits<T>, W>::type;
+#define SHUFFLE(x, y, lane) __builtin_shuffle(x, y, Lanes{(lane)...})
+#endif
+#define EVEN kLane / U / 2 * 2 * U + kLane % U + kLane / U % 2 * W
+#define LOW kLane / U % 2 * U + kLane % U + kLane / U / 2 * W
+  const Vector<T> ab02 = SHUFFLE(a, b, EVEN), ab13 = SHUFFLE(a, b, EVEN + U);
+  const Vector<T> cd02 = SHUFFLE(c, d, EVEN), cd13 = SHUFFLE(c, d, EVEN + U);
+  a = SHUFFLE(ab02, cd02, LOW), b = SHUFFLE(ab13, cd13, LOW);
+  c = SHUFFLE(ab02, cd02, LOW + 2 * U), d = SHUFFLE(ab13, cd13, LOW + 2 * U);
+#undef SHUFFLE
+#undef EVEN
+#undef LOW
+}
+template <typename T>
+INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d) {
+  transpose<T>(a, b, c, d, std::make_integer_sequence<int, kLanes<T>>());
+}
+
+// ----------------------------------------------------------------------------------- products
+
+// Call f with `value`, which is between 1 and kMost, as a constant.
+template <int kMost, typename F>
+INLINE void constant(Index value, F f) {
+  if constexpr (kMost > 1) {
+    if (value < kMost) return constant<kMost - 1>(value, f);
+  }
+  f(std::integral_constant<int, kMost>());
+}
+
+// Call f(first, rows, number) for each group of rows.
+template <typename F>
+INLINE void for_groups(Index rows, F f) {
+  for (Index first = 0, number = 0; first < rows; first += kGroup, number++) {
+    f(first, rows - first < kGroup ? rows - first : kGroup, number);
+  }
+}
+
+// Sums of M rows over N vectors of columns.
+template <typename T, int M, int N>
+struct Sums {
+  using V = Vector<T>;
+  static constexpr int W = kLanes<T>;
+  V sum[M][N];
+
+  INLINE explicit Sums(const T* bias) {
+    for (int m = 0; m < M; m++) {
+      for (int v = 0; v < N; v++) sum[m][v] = bias ? load<V>(bias + v * W) : V{};
+    }
+  }
+
+  // Add a @ weights over the n listed columns of a; without a list, over the first n.
+  INLINE void add(const T* a, Index stride, const std::int32_t* list, Index n, const T* weights) {
+    const T* row[M];
+    for (int m = 0; m < M; m++) row[m] = a + m * stride;
+    for (Index i = 0; i < n; i++) {
+      const Index k = list ? list[i] : i;
+      V weight[N];
+      for (int v = 0; v < N; v++) weight[v] = load<V>(weights + (k * N + v) * W);
+      for (int m = 0; m < M; m++) {
+        const T x = row[m][k];
+        for (int v = 0; v < N; v++) sum[m][v] += x * weight[v];
+      }
+    }
+  }
+};
+
+// Products of rows with packed weights: out = bias + what add(sums, first, number, at) adds to the
+// sums of the group `number` that begins with the row `first`, for the block at the column `at`.
+//
+// Rows of `out` may be shorter than their vectors. The padding then covers what follows; rows and
+// blocks are stored in an order in which the values come last.
+template <typename T, typename F>
+INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* out, Index stride,
+                     F add) {
+  constexpr Index W = kLanes<T>;
+  for (Index block = columns.blocks - 1; block >= 0; block--) {
+    const Index begin = columns.begin(block), at = begin * W;
+    for_groups(rows, [&](Index first, Index group, Index number) INLINED {
+      constant<kGroup>(group, [&](auto m) INLINED {
+        constant<LSTM_COLUMNS>(columns.begin(block + 1) - begin, [&](auto n) INLINED {
+          Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr);
+          add(sums, first, number, at);
+          for (int row = 0; row < m.value; row++) {
+            T* to = out + (first + row) * stride + at;
+            for (int v = 0; v < n.value; v++) store(to + v * W, sums.sum[row][v]);
+          }
+        });
+      });
+    });
+  }
+}
+
+// A tile's gradients of gates times packed weights.
+template <typename T>
+void multiply_gates(Index rows, const T* d_gates, Index width, const T* packed, Index columns,
+                    T* out) {
+  const auto add = [&](auto& sums, Index first, Index, Index at) INLINED {
+    sums.add(d_gates + first * width, width, nullptr, width, packed + width * at);
+  };
+  multiply<T>(rows, Columns<T>(columns), nullptr, out, columns, add);
+}
+
+// List the features that are not zero in all of the rows, and return their number. `any` is working
+// memory. The rows that are `ahead` are fetched, which the processor does not do by itself.
+template <typename T>
+INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, Index stride,
+                           std::int32_t* list, T* any, Index ahead) {
+  using V = typename VectorOf<Bits<T>, kLanes<T>>::type;
+  constexpr Index W = kLanes<T>;
+  const Index features = layer.features;
+  const bool every = layer.dense || features < W;
+  for (Index at = 0; at < features && !every; at += W) {
+    const Index from = at + W <= features ? at : features - W;
+    V bits{};
+    for (Index m = 0; m < rows; m++) {
+      bits |= load<V>(x + m * stride + from);
+      __builtin_prefetch(x + m * stride + ahead + from);
+    }
+    store(any + from, bits << 1);  // Without the sign.
+  }
+  Index found = 0;
+  for (Index k = 0; k < features; k++) {
+    list[found] = static_cast<std::int32_t>(k);
+    found += every || load<Bits<T>>(any + k) != 0;
+  }
+  return found;
+}
+
+// ------------------------------------------------------------------------------------ forward
+
+// The cells of a tile after one step: new c and h, and saved values, if they are wanted.
+template <typename T>
+INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  for (Index v = 0; v < vectors; v++, gates += 4 * W, c += W, h += W) {
+    V i = load<V>(gates), f = load<V>(gates + W);
+    V g = load<V>(gates + 2 * W), o = load<V>(gates + 3 * W);
+    transpose<T>(i, f, g, o);
+    i = sigmoid<T>(i), f = sigmoid<T>(f), g = tanh<T>(g), o = sigmoid<T>(o);
+    const V cell = f * load<V>(c) + i * g, tanh_cell = tanh<T>(cell);
+    store(c, cell);
+    store(h, o * tanh_cell);
+    if (saved) {
+      store(saved, i), store(saved + W, f), store(saved + 2 * W, g), store(saved + 3 * W, o);
+      store(saved + 4 * W, cell), store(saved + 5 * W, tanh_cell);
+      saved += 6 * W;
+    }
+  }
+}
+
+// All steps of a tile.
+template <typename T>
+void forward(const Layer<T>& layer, Index number, T* scratch) {
+  const Tile<T> tile(layer, number);
+  const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
+  const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
+  const Index units = tile.vectors * kLanes<T>, stride = steps * features;
+  const Columns<T> columns(width);
+  T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
+  auto* listed = reinterpret_cast<std::int32_t*>(any + features);  // Of each group.
+  auto* lists = listed + layer.tile_rows() / kGroup;
+  std::memset(gates, 0, 4 * units * sizeof(T));
+  widen(layer, layer.h0 + tile.from * hidden, rows, h);
+  widen(layer, layer.c0 + tile.from * hidden, rows, c);
+
+  for (Index step = 0; step < steps; step++) {
+    const Index t = layer.reverse ? steps - 1 - step : step;
+    const T* x = layer.inputs + (tile.from * steps + t) * features;
+    const Index read = step == 0 && layer.zeros ? 0 : hidden;
+    for_groups(rows, [&](Index first, Index group, Index number) INLINED {
+      const Index ahead = layer.reverse ? -features : features;
+      listed[number] = list_features(layer, x + first * stride, group, stride,
+                                     lists + number * features, any, ahead);
+    });
+    const auto add = [&](auto& sums, Index first, Index number, Index at) INLINED {
+      sums.add(x + first * stride, stride, lists + number * features, listed[number],
+               layer.packed_ih + features * at);
+      sums.add(h + first * padded, padded, nullptr, read, layer.packed_hh + hidden * at);
+    };
+    multiply<T>(rows, columns, layer.packed_bias, gates, width, add);
+    T* saved = layer.saved ? layer.saved + layer.saved_before(number) + step * 6 * units : nullptr;
+    update_cells(tile.vectors, gates, c, h, saved);
+    if (layer.hidden_states) {
+      T* to = layer.hidden_states + (tile.from * steps + t) * hidden;
+      copy_rows(rows, hidden, h, padded, to, steps * hidden);
+    }
+  }
+  copy_rows(rows, hidden, h, padded, layer.h + tile.from * hidden, hidden);
+  copy_rows(rows, hidden, c, padded, layer.c + tile.from * hidden, hidden);
+}
+
+// ----------------------------------------------------------------------------------- backward
+
+// The gradients of a tile's gates in one step, and of c before it. `saved` is of this step, `c` of
+// the step before, with vectors that are `c_stride` apart.
+template <typename T>
+INLINE void cell_gradients(Index vectors, const T* saved, const T* c, Index c_stride, const T* d_h,
+                           T* d_c, T* d_gates) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  for (Index v = 0; v < vectors; v++, saved += 6 * W, d_gates += 4 * W) {
+    const V i = load<V>(saved), f = load<V>(saved + W), g = load<V>(saved + 2 * W);
+    const V o = load<V>(saved + 3 * W), tanh_cell = load<V>(saved + 5 * W);
+    const V d = load<V>(d_h + v * W);
+    const V d_cell = load<V>(d_c + v * W) + d * o * (1 - tanh_cell * tanh_cell);
+    V d_i = d_cell * g * i * (1 - i), d_f = d_cell * load<V>(c + v * c_stride) * f * (1 - f);
+    V d_g = d_cell * i * (1 - g * g), d_o = d * tanh_cell * o * (1 - o);
+    store(d_c + v * W, d_cell * f);
+    transpose<T>(d_i, d_f, d_g, d_o);
+    store(d_gates, d_i), store(d_gates + W, d_f);
+    store(d_gates + 2 * W, d_g), store(d_gates + 3 * W, d_o);
+  }
+}
+
+// Add a.T @ d to M rows of `out`. The list names them, as columns of a. They stay in registers.
+template <typename T, int M, int N>
+INLINE void add_outer(Index rows, const T* a, Index stride, const std::int32_t* list, const T* d,
+                      T* out, Index width) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  V sum[M][N];
+  for (int m = 0; m < M; m++) {
+    for (int v = 0; v < N; v++) sum[m][v] = load<V>(out + list[m] * width + v * W);
+  }
+  for (Index row = 0; row < rows; row++, a += stride, d += N * W) {
+    V delta[N];
+    for (int v = 0; v < N; v++) delta[v] = load<V>(d + v * W);
+    for (int m = 0; m < M; m++) {
+      const T x = a[list[m]];
+      for (int v = 0; v < N; v++) sum[m][v] += x * delta[v];
+    }
+  }
+  for (int m = 0; m < M; m++) {
+    for (int v = 0; v < N; v++) store(out + list[m] * width + v * W, sum[m][v]);
+  }
+}
+
+// What the steps of a window read, row after row, and the gradients of the weights that it meets.
+template <typename T>
+struct Read {
+  const T* a;
+  Index stride;
+  const std::int32_t* list;  // The columns of a that count.
+  Index listed;
+  T* d_weights;
+};
+
+// Add a window's products to a tile's gradients. `panel` is working memory.
+template <typename T>
+void add_window(Index rows, const T* d_gates, Index width, T* panel, T* d_bias,
+                const Read<T>& inputs, const Read<T>& states) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  const Columns<T> columns(width);
+  for (Index block = 0; block < columns.blocks; block++) {
+    const Index begin = columns.begin(block), at = begin * W;
+    constant<LSTM_COLUMNS>(columns.begin(block + 1) - begin, [&](auto n) INLINED {
+      constexpr int N = n.value;
+      V total[N];
+      for (int v = 0; v < N; v++) total[v] = load<V>(d_bias + at + v * W);
+      // Copied, because rows that are a power of two apart evict each other from the cache.
+      for (Index row = 0; row < rows; row++) {
+        for (int v = 0; v < N; v++) {
+          const V d = load<V>(d_gates + row * width + at + v * W);
+          store(panel + (row * N + v) * W, d);
+          total[v] += d;
+        }
+      }
+      for (int v = 0; v < N; v++) store(d_bias + at + v * W, total[v]);
+      for (const Read<T>* read : {&inputs, &states}) {
+        for_groups(read->listed, [&](Index first, Index group, Index) INLINED {
+          constant<kGroup>(group, [&](auto m) INLINED {
+            add_outer<T, m.value, N>(rows, read->a, read->stride, read->list + first, panel,
+                                     read->d_weights + at, width);
+          });
+        });
+      }
+    });
+  }
+}
+
+// All steps of a tile, from the last to the first.
+template <typename T>
+void backward(const Layer<T>& layer, Index number, T* scratch) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  const Tile<T> tile(layer, number);
+  const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
+  const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
+  const Index units = tile.vectors * W, window = layer.window(), most = window * rows;
+  T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
+  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
+  T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
+  auto* list = reinterpret_cast<std::int32_t*>(any + features);
+  auto* all = list + features;
+  T* partial = layer.partial + number * layer.weight_rows() * width;
+  T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
+  std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
+  for (Index k = 0; k < hidden; k++) all[k] = static_cast<std::int32_t>(k);
+  widen(layer, layer.d_h + tile.from * hidden, rows, d_h);
+  widen(layer, layer.d_c + tile.from * hidden, rows, d_c);
+  widen(layer, layer.c0 + tile.from * hidden, rows, c0);
+
+  Index kept = 0;  // Rows in the window.
+  for (Index step = steps - 1; step >= 0; step--) {
+    const Index t = layer.reverse ? steps - 1 - step : step, at = tile.from * steps + t;
+    for (Index m = 0; m < rows && layer.d_hidden_states; m++) {
+      const T* d = layer.d_hidden_states + (at + m * steps) * hidden;
+      for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
+    }
+    const T* saved = layer.saved + layer.saved_before(number) + step * 6 * units;
+    const T* before = saved - 6 * units;
+    T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
+    cell_gradients(tile.vectors, saved, step ? before + 4 * W : c0, step ? 6 * W : W, d_h, d_c,
+                   d_now);
+    if (step == 0) widen(layer, layer.h0 + tile.from * hidden, rows, h_now);
+    for (Index v = 0; v < tile.vectors && step; v++, before += 6 * W) {
+      store(h_now + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
+    }
+    for (Index m = 0; m < rows; m++) {
+      const T* row = layer.inputs + (at + m * steps) * features;
+      std::memcpy(x + (kept + m) * features, row, features * sizeof(T));
+      __builtin_prefetch(row + (layer.reverse ? features : -features));
+    }
+    kept += rows;
+    if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
+      const Index listed = list_features(layer, x, kept, features, list, any, 0);
+      add_window(kept, d_gates, width, panel, d_bias, {x, features, list, listed, partial},
+                 {h, padded, all, step == 0 && layer.zeros ? 0 : hidden, d_weight_hh});
+      kept = 0;
+    }
+    if (step || layer.d_h0) multiply_gates(rows, d_now, width, layer.packed_hh, padded, d_h);
+    if (layer.d_inputs) {
+      multiply_gates(rows, d_now, width, layer.packed_ih, features, d_x);
+      copy_rows(rows, features, d_x, features, layer.d_inputs + at * features, steps * features);
+    }
+  }
+  if (layer.d_h0) copy_rows(rows, hidden, d_h, padded, layer.d_h0 + tile.from * hidden, hidden);
+  copy_rows(rows, hidden, d_c, padded, layer.d_c0 + tile.from * hidden, hidden);
+}
+
+// Add up one row of all tiles' gradients, and put its columns in the order of the weights.
+template <typename T>
+void add_up(const Layer<T>& layer, Index row) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  const Index width = layer.columns(), features = layer.features, hidden = layer.hidden;
+  const Index size = layer.weight_rows() * width, tiles = layer.tiles();
+  T* to = row < features            ? layer.d_weight_ih + row * 4 * hidden
+          : row < features + hidden ? layer.d_weight_hh + (row - features) * 4 * hidden
+                                    : layer.d_bias;
+  for (Index at = 0; at < width; at += 4 * W) {
+    V gates[4]{};
+    for (Index v = 0; v < 4 && at + v * W < width; v++) {
+      const T* from = layer.partial + row * width + at + v * W;
+      for (Index tile = 0; tile < tiles; tile++) gates[v] += load<V>(from + tile * size);
+    }
+    transpose<T>(gates[0], gates[1], gates[2], gates[3]);
+    const Index unit = at / 4, left = hidden - unit < W ? hidden - unit : W;
+    for (Index gate = 0; gate < 4; gate++) {
+      std::memcpy(to + gate * hidden + unit, &gates[gate], left * sizeof(T));
+    }
+  }
+}
+
+template <typename T>
+constexpr Routines<T> kRoutines{pack_forward<T>, pack_backward<T>, forward<T>, backward<T>,
+                                add_up<T>};
+
+#define QUOTED(name) #name
+#define NAME(name) QUOTED(name)
+
+}  // namespace
+
+extern const Level level;
+#ifdef LSTM_FLOAT64
+const Level level{NAME(LSTM_LEVEL), {kRoutines<float>, kRoutines<double>}};
+#else
+const Level level{NAME(LSTM_LEVEL), {kRoutines<float>, {}}};
+#endif
+
+}  // namespace lstm::LSTM_LEVEL
