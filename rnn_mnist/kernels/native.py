@@ -35,10 +35,10 @@ class Weights(NamedTuple):
 class Results(NamedTuple):
     """What the forward pass computes; T is 0 in arrays that nobody wants."""
 
+    saved: jax.Array  # What the backward pass needs: (B, T, 6 (padded H + 16)).
     hidden: jax.Array  # (B, T, H)
     h: jax.Array  # (B, H)
     c: jax.Array  # (B, H)
-    saved: jax.Array  # What the backward pass needs: (B, T, 6 (padded H + 16)).
 
 
 class Gradients(NamedTuple):
@@ -140,12 +140,12 @@ def forward(
     size = h.shape[-1]
     units = -(-size // 4) * 4 + _VECTOR
     shapes = {
+        "saved": (batch, steps if save else 0, 6 * units),
         "hidden": (batch, steps if sequence else 0, size),
         "h": (batch, size),
         "c": (batch, size),
-        "saved": (batch, steps if save else 0, 6 * units),
     }
-    return Results(**_call(_FORWARD, [*weights, inputs, h, c], shapes, reverse=reverse))
+    return Results(**_call(_FORWARD, [inputs, h, c, *weights], shapes, reverse=reverse))
 
 
 def backward(
@@ -186,7 +186,7 @@ def backward(
         "h": (batch if h_wanted else 0, h.shape[1]),
         "c": c.shape,
     }
-    arrays = [weights.weight_ih, weights.weight_hh, inputs, h, c, saved, d_hidden, d_h, d_c]
+    arrays = [inputs, h, c, weights.weight_ih, weights.weight_hh, saved, d_hidden, d_h, d_c]
     return Gradients(**_call(_BACKWARD, arrays, shapes, reverse=reverse))
 
 

@@ -17,8 +17,6 @@
 namespace lstm::LSTM_LEVEL {
 namespace {
 
-// ------------------------------------------------------------------------------------ vectors
-
 template <typename T, int N>
 struct VectorOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
@@ -121,8 +119,6 @@ template <typename T>
 INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d) {
   transpose<T>(a, b, c, d, std::make_integer_sequence<int, kLanes<T>>());
 }
-
-// ----------------------------------------------------------------------------------- products
 
 // Call f with `value`, which is between 1 and kMost, as a constant.
 template <int kMost, typename F>
@@ -232,8 +228,6 @@ INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, Index 
   return found;
 }
 
-// ------------------------------------------------------------------------------------ forward
-
 // The cells of a tile after one step: new c and h, and saved values, if they are wanted.
 template <typename T>
 INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
@@ -296,26 +290,27 @@ void forward(const Layer<T>& layer, Index number, T* scratch) {
   copy_rows(rows, hidden, c, padded, layer.c + tile.from * hidden, hidden);
 }
 
-// ----------------------------------------------------------------------------------- backward
-
-// The gradients of a tile's gates in one step, and of c before it. `saved` is of this step, `c` of
-// the step before, with vectors that are `c_stride` apart.
+// The gradients of a tile's gates in one step, the gradient of c before it, and h before it. `now`
+// and `before` are saved values of this step and of the step before. The first step has none before
+// it, but c0.
 template <typename T>
-INLINE void cell_gradients(Index vectors, const T* saved, const T* c, Index c_stride, const T* d_h,
-                           T* d_c, T* d_gates) {
+INLINE void cell_gradients(Index vectors, const T* now, const T* before, const T* c0, const T* d_h,
+                           T* d_c, T* d_gates, T* h) {
   using V = Vector<T>;
   constexpr Index W = kLanes<T>;
-  for (Index v = 0; v < vectors; v++, saved += 6 * W, d_gates += 4 * W) {
-    const V i = load<V>(saved), f = load<V>(saved + W), g = load<V>(saved + 2 * W);
-    const V o = load<V>(saved + 3 * W), tanh_cell = load<V>(saved + 5 * W);
-    const V d = load<V>(d_h + v * W);
+  for (Index v = 0; v < vectors; v++, now += 6 * W, d_gates += 4 * W) {
+    const T* last = before + 6 * v * W;
+    const V i = load<V>(now), f = load<V>(now + W), g = load<V>(now + 2 * W);
+    const V o = load<V>(now + 3 * W), tanh_cell = load<V>(now + 5 * W);
+    const V c = before ? load<V>(last + 4 * W) : load<V>(c0 + v * W), d = load<V>(d_h + v * W);
     const V d_cell = load<V>(d_c + v * W) + d * o * (1 - tanh_cell * tanh_cell);
-    V d_i = d_cell * g * i * (1 - i), d_f = d_cell * load<V>(c + v * c_stride) * f * (1 - f);
+    V d_i = d_cell * g * i * (1 - i), d_f = d_cell * c * f * (1 - f);
     V d_g = d_cell * i * (1 - g * g), d_o = d * tanh_cell * o * (1 - o);
     store(d_c + v * W, d_cell * f);
     transpose<T>(d_i, d_f, d_g, d_o);
     store(d_gates, d_i), store(d_gates + W, d_f);
     store(d_gates + 2 * W, d_g), store(d_gates + 3 * W, d_o);
+    if (before) store(h + v * W, load<V>(last + 3 * W) * load<V>(last + 5 * W));
   }
 }
 
@@ -342,7 +337,7 @@ INLINE void add_outer(Index rows, const T* a, Index stride, const std::int32_t* 
   }
 }
 
-// What the steps of a window read, row after row, and the gradients of the weights that it meets.
+// What a window's rows read, and the gradients of the weights that it meets.
 template <typename T>
 struct Read {
   const T* a;
@@ -354,54 +349,48 @@ struct Read {
 
 // Add a window's products to a tile's gradients. `panel` is working memory.
 template <typename T>
-void add_window(Index rows, const T* d_gates, Index width, T* panel, T* d_bias,
-                const Read<T>& inputs, const Read<T>& states) {
+void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<T>& inputs,
+                const Read<T>& states) {
   using V = Vector<T>;
   constexpr Index W = kLanes<T>;
   const Columns<T> columns(width);
   for (Index block = 0; block < columns.blocks; block++) {
-    const Index begin = columns.begin(block), at = begin * W;
-    constant<LSTM_COLUMNS>(columns.begin(block + 1) - begin, [&](auto n) INLINED {
-      constexpr int N = n.value;
-      V total[N];
-      for (int v = 0; v < N; v++) total[v] = load<V>(d_bias + at + v * W);
-      // Copied, because rows that are a power of two apart evict each other from the cache.
-      for (Index row = 0; row < rows; row++) {
-        for (int v = 0; v < N; v++) {
-          const V d = load<V>(d_gates + row * width + at + v * W);
-          store(panel + (row * N + v) * W, d);
-          total[v] += d;
-        }
+    const Index at = columns.begin(block) * W, size = columns.begin(block + 1) * W - at;
+    // Rows that are a power of two apart evict each other from the cache.
+    for (Index row = 0; row < rows && size < width; row++) {
+      for (Index k = 0; k < size; k += W) {
+        store(panel + row * size + k, load<V>(d_gates + row * width + at + k));
       }
-      for (int v = 0; v < N; v++) store(d_bias + at + v * W, total[v]);
-      for (const Read<T>* read : {&inputs, &states}) {
-        for_groups(read->listed, [&](Index first, Index group, Index) INLINED {
-          constant<kGroup>(group, [&](auto m) INLINED {
-            add_outer<T, m.value, N>(rows, read->a, read->stride, read->list + first, panel,
-                                     read->d_weights + at, width);
+    }
+    for (const Read<T>* read : {&inputs, &states}) {
+      for_groups(read->listed, [&](Index first, Index group, Index) INLINED {
+        constant<kGroup>(group, [&](auto m) INLINED {
+          constant<LSTM_COLUMNS>(size / W, [&](auto n) INLINED {
+            add_outer<T, m.value, n.value>(rows, read->a, read->stride, read->list + first,
+                                           size < width ? panel : d_gates, read->d_weights + at,
+                                           width);
           });
         });
-      }
-    });
+      });
+    }
   }
 }
 
 // All steps of a tile, from the last to the first.
 template <typename T>
 void backward(const Layer<T>& layer, Index number, T* scratch) {
-  using V = Vector<T>;
   constexpr Index W = kLanes<T>;
   const Tile<T> tile(layer, number);
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
   const Index units = tile.vectors * W, window = layer.window(), most = window * rows;
+  const Index inputs = features + 1;  // The last one is 1, for the bias.
   T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
-  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
+  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * inputs;
   T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
   auto* list = reinterpret_cast<std::int32_t*>(any + features);
-  auto* all = list + features;
+  auto* all = list + inputs;
   T* partial = layer.partial + number * layer.weight_rows() * width;
-  T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
   std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
   for (Index k = 0; k < hidden; k++) all[k] = static_cast<std::int32_t>(k);
   widen(layer, layer.d_h + tile.from * hidden, rows, d_h);
@@ -416,24 +405,22 @@ void backward(const Layer<T>& layer, Index number, T* scratch) {
       for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
     }
     const T* saved = layer.saved + layer.saved_before(number) + step * 6 * units;
-    const T* before = saved - 6 * units;
     T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
-    cell_gradients(tile.vectors, saved, step ? before + 4 * W : c0, step ? 6 * W : W, d_h, d_c,
-                   d_now);
+    cell_gradients(tile.vectors, saved, step ? saved - 6 * units : nullptr, c0, d_h, d_c, d_now,
+                   h_now);
     if (step == 0) widen(layer, layer.h0 + tile.from * hidden, rows, h_now);
-    for (Index v = 0; v < tile.vectors && step; v++, before += 6 * W) {
-      store(h_now + v * W, load<V>(before + 3 * W) * load<V>(before + 5 * W));
-    }
     for (Index m = 0; m < rows; m++) {
       const T* row = layer.inputs + (at + m * steps) * features;
-      std::memcpy(x + (kept + m) * features, row, features * sizeof(T));
+      std::memcpy(x + (kept + m) * inputs, row, features * sizeof(T));
+      x[(kept + m) * inputs + features] = 1;
       __builtin_prefetch(row + (layer.reverse ? features : -features));
     }
     kept += rows;
     if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
-      const Index listed = list_features(layer, x, kept, features, list, any, 0);
-      add_window(kept, d_gates, width, panel, d_bias, {x, features, list, listed, partial},
-                 {h, padded, all, step == 0 && layer.zeros ? 0 : hidden, d_weight_hh});
+      Index listed = list_features(layer, x, kept, inputs, list, any, 0);
+      list[listed++] = static_cast<std::int32_t>(features);
+      add_window(kept, d_gates, width, panel, {x, inputs, list, listed, partial},
+                 {h, padded, all, step == 0 && layer.zeros ? 0 : hidden, partial + inputs * width});
       kept = 0;
     }
     if (step || layer.d_h0) multiply_gates(rows, d_now, width, layer.packed_hh, padded, d_h);
@@ -453,9 +440,9 @@ void add_up(const Layer<T>& layer, Index row) {
   constexpr Index W = kLanes<T>;
   const Index width = layer.columns(), features = layer.features, hidden = layer.hidden;
   const Index size = layer.weight_rows() * width, tiles = layer.tiles();
-  T* to = row < features            ? layer.d_weight_ih + row * 4 * hidden
-          : row < features + hidden ? layer.d_weight_hh + (row - features) * 4 * hidden
-                                    : layer.d_bias;
+  T* to = row < features    ? layer.d_weight_ih + row * 4 * hidden
+          : row == features ? layer.d_bias
+                            : layer.d_weight_hh + (row - features - 1) * 4 * hidden;
   for (Index at = 0; at < width; at += 4 * W) {
     V gates[4]{};
     for (Index v = 0; v < 4 && at + v * W < width; v++) {

@@ -7,11 +7,14 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,15 +23,9 @@
 
 namespace lstm {
 
-namespace baseline {
-extern const Level level;
-}
-namespace avx2 {
-extern const Level level;
-}
-namespace avx512 {
-extern const Level level;
-}
+namespace baseline { extern const Level level; }
+namespace avx2 { extern const Level level; }
+namespace avx512 { extern const Level level; }
 
 namespace {
 
@@ -36,10 +33,6 @@ namespace ffi = xla::ffi;
 
 template <typename T>
 using Buffer = ffi::Buffer<sizeof(T) == 4 ? ffi::F32 : ffi::F64>;
-template <typename T>
-using Result = ffi::Result<Buffer<T>>;
-
-// ------------------------------------------------------------------------- instruction sets
 
 // The processor's best instruction set, or a lower one that RNN_MNIST_LSTM_LEVEL names.
 const Level& choose_level() {
@@ -61,8 +54,6 @@ const Level& level() {
   static const Level& chosen = choose_level();
   return chosen;
 }
-
-// ---------------------------------------------------------------------------------- threads
 
 // Threads that are worth waking: only one for what takes less than about 10 us.
 template <typename T>
@@ -97,8 +88,6 @@ void spread(ffi::ThreadPool& pool, Index items, Index workers, const F& f) noexc
   while (shared->done.load(std::memory_order_acquire) < items) std::this_thread::yield();
 }
 
-// --------------------------------------------------------------------------------- arguments
-
 // The models of a `vmap`. Their axes come first in every array. Where all models along an axis
 // share an array, its size there is 1.
 class Models {
@@ -107,12 +96,10 @@ class Models {
   explicit Models(ffi::AnyBuffer::Dimensions shape) : axes_(shape.begin(), shape.end() - 2) {}
 
   Index count() const {
-    Index count = 1;
-    for (Index size : axes_) count *= size;
-    return count;
+    return std::accumulate(axes_.begin(), axes_.end(), Index{1}, std::multiplies<Index>());
   }
 
-  // A model's part of an array.
+  // A model's part of an array, or null for an array without elements.
   template <typename B>
   auto* part(const B& buffer, Index model) const {
     const auto shape = buffer.dimensions();
@@ -122,13 +109,11 @@ class Models {
       if (shape[axis] != 1) offset += model % axes_[axis] * stride;
       stride *= shape[axis];
     }
-    return buffer.typed_data() + offset;
+    return buffer.element_count() ? buffer.typed_data() + offset : nullptr;
   }
-
-  // The same, or null for an array without elements, which nobody wants.
   template <typename B>
-  auto* wanted(const B& buffer, Index model) const {
-    return buffer.element_count() ? part(buffer, model) : nullptr;
+  auto* part(ffi::Result<B>& result, Index model) const {
+    return part(*result, model);
   }
 
  private:
@@ -141,32 +126,6 @@ bool finite(const T* x, Index count) {
   for (Index i = 0; i < count; i++) found |= !(std::abs(x[i]) <= std::numeric_limits<T>::max());
   return found == 0;
 }
-
-// The layers of all models, with the sizes and arguments that both passes have.
-template <typename T>
-std::vector<Layer<T>> make_layers(const Models& models, bool reverse, const Buffer<T>& weight_ih,
-                                  const Buffer<T>& weight_hh, const Buffer<T>& inputs,
-                                  const Buffer<T>& h0, const Buffer<T>& c0) {
-  std::vector<Layer<T>> layers(models.count());
-  for (Index model = 0; model < models.count(); model++) {
-    Layer<T>& layer = layers[model];
-    const auto sizes = inputs.dimensions().last(3);
-    layer.batch = sizes[0], layer.steps = sizes[1], layer.features = sizes[2];
-    layer.hidden = h0.dimensions().back();
-    layer.reverse = reverse;
-    layer.weight_ih = models.part(weight_ih, model);
-    layer.weight_hh = models.part(weight_hh, model);
-    layer.inputs = models.part(inputs, model);
-    layer.h0 = models.part(h0, model), layer.c0 = models.part(c0, model);
-    layer.dense = !finite(layer.weight_ih, layer.features * 4 * layer.hidden) ||
-                  !finite(layer.weight_hh, layer.hidden * 4 * layer.hidden);
-    layer.zeros = !layer.dense && std::all_of(layer.h0, layer.h0 + layer.batch * layer.hidden,
-                                              [](T x) { return x == 0; });
-  }
-  return layers;
-}
-
-// --------------------------------------------------------------------------------- handlers
 
 // A cache line, so that arrays of lines begin one.
 struct alignas(64) Line {
@@ -206,78 +165,75 @@ void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
          [&](Index item, Index) { routines.add_up(layers[item / rows], item % rows); });
 }
 
-ffi::Error no_memory() {
+// The arrays of a pass after `inputs` and `h0`, in XLA's order: arguments, then results. Shapes are
+// without the axes of `vmap`. A size "or 0" is 0 where nobody wants the array.
+template <typename T>
+constexpr std::tuple kForward{
+    &Layer<T>::c0,             // (B, H)
+    &Layer<T>::weight_ih,      // (F, 4H)
+    &Layer<T>::weight_hh,      // (H, 4H)
+    &Layer<T>::bias_ih,        // (4H)
+    &Layer<T>::bias_hh,        // (4H)
+    &Layer<T>::saved,          // (B, T or 0, 6 (padded H + 16))
+    &Layer<T>::hidden_states,  // (B, T or 0, H)
+    &Layer<T>::h,              // (B, H)
+    &Layer<T>::c               // (B, H)
+};
+template <typename T>
+constexpr std::tuple kBackward{
+    &Layer<T>::c0,
+    &Layer<T>::weight_ih,
+    &Layer<T>::weight_hh,
+    &Layer<T>::saved,
+    &Layer<T>::d_hidden_states,
+    &Layer<T>::d_h,
+    &Layer<T>::d_c,
+    &Layer<T>::d_weight_ih,
+    &Layer<T>::d_weight_hh,
+    &Layer<T>::d_bias,    // Of each bias.
+    &Layer<T>::d_inputs,  // (B, T or 0, F)
+    &Layer<T>::d_h0,      // (B or 0, H)
+    &Layer<T>::d_c0
+};
+
+// Point the layer of each model to the model's parts of all arrays, and run a pass.
+template <typename T, bool kBack, typename... Arrays>
+ffi::Error handle(ffi::ThreadPool pool, bool reverse, Buffer<T> inputs, Buffer<T> h0,
+                  Arrays... arrays) try {
+  const Models models(std::get<sizeof...(arrays) - 1>(std::tie(arrays...))->dimensions());
+  std::vector<Layer<T>> layers(models.count());
+  for (Index model = 0; model < models.count(); model++) {
+    Layer<T>& layer = layers[model];
+    const auto sizes = inputs.dimensions().last(3);
+    layer.batch = sizes[0], layer.steps = sizes[1], layer.features = sizes[2];
+    layer.hidden = h0.dimensions().back();
+    layer.reverse = reverse;
+    layer.inputs = models.part(inputs, model), layer.h0 = models.part(h0, model);
+    const auto point = [&](auto... members) {
+      ((layer.*members = models.part(arrays, model)), ...);
+    };
+    if constexpr (kBack) std::apply(point, kBackward<T>); else std::apply(point, kForward<T>);
+    layer.dense = !finite(layer.weight_ih, layer.features * 4 * layer.hidden) ||
+                  !finite(layer.weight_hh, layer.hidden * 4 * layer.hidden);
+    layer.zeros = !layer.dense && std::all_of(layer.h0, layer.h0 + layer.batch * layer.hidden,
+                                              [](T x) { return x == 0; });
+  }
+  if (!layers.empty()) run(pool, layers, kBack);
+  return ffi::Error::Success();
+} catch (const std::bad_alloc&) {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                     "RESOURCE_EXHAUSTED: no memory for the LSTM");
 }
 
-// Shapes are without the axes of `vmap`. A size "or 0" is 0 where nobody wants the array.
-template <typename T>
-ffi::Error forward(ffi::ThreadPool pool,
-                   Buffer<T> weight_ih,      // (F, 4H)
-                   Buffer<T> weight_hh,      // (H, 4H)
-                   Buffer<T> bias_ih,        // (4H)
-                   Buffer<T> bias_hh,        // (4H)
-                   Buffer<T> inputs,         // (B, T, F)
-                   Buffer<T> h0,             // (B, H)
-                   Buffer<T> c0,             // (B, H)
-                   Result<T> hidden_states,  // (B, T or 0, H)
-                   Result<T> h,              // (B, H)
-                   Result<T> c,              // (B, H)
-                   Result<T> saved,          // (B, T or 0, 6 (padded H + 16))
-                   bool reverse) try {
-  if (h->element_count() == 0) return ffi::Error::Success();
-  const Models models(h->dimensions());
-  auto layers = make_layers<T>(models, reverse, weight_ih, weight_hh, inputs, h0, c0);
-  for (Index model = 0; model < models.count(); model++) {
-    Layer<T>& layer = layers[model];
-    layer.bias_ih = models.part(bias_ih, model), layer.bias_hh = models.part(bias_hh, model);
-    layer.hidden_states = models.wanted(*hidden_states, model);
-    layer.h = models.part(*h, model), layer.c = models.part(*c, model);
-    layer.saved = models.wanted(*saved, model);
-  }
-  run(pool, layers, false);
-  return ffi::Error::Success();
-} catch (const std::bad_alloc&) {
-  return no_memory();
-}
-
-// Gradients have the shapes of the arrays that they belong to, or 0 in place of B or T.
-template <typename T>
-ffi::Error backward(ffi::ThreadPool pool, Buffer<T> weight_ih, Buffer<T> weight_hh,
-                    Buffer<T> inputs, Buffer<T> h0, Buffer<T> c0, Buffer<T> saved,
-                    Buffer<T> d_hidden_states, Buffer<T> d_h, Buffer<T> d_c, Result<T> d_weight_ih,
-                    Result<T> d_weight_hh, Result<T> d_bias, Result<T> d_inputs, Result<T> d_h0,
-                    Result<T> d_c0, bool reverse) try {
-  const Models models(d_c0->dimensions());
-  if (models.count() == 0) return ffi::Error::Success();
-  auto layers = make_layers<T>(models, reverse, weight_ih, weight_hh, inputs, h0, c0);
-  for (Index model = 0; model < models.count(); model++) {
-    Layer<T>& layer = layers[model];
-    layer.saved = models.part(saved, model);
-    layer.d_hidden_states = models.wanted(d_hidden_states, model);
-    layer.d_h = models.part(d_h, model), layer.d_c = models.part(d_c, model);
-    layer.d_weight_ih = models.part(*d_weight_ih, model);
-    layer.d_weight_hh = models.part(*d_weight_hh, model);
-    layer.d_bias = models.part(*d_bias, model);
-    layer.d_inputs = models.wanted(*d_inputs, model);
-    layer.d_h0 = models.wanted(*d_h0, model), layer.d_c0 = models.part(*d_c0, model);
-  }
-  run(pool, layers, true);
-  return ffi::Error::Success();
-} catch (const std::bad_alloc&) {
-  return no_memory();
-}
-
-// A binding that takes some arrays and gives some arrays.
-template <typename T, int kArguments, int kResults, typename Binding>
+// The handler of a pass, from a binding that still lacks arguments and results.
+template <typename T, bool kBack, int kArguments, int kResults, typename Binding>
 auto bind(Binding binding) {
   if constexpr (kArguments > 0) {
-    return bind<T, kArguments - 1, kResults>(std::move(binding).template Arg<Buffer<T>>());
+    return bind<T, kBack, kArguments - 1, kResults>(std::move(binding).template Arg<Buffer<T>>());
   } else if constexpr (kResults > 0) {
-    return bind<T, 0, kResults - 1>(std::move(binding).template Ret<Buffer<T>>());
+    return bind<T, kBack, 0, kResults - 1>(std::move(binding).template Ret<Buffer<T>>());
   } else {
-    return std::move(binding).template Attr<bool>("reverse");
+    return std::move(binding).To([](auto... all) { return handle<T, kBack>(all...); }).release();
   }
 }
 
@@ -286,16 +242,17 @@ auto bind(Binding binding) {
 
 // The library shows only these names.
 #define VISIBLE extern "C" __attribute__((visibility("default")))
-#define HANDLER(name, run, T, arguments, results)                    \
-  VISIBLE XLA_FFI_Error* name(XLA_FFI_CallFrame*);                   \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                     \
-      name, lstm::run<T>, (lstm::bind<T, arguments, results>(        \
-                              xla::ffi::Ffi::Bind().Ctx<xla::ffi::ThreadPool>())))
+#define HANDLER(name, T, is_backward, arguments, results)                          \
+  VISIBLE XLA_FFI_Error* name(XLA_FFI_CallFrame* frame) {                          \
+    static const auto* const handler = lstm::bind<T, is_backward, arguments, results>( \
+        xla::ffi::Ffi::Bind().Ctx<xla::ffi::ThreadPool>().Attr<bool>("reverse"));  \
+    return handler->Call(frame);                                                   \
+  }
 
-HANDLER(rnn_mnist_lstm_forward_float32, forward, float, 7, 4);
-HANDLER(rnn_mnist_lstm_forward_float64, forward, double, 7, 4);
-HANDLER(rnn_mnist_lstm_backward_float32, backward, float, 9, 6);
-HANDLER(rnn_mnist_lstm_backward_float64, backward, double, 9, 6);
+HANDLER(rnn_mnist_lstm_forward_float32, float, false, 7, 4)
+HANDLER(rnn_mnist_lstm_forward_float64, double, false, 7, 4)
+HANDLER(rnn_mnist_lstm_backward_float32, float, true, 9, 6)
+HANDLER(rnn_mnist_lstm_backward_float64, double, true, 9, 6)
 
 // Python searches the library for this digest of the sources that it was compiled from.
 VISIBLE const char* rnn_mnist_lstm_sources() { return LSTM_SOURCES; }
