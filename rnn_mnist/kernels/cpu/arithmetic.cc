@@ -129,11 +129,13 @@ INLINE void constant(Index value, F f) {
   f(std::integral_constant<int, kMost>());
 }
 
-// Call f(first, rows, number) for each group of rows.
+// Call f(first, rows, vectors) for each group of rows, the last two as constants.
 template <typename F>
-INLINE void for_groups(Index rows, F f) {
-  for (Index first = 0, number = 0; first < rows; first += kGroup, number++) {
-    f(first, rows - first < kGroup ? rows - first : kGroup, number);
+INLINE void for_groups(Index rows, Index vectors, F f) {
+  for (Index first = 0; first < rows; first += kGroup) {
+    constant<kGroup>(rows - first < kGroup ? rows - first : kGroup, [&](auto group) INLINED {
+      constant<LSTM_COLUMNS>(vectors, [&](auto vectors) INLINED { f(first, group, vectors); });
+    });
   }
 }
 
@@ -150,44 +152,36 @@ struct Sums {
     }
   }
 
-  // Add a @ weights over the n listed columns of a; without a list, over the first n.
-  INLINE void add(const T* a, Index stride, const std::int32_t* list, Index n, const T* weights) {
-    const T* row[M];
-    for (int m = 0; m < M; m++) row[m] = a + m * stride;
-    for (Index i = 0; i < n; i++) {
-      const Index k = list ? list[i] : i;
+  // Add a @ weights over columns of a.
+  INLINE void add(const T* a, Index stride, Index from, Index to, const T* weights) {
+    for (Index k = from; k < to; k++) {
       V weight[N];
       for (int v = 0; v < N; v++) weight[v] = load<V>(weights + (k * N + v) * W);
       for (int m = 0; m < M; m++) {
-        const T x = row[m][k];
-        for (int v = 0; v < N; v++) sum[m][v] += x * weight[v];
+        for (int v = 0; v < N; v++) sum[m][v] += a[m * stride + k] * weight[v];
       }
     }
   }
 };
 
-// Products of rows with packed weights: out = bias + what add(sums, first, number, at) adds to the
-// sums of the group `number` that begins with the row `first`, for the block at the column `at`.
+// Products of rows with packed weights: out = bias + what add(sums, first, at) adds to the sums of
+// the group of rows that begins with `first`, for the block of columns that begins with `at`.
 //
-// Rows of `out` may be shorter than their vectors. The padding then covers what follows; rows and
-// blocks are stored in an order in which the values come last.
+// Rows of `out` may be shorter than their vectors, and padding is stored over what follows. The
+// order of rows and blocks puts the values there later. Room for a vector must follow `out`.
 template <typename T, typename F>
 INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* out, Index stride,
                      F add) {
   constexpr Index W = kLanes<T>;
   for (Index block = columns.blocks - 1; block >= 0; block--) {
     const Index begin = columns.begin(block), at = begin * W;
-    for_groups(rows, [&](Index first, Index group, Index number) INLINED {
-      constant<kGroup>(group, [&](auto m) INLINED {
-        constant<LSTM_COLUMNS>(columns.begin(block + 1) - begin, [&](auto n) INLINED {
-          Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr);
-          add(sums, first, number, at);
-          for (int row = 0; row < m.value; row++) {
-            T* to = out + (first + row) * stride + at;
-            for (int v = 0; v < n.value; v++) store(to + v * W, sums.sum[row][v]);
-          }
-        });
-      });
+    for_groups(rows, columns.begin(block + 1) - begin, [&](Index first, auto m, auto n) INLINED {
+      Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr);
+      add(sums, first, at);
+      for (int row = 0; row < m.value; row++) {
+        T* to = out + (first + row) * stride + at;
+        for (int v = 0; v < n.value; v++) store(to + v * W, sums.sum[row][v]);
+      }
     });
   }
 }
@@ -196,23 +190,28 @@ INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* ou
 template <typename T>
 void multiply_gates(Index rows, const T* d_gates, Index width, const T* packed, Index columns,
                     T* out) {
-  const auto add = [&](auto& sums, Index first, Index, Index at) INLINED {
-    sums.add(d_gates + first * width, width, nullptr, width, packed + width * at);
+  const auto add = [&](auto& sums, Index first, Index at) INLINED {
+    sums.add(d_gates + first * width, width, 0, width, packed + width * at);
   };
   multiply<T>(rows, Columns<T>(columns), nullptr, out, columns, add);
 }
 
-// List the features that are not zero in all of the rows, and return their number. `any` is working
+// Features, without those before the end and after it.
+struct Range {
+  std::int32_t begin, end;
+};
+
+// The features from the first to the last that is not zero in all of the rows. `any` is working
 // memory. The rows that are `ahead` are fetched, which the processor does not do by itself.
 template <typename T>
-INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, Index stride,
-                           std::int32_t* list, T* any, Index ahead) {
+INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index stride, T* any,
+                           Index ahead) {
   using V = typename VectorOf<Bits<T>, kLanes<T>>::type;
   constexpr Index W = kLanes<T>;
-  const Index features = layer.features;
-  const bool every = layer.dense || features < W;
-  for (Index at = 0; at < features && !every; at += W) {
-    const Index from = at + W <= features ? at : features - W;
+  Range range{0, static_cast<std::int32_t>(layer.features)};
+  if (layer.dense || range.end < W) return range;
+  for (Index at = 0; at < range.end; at += W) {
+    const Index from = at + W <= range.end ? at : range.end - W;
     V bits{};
     for (Index m = 0; m < rows; m++) {
       bits |= load<V>(x + m * stride + from);
@@ -220,12 +219,9 @@ INLINE Index list_features(const Layer<T>& layer, const T* x, Index rows, Index 
     }
     store(any + from, bits << 1);  // Without the sign.
   }
-  Index found = 0;
-  for (Index k = 0; k < features; k++) {
-    list[found] = static_cast<std::int32_t>(k);
-    found += every || load<Bits<T>>(any + k) != 0;
-  }
-  return found;
+  while (range.begin < range.end && load<Bits<T>>(any + range.begin) == 0) range.begin++;
+  while (range.begin < range.end && load<Bits<T>>(any + range.end - 1) == 0) range.end--;
+  return range;
 }
 
 // The cells of a tile after one step: new c and h, and saved values, if they are wanted.
@@ -258,8 +254,7 @@ void forward(const Layer<T>& layer, Index number, T* scratch) {
   const Index units = tile.vectors * kLanes<T>, stride = steps * features;
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
-  auto* listed = reinterpret_cast<std::int32_t*>(any + features);  // Of each group.
-  auto* lists = listed + layer.tile_rows() / kGroup;
+  auto* ranges = reinterpret_cast<Range*>(any + features);  // Of each group.
   std::memset(gates, 0, 4 * units * sizeof(T));
   widen(layer, layer.h0 + tile.from * hidden, rows, h);
   widen(layer, layer.c0 + tile.from * hidden, rows, c);
@@ -268,15 +263,15 @@ void forward(const Layer<T>& layer, Index number, T* scratch) {
     const Index t = layer.reverse ? steps - 1 - step : step;
     const T* x = layer.inputs + (tile.from * steps + t) * features;
     const Index read = step == 0 && layer.zeros ? 0 : hidden;
-    for_groups(rows, [&](Index first, Index group, Index number) INLINED {
-      const Index ahead = layer.reverse ? -features : features;
-      listed[number] = list_features(layer, x + first * stride, group, stride,
-                                     lists + number * features, any, ahead);
-    });
-    const auto add = [&](auto& sums, Index first, Index number, Index at) INLINED {
-      sums.add(x + first * stride, stride, lists + number * features, listed[number],
-               layer.packed_ih + features * at);
-      sums.add(h + first * padded, padded, nullptr, read, layer.packed_hh + hidden * at);
+    for (Index first = 0; first < rows; first += kGroup) {
+      const Index group = rows - first < kGroup ? rows - first : kGroup;
+      ranges[first / kGroup] = find_features(layer, x + first * stride, group, stride, any,
+                                             layer.reverse ? -features : features);
+    }
+    const auto add = [&](auto& sums, Index first, Index at) INLINED {
+      const auto [begin, end] = ranges[first / kGroup];
+      sums.add(x + first * stride, stride, begin, end, layer.packed_ih + features * at);
+      sums.add(h + first * padded, padded, 0, read, layer.packed_hh + hidden * at);
     };
     multiply<T>(rows, columns, layer.packed_bias, gates, width, add);
     T* saved = layer.saved ? layer.saved + layer.saved_before(number) + step * 6 * units : nullptr;
@@ -314,26 +309,24 @@ INLINE void cell_gradients(Index vectors, const T* now, const T* before, const T
   }
 }
 
-// Add a.T @ d to M rows of `out`. The list names them, as columns of a. They stay in registers.
+// Add a.T @ d to M rows of `out`, for as many columns of a. They stay in registers.
 template <typename T, int M, int N>
-INLINE void add_outer(Index rows, const T* a, Index stride, const std::int32_t* list, const T* d,
-                      T* out, Index width) {
+INLINE void add_outer(Index rows, const T* a, Index stride, const T* d, T* out, Index width) {
   using V = Vector<T>;
   constexpr Index W = kLanes<T>;
   V sum[M][N];
   for (int m = 0; m < M; m++) {
-    for (int v = 0; v < N; v++) sum[m][v] = load<V>(out + list[m] * width + v * W);
+    for (int v = 0; v < N; v++) sum[m][v] = load<V>(out + m * width + v * W);
   }
   for (Index row = 0; row < rows; row++, a += stride, d += N * W) {
     V delta[N];
     for (int v = 0; v < N; v++) delta[v] = load<V>(d + v * W);
     for (int m = 0; m < M; m++) {
-      const T x = a[list[m]];
-      for (int v = 0; v < N; v++) sum[m][v] += x * delta[v];
+      for (int v = 0; v < N; v++) sum[m][v] += a[m] * delta[v];
     }
   }
   for (int m = 0; m < M; m++) {
-    for (int v = 0; v < N; v++) store(out + list[m] * width + v * W, sum[m][v]);
+    for (int v = 0; v < N; v++) store(out + m * width + v * W, sum[m][v]);
   }
 }
 
@@ -341,36 +334,25 @@ INLINE void add_outer(Index rows, const T* a, Index stride, const std::int32_t* 
 template <typename T>
 struct Read {
   const T* a;
-  Index stride;
-  const std::int32_t* list;  // The columns of a that count.
-  Index listed;
+  Index stride, columns;
   T* d_weights;
 };
 
 // Add a window's products to a tile's gradients. `panel` is working memory.
 template <typename T>
-void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<T>& inputs,
-                const Read<T>& states) {
-  using V = Vector<T>;
+void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<T> (&reads)[3]) {
   constexpr Index W = kLanes<T>;
   const Columns<T> columns(width);
   for (Index block = 0; block < columns.blocks; block++) {
     const Index at = columns.begin(block) * W, size = columns.begin(block + 1) * W - at;
     // Rows that are a power of two apart evict each other from the cache.
     for (Index row = 0; row < rows && size < width; row++) {
-      for (Index k = 0; k < size; k += W) {
-        store(panel + row * size + k, load<V>(d_gates + row * width + at + k));
-      }
+      std::memcpy(panel + row * size, d_gates + row * width + at, size * sizeof(T));
     }
-    for (const Read<T>* read : {&inputs, &states}) {
-      for_groups(read->listed, [&](Index first, Index group, Index) INLINED {
-        constant<kGroup>(group, [&](auto m) INLINED {
-          constant<LSTM_COLUMNS>(size / W, [&](auto n) INLINED {
-            add_outer<T, m.value, n.value>(rows, read->a, read->stride, read->list + first,
-                                           size < width ? panel : d_gates, read->d_weights + at,
-                                           width);
-          });
-        });
+    for (const auto& [a, stride, columns, d_weights] : reads) {
+      for_groups(columns, size / W, [&](Index first, auto m, auto n) INLINED {
+        add_outer<T, m.value, n.value>(rows, a + first, stride, size < width ? panel : d_gates,
+                                       d_weights + first * width + at, width);
       });
     }
   }
@@ -384,15 +366,12 @@ void backward(const Layer<T>& layer, Index number, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
   const Index units = tile.vectors * W, window = layer.window(), most = window * rows;
-  const Index inputs = features + 1;  // The last one is 1, for the bias.
   T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
-  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * inputs;
+  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
   T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
-  auto* list = reinterpret_cast<std::int32_t*>(any + features);
-  auto* all = list + inputs;
   T* partial = layer.partial + number * layer.weight_rows() * width;
   std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
-  for (Index k = 0; k < hidden; k++) all[k] = static_cast<std::int32_t>(k);
+  const T one = 1;
   widen(layer, layer.d_h + tile.from * hidden, rows, d_h);
   widen(layer, layer.d_c + tile.from * hidden, rows, d_c);
   widen(layer, layer.c0 + tile.from * hidden, rows, c0);
@@ -411,16 +390,17 @@ void backward(const Layer<T>& layer, Index number, T* scratch) {
     if (step == 0) widen(layer, layer.h0 + tile.from * hidden, rows, h_now);
     for (Index m = 0; m < rows; m++) {
       const T* row = layer.inputs + (at + m * steps) * features;
-      std::memcpy(x + (kept + m) * inputs, row, features * sizeof(T));
-      x[(kept + m) * inputs + features] = 1;
+      std::memcpy(x + (kept + m) * features, row, features * sizeof(T));
       __builtin_prefetch(row + (layer.reverse ? features : -features));
     }
     kept += rows;
     if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
-      Index listed = list_features(layer, x, kept, inputs, list, any, 0);
-      list[listed++] = static_cast<std::int32_t>(features);
-      add_window(kept, d_gates, width, panel, {x, inputs, list, listed, partial},
-                 {h, padded, all, step == 0 && layer.zeros ? 0 : hidden, partial + inputs * width});
+      const auto [begin, end] = find_features(layer, x, kept, features, any, 0);
+      T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
+      add_window(kept, d_gates, width, panel,
+                 {{x + begin, features, end - begin, partial + begin * width},
+                  {h, padded, step == 0 && layer.zeros ? 0 : hidden, d_weight_hh},
+                  {&one, 0, 1, d_bias}});
       kept = 0;
     }
     if (step || layer.d_h0) multiply_gates(rows, d_now, width, layer.packed_hh, padded, d_h);
@@ -440,9 +420,9 @@ void add_up(const Layer<T>& layer, Index row) {
   constexpr Index W = kLanes<T>;
   const Index width = layer.columns(), features = layer.features, hidden = layer.hidden;
   const Index size = layer.weight_rows() * width, tiles = layer.tiles();
-  T* to = row < features    ? layer.d_weight_ih + row * 4 * hidden
-          : row == features ? layer.d_bias
-                            : layer.d_weight_hh + (row - features - 1) * 4 * hidden;
+  T* to = row < features            ? layer.d_weight_ih + row * 4 * hidden
+          : row < features + hidden ? layer.d_weight_hh + (row - features) * 4 * hidden
+                                    : layer.d_bias;
   for (Index at = 0; at < width; at += 4 * W) {
     V gates[4]{};
     for (Index v = 0; v < 4 && at + v * W < width; v++) {

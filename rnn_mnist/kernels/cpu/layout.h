@@ -42,7 +42,7 @@ struct Layer {
 
   INLINE Index padded() const { return round_up(hidden, 4); }
   INLINE Index columns() const { return 4 * padded(); }
-  INLINE Index weight_rows() const { return features + 1 + hidden; }  // With a bias.
+  INLINE Index weight_rows() const { return features + hidden + 1; }  // The last one is the bias.
   INLINE bool small() const { return columns() * (features + hidden) <= 6000; }
 
   // Rows of a tile. Tiles are larger where weights come from the second cache, so that they are
@@ -71,10 +71,10 @@ struct Layer {
   // `backward` take from it, and a cache line more.
   INLINE Index scratch_size() const {
     const Index rows = tile_rows(), units = tile_units();
-    const Index in_window = 5 * units + rows * (features + 1 + 5 * kMostLanes);
+    const Index in_window = 5 * units + rows * (features + 5 * kMostLanes);
     const Index in_step = 3 * units + rows * features + 2 * kMostLanes;
-    const Index lists = (rows / kGroup + 2) * (features + 1) + hidden;
-    return round_up(window() * in_window + in_step + lists + kMostLanes, kMostLanes);
+    const Index ranges = features + 2 * rows / kGroup;
+    return round_up(window() * in_window + in_step + ranges + kMostLanes, kMostLanes);
   }
 };
 
