@@ -38,20 +38,6 @@ INLINE void store(T* to, V vector) {
   std::memcpy(to, &vector, sizeof vector);
 }
 
-// x, but no less than -limit and no more than limit; NaN stays NaN.
-template <typename V>
-INLINE V clamp(V x, float limit) {
-  const V least = V{} - limit, most = V{} + limit;
-#ifdef __AVX__  // GCC does not use these instructions by itself.
-  asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least));
-  asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
-  return x;
-#else
-  x = x < least ? least : x;
-  return x > most ? most : x;
-#endif
-}
-
 // exp(kSign x) + kAdd, so exact that sigmoid and tanh are within 3 ulp, or within 5.5 ulp where
 // sigmoid is below 1e-7. Adding a large number rounds the exponent to an integer in the sum's last
 // bits; a polynomial (minimax on |r| <= ln(2) / 2) gives the rest. Beyond the bounds, sigmoid and
@@ -64,7 +50,14 @@ INLINE V exp_plus(V x) {
     return x + (kAdd + 1);
   } else {
     typedef std::uint32_t Unsigned __attribute__((vector_size(sizeof(V))));
-    x = clamp(x, 87);
+    const V least = V{} - 87, most = V{} + 87;
+#ifdef __AVX__  // GCC does not use these instructions by itself.
+    asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least));
+    asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
+#else
+    x = x < least ? least : x;
+    x = x > most ? most : x;
+#endif
     const V shifted = x * (kSign * 1.44269504f) + 12582912.0f, n = shifted - 12582912.0f;
 #ifdef __FP_FAST_FMAF
     const V r = kSign * x - n * 0.693147182f;
@@ -111,9 +104,6 @@ INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d,
   const Vector<T> cd02 = SHUFFLE(c, d, EVEN), cd13 = SHUFFLE(c, d, EVEN + U);
   a = SHUFFLE(ab02, cd02, LOW), b = SHUFFLE(ab13, cd13, LOW);
   c = SHUFFLE(ab02, cd02, LOW + 2 * U), d = SHUFFLE(ab13, cd13, LOW + 2 * U);
-#undef SHUFFLE
-#undef EVEN
-#undef LOW
 }
 template <typename T>
 INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d) {
@@ -139,26 +129,33 @@ INLINE void for_groups(Index rows, Index vectors, F f) {
   }
 }
 
-// Sums of M rows over N vectors of columns.
+// Sums of M rows over N vectors of columns, in registers.
 template <typename T, int M, int N>
 struct Sums {
   using V = Vector<T>;
   static constexpr int W = kLanes<T>;
   V sum[M][N];
 
-  INLINE explicit Sums(const T* bias) {
+  // From rows in memory, or zeros.
+  INLINE Sums(const T* from, Index stride) {
     for (int m = 0; m < M; m++) {
-      for (int v = 0; v < N; v++) sum[m][v] = bias ? load<V>(bias + v * W) : V{};
+      for (int v = 0; v < N; v++) sum[m][v] = from ? load<V>(from + m * stride + v * W) : V{};
     }
   }
 
-  // Add a @ weights over columns of a.
-  INLINE void add(const T* a, Index stride, Index from, Index to, const T* weights) {
-    for (Index k = from; k < to; k++) {
+  INLINE void write(T* to, Index stride) const {
+    for (int m = 0; m < M; m++) {
+      for (int v = 0; v < N; v++) store(to + m * stride + v * W, sum[m][v]);
+    }
+  }
+
+  // Add a @ weights over some columns of a. Its rows and columns have strides.
+  INLINE void add(const T* a, Index row, Index column, Index begin, Index end, const T* weights) {
+    for (Index k = begin; k < end; k++) {
       V weight[N];
       for (int v = 0; v < N; v++) weight[v] = load<V>(weights + (k * N + v) * W);
       for (int m = 0; m < M; m++) {
-        for (int v = 0; v < N; v++) sum[m][v] += a[m * stride + k] * weight[v];
+        for (int v = 0; v < N; v++) sum[m][v] += a[m * row + k * column] * weight[v];
       }
     }
   }
@@ -172,16 +169,12 @@ struct Sums {
 template <typename T, typename F>
 INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* out, Index stride,
                      F add) {
-  constexpr Index W = kLanes<T>;
   for (Index block = columns.blocks - 1; block >= 0; block--) {
-    const Index begin = columns.begin(block), at = begin * W;
+    const Index begin = columns.begin(block), at = begin * kLanes<T>;
     for_groups(rows, columns.begin(block + 1) - begin, [&](Index first, auto m, auto n) INLINED {
-      Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr);
+      Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr, 0);
       add(sums, first, at);
-      for (int row = 0; row < m.value; row++) {
-        T* to = out + (first + row) * stride + at;
-        for (int v = 0; v < n.value; v++) store(to + v * W, sums.sum[row][v]);
-      }
+      sums.write(out + first * stride + at, stride);
     });
   }
 }
@@ -191,12 +184,12 @@ template <typename T>
 void multiply_gates(Index rows, const T* d_gates, Index width, const T* packed, Index columns,
                     T* out) {
   const auto add = [&](auto& sums, Index first, Index at) INLINED {
-    sums.add(d_gates + first * width, width, 0, width, packed + width * at);
+    sums.add(d_gates + first * width, width, 1, 0, width, packed + width * at);
   };
   multiply<T>(rows, Columns<T>(columns), nullptr, out, columns, add);
 }
 
-// Features, without those before the end and after it.
+// Features from `begin`, without `end`.
 struct Range {
   std::int32_t begin, end;
 };
@@ -247,21 +240,21 @@ INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
 
 // All steps of a tile.
 template <typename T>
-void forward(const Layer<T>& layer, Index number, T* scratch) {
-  const Tile<T> tile(layer, number);
+void forward(const Layer<T>& layer, Index tile, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
-  const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
-  const Index units = tile.vectors * kLanes<T>, stride = steps * features;
+  const Index padded = layer.padded(), width = layer.columns(), stride = steps * features;
+  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
+  const Index vectors = divide_up(rows * padded, kLanes<T>), units = vectors * kLanes<T>;
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
   auto* ranges = reinterpret_cast<Range*>(any + features);  // Of each group.
   std::memset(gates, 0, 4 * units * sizeof(T));
-  widen(layer, layer.h0 + tile.from * hidden, rows, h);
-  widen(layer, layer.c0 + tile.from * hidden, rows, c);
+  widen(layer, layer.h0 + from * hidden, rows, h);
+  widen(layer, layer.c0 + from * hidden, rows, c);
 
   for (Index step = 0; step < steps; step++) {
     const Index t = layer.reverse ? steps - 1 - step : step;
-    const T* x = layer.inputs + (tile.from * steps + t) * features;
+    const T* x = layer.inputs + (from * steps + t) * features;
     const Index read = step == 0 && layer.zeros ? 0 : hidden;
     for (Index first = 0; first < rows; first += kGroup) {
       const Index group = rows - first < kGroup ? rows - first : kGroup;
@@ -270,19 +263,19 @@ void forward(const Layer<T>& layer, Index number, T* scratch) {
     }
     const auto add = [&](auto& sums, Index first, Index at) INLINED {
       const auto [begin, end] = ranges[first / kGroup];
-      sums.add(x + first * stride, stride, begin, end, layer.packed_ih + features * at);
-      sums.add(h + first * padded, padded, 0, read, layer.packed_hh + hidden * at);
+      sums.add(x + first * stride, stride, 1, begin, end, layer.packed_ih + features * at);
+      sums.add(h + first * padded, padded, 1, 0, read, layer.packed_hh + hidden * at);
     };
     multiply<T>(rows, columns, layer.packed_bias, gates, width, add);
-    T* saved = layer.saved ? layer.saved + layer.saved_before(number) + step * 6 * units : nullptr;
-    update_cells(tile.vectors, gates, c, h, saved);
+    T* saved = layer.saved ? layer.saved + layer.saved_before(tile) + step * 6 * units : nullptr;
+    update_cells(vectors, gates, c, h, saved);
     if (layer.hidden_states) {
-      T* to = layer.hidden_states + (tile.from * steps + t) * hidden;
+      T* to = layer.hidden_states + (from * steps + t) * hidden;
       copy_rows(rows, hidden, h, padded, to, steps * hidden);
     }
   }
-  copy_rows(rows, hidden, h, padded, layer.h + tile.from * hidden, hidden);
-  copy_rows(rows, hidden, c, padded, layer.c + tile.from * hidden, hidden);
+  copy_rows(rows, hidden, h, padded, layer.h + from * hidden, hidden);
+  copy_rows(rows, hidden, c, padded, layer.c + from * hidden, hidden);
 }
 
 // The gradients of a tile's gates in one step, the gradient of c before it, and h before it. `now`
@@ -309,27 +302,6 @@ INLINE void cell_gradients(Index vectors, const T* now, const T* before, const T
   }
 }
 
-// Add a.T @ d to M rows of `out`, for as many columns of a. They stay in registers.
-template <typename T, int M, int N>
-INLINE void add_outer(Index rows, const T* a, Index stride, const T* d, T* out, Index width) {
-  using V = Vector<T>;
-  constexpr Index W = kLanes<T>;
-  V sum[M][N];
-  for (int m = 0; m < M; m++) {
-    for (int v = 0; v < N; v++) sum[m][v] = load<V>(out + m * width + v * W);
-  }
-  for (Index row = 0; row < rows; row++, a += stride, d += N * W) {
-    V delta[N];
-    for (int v = 0; v < N; v++) delta[v] = load<V>(d + v * W);
-    for (int m = 0; m < M; m++) {
-      for (int v = 0; v < N; v++) sum[m][v] += a[m] * delta[v];
-    }
-  }
-  for (int m = 0; m < M; m++) {
-    for (int v = 0; v < N; v++) store(out + m * width + v * W, sum[m][v]);
-  }
-}
-
 // What a window's rows read, and the gradients of the weights that it meets.
 template <typename T>
 struct Read {
@@ -338,21 +310,21 @@ struct Read {
   T* d_weights;
 };
 
-// Add a window's products to a tile's gradients. `panel` is working memory.
+// Add a window's products a.T @ d_gates to a tile's gradients. `panel` is working memory.
 template <typename T>
 void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<T> (&reads)[3]) {
-  constexpr Index W = kLanes<T>;
-  const Columns<T> columns(width);
-  for (Index block = 0; block < columns.blocks; block++) {
-    const Index at = columns.begin(block) * W, size = columns.begin(block + 1) * W - at;
+  const Columns<T> blocks(width);
+  for (Index block = 0; block < blocks.blocks; block++) {
+    const Index begin = blocks.begin(block), vectors = blocks.begin(block + 1) - begin;
+    const Index at = begin * kLanes<T>, size = vectors * kLanes<T>;
     // Rows that are a power of two apart evict each other from the cache.
-    for (Index row = 0; row < rows && size < width; row++) {
-      std::memcpy(panel + row * size, d_gates + row * width + at, size * sizeof(T));
-    }
+    if (size < width) copy_rows(rows, size, d_gates + at, width, panel, size);
     for (const auto& [a, stride, columns, d_weights] : reads) {
-      for_groups(columns, size / W, [&](Index first, auto m, auto n) INLINED {
-        add_outer<T, m.value, n.value>(rows, a + first, stride, size < width ? panel : d_gates,
-                                       d_weights + first * width + at, width);
+      for_groups(columns, vectors, [&](Index first, auto m, auto n) INLINED {
+        T* out = d_weights + first * width + at;
+        Sums<T, m.value, n.value> sums(out, width);
+        sums.add(a + first, 1, stride, 0, rows, size < width ? panel : d_gates);
+        sums.write(out, width);
       });
     }
   }
@@ -360,39 +332,37 @@ void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<
 
 // All steps of a tile, from the last to the first.
 template <typename T>
-void backward(const Layer<T>& layer, Index number, T* scratch) {
+void backward(const Layer<T>& layer, Index tile, T* scratch) {
   constexpr Index W = kLanes<T>;
-  const Tile<T> tile(layer, number);
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
-  const Index padded = layer.padded(), width = layer.columns(), rows = tile.rows;
-  const Index units = tile.vectors * W, window = layer.window(), most = window * rows;
+  const Index padded = layer.padded(), width = layer.columns();
+  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
+  const Index vectors = divide_up(rows * padded, W), units = vectors * W;
+  const Index window = layer.window(), most = window * rows;  // In steps and in rows.
   T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
   T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
   T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
-  T* partial = layer.partial + number * layer.weight_rows() * width;
+  T* partial = layer.partial + tile * layer.weight_rows() * width;
   std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
   const T one = 1;
-  widen(layer, layer.d_h + tile.from * hidden, rows, d_h);
-  widen(layer, layer.d_c + tile.from * hidden, rows, d_c);
-  widen(layer, layer.c0 + tile.from * hidden, rows, c0);
+  widen(layer, layer.d_h + from * hidden, rows, d_h);
+  widen(layer, layer.d_c + from * hidden, rows, d_c);
+  widen(layer, layer.c0 + from * hidden, rows, c0);
 
   Index kept = 0;  // Rows in the window.
   for (Index step = steps - 1; step >= 0; step--) {
-    const Index t = layer.reverse ? steps - 1 - step : step, at = tile.from * steps + t;
+    const Index t = layer.reverse ? steps - 1 - step : step, at = from * steps + t;
     for (Index m = 0; m < rows && layer.d_hidden_states; m++) {
       const T* d = layer.d_hidden_states + (at + m * steps) * hidden;
       for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
     }
-    const T* saved = layer.saved + layer.saved_before(number) + step * 6 * units;
+    const T* saved = layer.saved + layer.saved_before(tile) + step * 6 * units;
     T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
-    cell_gradients(tile.vectors, saved, step ? saved - 6 * units : nullptr, c0, d_h, d_c, d_now,
+    cell_gradients(vectors, saved, step ? saved - 6 * units : nullptr, c0, d_h, d_c, d_now,
                    h_now);
-    if (step == 0) widen(layer, layer.h0 + tile.from * hidden, rows, h_now);
-    for (Index m = 0; m < rows; m++) {
-      const T* row = layer.inputs + (at + m * steps) * features;
-      std::memcpy(x + (kept + m) * features, row, features * sizeof(T));
-      __builtin_prefetch(row + (layer.reverse ? features : -features));
-    }
+    if (step == 0) widen(layer, layer.h0 + from * hidden, rows, h_now);
+    const T* read = layer.inputs + at * features;
+    copy_rows(rows, features, read, steps * features, x + kept * features, features);
     kept += rows;
     if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
       const auto [begin, end] = find_features(layer, x, kept, features, any, 0);
@@ -409,8 +379,8 @@ void backward(const Layer<T>& layer, Index number, T* scratch) {
       copy_rows(rows, features, d_x, features, layer.d_inputs + at * features, steps * features);
     }
   }
-  if (layer.d_h0) copy_rows(rows, hidden, d_h, padded, layer.d_h0 + tile.from * hidden, hidden);
-  copy_rows(rows, hidden, d_c, padded, layer.d_c0 + tile.from * hidden, hidden);
+  if (layer.d_h0) copy_rows(rows, hidden, d_h, padded, layer.d_h0 + from * hidden, hidden);
+  copy_rows(rows, hidden, d_c, padded, layer.d_c0 + from * hidden, hidden);
 }
 
 // Add up one row of all tiles' gradients, and put its columns in the order of the weights.

@@ -50,20 +50,6 @@ const Level& choose_level() {
   return baseline::level;
 }
 
-const Level& level() {
-  static const Level& chosen = choose_level();
-  return chosen;
-}
-
-// Threads that are worth waking: only one for what takes less than about 10 us.
-template <typename T>
-Index count_workers(const ffi::ThreadPool& pool, const Layer<T>& layer, Index models) {
-  const double products =
-      1.0 * layer.batch * layer.steps * layer.columns() * (layer.features + layer.hidden);
-  if (products * models < 3e5) return 1;
-  return std::max<Index>(1, std::min<Index>(layer.tiles() * models, pool.num_threads()));
-}
-
 // Call f(item, worker) for all items, on this thread and on those of the pool that are free.
 //
 // This thread takes items too. At the end it waits only for items that another thread has begun: if
@@ -88,37 +74,23 @@ void spread(ffi::ThreadPool& pool, Index items, Index workers, const F& f) noexc
   while (shared->done.load(std::memory_order_acquire) < items) std::this_thread::yield();
 }
 
-// The models of a `vmap`. Their axes come first in every array. Where all models along an axis
-// share an array, its size there is 1.
-class Models {
- public:
-  // From the shape of an array that has two axes without `vmap`, and differs for all models.
-  explicit Models(ffi::AnyBuffer::Dimensions shape) : axes_(shape.begin(), shape.end() - 2) {}
-
-  Index count() const {
-    return std::accumulate(axes_.begin(), axes_.end(), Index{1}, std::multiplies<Index>());
+// A model's part of an array, or null for an array without elements. The axes are those of `vmap`;
+// they come first in every array. Where all models along an axis share an array, its size is 1.
+template <typename T>
+T* part(const std::vector<Index>& axes, const Buffer<T>& buffer, Index model) {
+  const auto shape = buffer.dimensions();
+  Index stride = 1, offset = 0;
+  for (std::size_t axis = axes.size(); axis < shape.size(); axis++) stride *= shape[axis];
+  for (std::size_t axis = axes.size(); axis-- > 0; model /= axes[axis]) {
+    if (shape[axis] != 1) offset += model % axes[axis] * stride;
+    stride *= shape[axis];
   }
-
-  // A model's part of an array, or null for an array without elements.
-  template <typename B>
-  auto* part(const B& buffer, Index model) const {
-    const auto shape = buffer.dimensions();
-    Index stride = 1, offset = 0;
-    for (std::size_t axis = axes_.size(); axis < shape.size(); axis++) stride *= shape[axis];
-    for (std::size_t axis = axes_.size(); axis-- > 0; model /= axes_[axis]) {
-      if (shape[axis] != 1) offset += model % axes_[axis] * stride;
-      stride *= shape[axis];
-    }
-    return buffer.element_count() ? buffer.typed_data() + offset : nullptr;
-  }
-  template <typename B>
-  auto* part(ffi::Result<B>& result, Index model) const {
-    return part(*result, model);
-  }
-
- private:
-  std::vector<Index> axes_;
-};
+  return buffer.element_count() ? buffer.typed_data() + offset : nullptr;
+}
+template <typename T>
+T* part(const std::vector<Index>& axes, ffi::Result<Buffer<T>>& result, Index model) {
+  return part<T>(axes, *result, model);
+}
 
 template <typename T>
 bool finite(const T* x, Index count) {
@@ -128,16 +100,18 @@ bool finite(const T* x, Index count) {
 }
 
 // A cache line, so that arrays of lines begin one.
-struct alignas(64) Line {
-  char bytes[64];
-};
+struct alignas(64) Line { char bytes[64]; };
 
 // Run one pass of all models.
 template <typename T>
 void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
   const Layer<T>& first = layers[0];
-  const Index models = layers.size(), tiles = first.tiles(), rows = first.weight_rows();
-  const Index workers = count_workers(pool, first, models);
+  const Index models = layers.size(), tiles = first.tiles(), items = models * tiles;
+  const Index rows = first.weight_rows();
+  const double products =
+      1.0 * models * first.batch * first.steps * first.columns() * (first.features + first.hidden);
+  // Other threads are not worth waking for what takes less than about 10 us.
+  const Index workers = products < 3e5 ? 1 : std::clamp<Index>(pool.num_threads(), 1, items);
   const Index packed_size = first.packed_size(), scratch_size = first.scratch_size();
   const Index partial_size = backward ? tiles * rows * first.columns() : 0;
   const Index size = models * (packed_size + partial_size) + workers * scratch_size;
@@ -145,8 +119,8 @@ void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
   T* const packed = reinterpret_cast<T*>(lines.get());
   T* const partial = packed + models * packed_size;
   T* const scratch = partial + models * partial_size;
-  const Routines<T>& routines =
-      std::get<Routines<T>>((sizeof(T) == 4 ? level() : baseline::level).routines);
+  static const Level& level = sizeof(T) == 4 ? choose_level() : baseline::level;
+  const auto& routines = std::get<Routines<T>>(level.routines);
   spread(pool, models, workers, [&](Index model, Index) {
     Layer<T>& layer = layers[model];
     layer.packed_ih = packed + model * packed_size;
@@ -155,7 +129,7 @@ void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
     layer.partial = partial + model * partial_size;
     (backward ? routines.pack_backward : routines.pack_forward)(layer);
   });
-  spread(pool, models * tiles, workers, [&](Index item, Index worker) {
+  spread(pool, items, workers, [&](Index item, Index worker) {
     const auto pass = backward ? routines.backward : routines.forward;
     pass(layers[item / tiles], item % tiles, scratch + worker * scratch_size);
   });
@@ -167,52 +141,41 @@ void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
 
 // The arrays of a pass after `inputs` and `h0`, in XLA's order: arguments, then results. Shapes are
 // without the axes of `vmap`. A size "or 0" is 0 where nobody wants the array.
+template <typename T, bool kBack>
+constexpr std::tuple kArrays{
+    &Layer<T>::c0,                                // (B, H)
+    &Layer<T>::weight_ih, &Layer<T>::weight_hh,   // (F, 4H), (H, 4H)
+    &Layer<T>::bias_ih, &Layer<T>::bias_hh,       // (4H), (4H)
+    &Layer<T>::saved, &Layer<T>::hidden_states,   // (B, T or 0, 6 (padded H + 16)), (B, T or 0, H)
+    &Layer<T>::h, &Layer<T>::c};                  // (B, H), (B, H)
 template <typename T>
-constexpr std::tuple kForward{
-    &Layer<T>::c0,             // (B, H)
-    &Layer<T>::weight_ih,      // (F, 4H)
-    &Layer<T>::weight_hh,      // (H, 4H)
-    &Layer<T>::bias_ih,        // (4H)
-    &Layer<T>::bias_hh,        // (4H)
-    &Layer<T>::saved,          // (B, T or 0, 6 (padded H + 16))
-    &Layer<T>::hidden_states,  // (B, T or 0, H)
-    &Layer<T>::h,              // (B, H)
-    &Layer<T>::c               // (B, H)
-};
-template <typename T>
-constexpr std::tuple kBackward{
-    &Layer<T>::c0,
-    &Layer<T>::weight_ih,
-    &Layer<T>::weight_hh,
-    &Layer<T>::saved,
-    &Layer<T>::d_hidden_states,
-    &Layer<T>::d_h,
-    &Layer<T>::d_c,
-    &Layer<T>::d_weight_ih,
-    &Layer<T>::d_weight_hh,
-    &Layer<T>::d_bias,    // Of each bias.
-    &Layer<T>::d_inputs,  // (B, T or 0, F)
-    &Layer<T>::d_h0,      // (B or 0, H)
-    &Layer<T>::d_c0
-};
+constexpr std::tuple kArrays<T, true>{
+    &Layer<T>::c0, &Layer<T>::weight_ih, &Layer<T>::weight_hh, &Layer<T>::saved,
+    &Layer<T>::d_hidden_states, &Layer<T>::d_h, &Layer<T>::d_c,
+    &Layer<T>::d_weight_ih, &Layer<T>::d_weight_hh, &Layer<T>::d_bias,
+    &Layer<T>::d_inputs, &Layer<T>::d_h0,         // (B, T or 0, F), (B or 0, H)
+    &Layer<T>::d_c0};
 
 // Point the layer of each model to the model's parts of all arrays, and run a pass.
 template <typename T, bool kBack, typename... Arrays>
 ffi::Error handle(ffi::ThreadPool pool, bool reverse, Buffer<T> inputs, Buffer<T> h0,
                   Arrays... arrays) try {
-  const Models models(std::get<sizeof...(arrays) - 1>(std::tie(arrays...))->dimensions());
-  std::vector<Layer<T>> layers(models.count());
-  for (Index model = 0; model < models.count(); model++) {
+  // The last result (B, H) has all axes of `vmap`.
+  const auto shape = std::get<sizeof...(arrays) - 1>(std::tie(arrays...))->dimensions();
+  const std::vector<Index> axes(shape.begin(), shape.end() - 2);
+  const Index models = std::accumulate(axes.begin(), axes.end(), Index{1}, std::multiplies());
+  std::vector<Layer<T>> layers(models);
+  for (Index model = 0; model < models; model++) {
     Layer<T>& layer = layers[model];
     const auto sizes = inputs.dimensions().last(3);
     layer.batch = sizes[0], layer.steps = sizes[1], layer.features = sizes[2];
     layer.hidden = h0.dimensions().back();
     layer.reverse = reverse;
-    layer.inputs = models.part(inputs, model), layer.h0 = models.part(h0, model);
-    const auto point = [&](auto... members) {
-      ((layer.*members = models.part(arrays, model)), ...);
+    layer.inputs = part<T>(axes, inputs, model), layer.h0 = part<T>(axes, h0, model);
+    const auto point = [&](auto... member) {
+      ((layer.*member = part<T>(axes, arrays, model)), ...);
     };
-    if constexpr (kBack) std::apply(point, kBackward<T>); else std::apply(point, kForward<T>);
+    std::apply(point, kArrays<T, kBack>);
     layer.dense = !finite(layer.weight_ih, layer.features * 4 * layer.hidden) ||
                   !finite(layer.weight_hh, layer.hidden * 4 * layer.hidden);
     layer.zeros = !layer.dense && std::all_of(layer.h0, layer.h0 + layer.batch * layer.hidden,
@@ -257,4 +220,4 @@ HANDLER(rnn_mnist_lstm_backward_float64, double, true, 9, 6)
 // Python searches the library for this digest of the sources that it was compiled from.
 VISIBLE const char* rnn_mnist_lstm_sources() { return LSTM_SOURCES; }
 
-VISIBLE const char* rnn_mnist_lstm_level() { return lstm::level().name; }
+VISIBLE const char* rnn_mnist_lstm_level() { return lstm::choose_level().name; }

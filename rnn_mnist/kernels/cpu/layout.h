@@ -1,8 +1,7 @@
 // The layout of an LSTM layer: sizes, tiles of the batch, working memory and packed weights.
 //
-// B rows in the batch, T steps of F features, H hidden units; the gates are i, f, g, o. README.md
-// explains the layout. The first part is the same for all instruction sets. The second part is
-// compiled for one of them.
+// B rows in the batch, T steps of F features, H hidden units; the gates are i, f, g, o. The second
+// part is compiled for one instruction set. ../README.md explains the layout.
 
 #pragma once
 
@@ -24,9 +23,8 @@ constexpr Index kMostLanes = 16;  // Elements of the widest vector.
 INLINE Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 INLINE Index round_up(Index a, Index b) { return divide_up(a, b) * b; }
 
-// Sizes, arguments, working memory and results of both passes. H is padded to a multiple of four,
-// so that the gates of a row fill vectors. Arrays of the other pass, and those that nobody wants,
-// are null.
+// Sizes, arguments, working memory and results. H is padded to a multiple of four, so that the
+// gates of a row fill vectors. Arrays of the other pass, and those that nobody wants, are null.
 template <typename T>
 struct Layer {
   Index batch, steps, features, hidden;
@@ -52,6 +50,9 @@ struct Layer {
     return (least > share ? least : share) * kGroup;
   }
   INLINE Index tiles() const { return divide_up(batch, tile_rows()); }
+  INLINE Index rows_of(Index tile) const {
+    return tile + 1 < tiles() ? tile_rows() : batch - tile * tile_rows();
+  }
 
   // Steps of a tile whose products for the weights' gradients are computed together.
   INLINE Index window() const { return tile_rows() < 50 ? 50 / tile_rows() : 1; }
@@ -67,14 +68,13 @@ struct Layer {
   INLINE Index packed_hh_size() const { return round_up(hidden, kMostLanes) * columns(); }
   INLINE Index packed_size() const { return packed_ih_size() + packed_hh_size() + 2 * columns(); }
 
-  // Elements of a thread's working memory for either pass: the arrays that `forward` and
-  // `backward` take from it, and a cache line more.
+  // Elements of a thread's working memory: the arrays that `forward` or `backward` keep in it.
   INLINE Index scratch_size() const {
     const Index rows = tile_rows(), units = tile_units();
     const Index in_window = 5 * units + rows * (features + 5 * kMostLanes);
     const Index in_step = 3 * units + rows * features + 2 * kMostLanes;
     const Index ranges = features + 2 * rows / kGroup;
-    return round_up(window() * in_window + in_step + ranges + kMostLanes, kMostLanes);
+    return round_up(window() * in_window + in_step + ranges, kMostLanes) + kMostLanes;
   }
 };
 
@@ -95,8 +95,6 @@ struct Level {
 
 }  // namespace lstm
 
-// --------------------------------------------------------------------- for one instruction set
-
 #ifdef LSTM_LEVEL
 namespace lstm::LSTM_LEVEL {
 namespace {
@@ -104,8 +102,7 @@ namespace {
 template <typename T>
 constexpr int kLanes = LSTM_BYTES / sizeof(T) < 4 ? 4 : LSTM_BYTES / sizeof(T);
 
-// The columns of a product fill vectors, of which the last is padded. Vectors form blocks, whose
-// sums fit in registers.
+// Columns of a product fill vectors; the last one is padded. A block's sums fit in registers.
 template <typename T>
 struct Columns {
   Index vectors, blocks;
@@ -113,17 +110,6 @@ struct Columns {
   INLINE explicit Columns(Index columns)
       : vectors(divide_up(columns, kLanes<T>)), blocks(divide_up(vectors, LSTM_COLUMNS)) {}
   INLINE Index begin(Index block) const { return vectors * block / blocks; }
-};
-
-// The rows of a tile, and the vectors that its units fill.
-template <typename T>
-struct Tile {
-  Index from, rows, vectors;
-
-  INLINE Tile(const Layer<T>& layer, Index tile) : from(tile * layer.tile_rows()) {
-    rows = layer.batch - from < layer.tile_rows() ? layer.batch - from : layer.tile_rows();
-    vectors = divide_up(rows * layer.padded(), kLanes<T>);
-  }
 };
 
 // Weights (rows, 4H) in the order in which the forward products read them: for each block, the
