@@ -466,7 +466,7 @@ def run_child(cores, devices):
         f"runpy.run_path({__file__!r}, run_name='__main__')"
     )
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=environment,

@@ -107,18 +107,25 @@ class _Residuals:
 
 
 def _lstm_fwd(
-    weights: Weights,  # In place of each array, a CustomVJPPrimal.
+    weights: tuple[CustomVJPPrimal, ...],
     inputs: CustomVJPPrimal,
     h: CustomVJPPrimal,
     c: CustomVJPPrimal,
     reverse: bool,
     sequence: bool,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
-    wanted = {"inputs_wanted": inputs.perturbed, "h_wanted": h.perturbed}
-    arrays = [Weights(*(weight.value for weight in weights)), inputs.value, h.value, c.value]
+    values = Weights(*(weight.value for weight in weights))
     forward = functools.partial(native.forward, reverse=reverse, sequence=sequence, save=True)
-    results = _call(forward, *arrays)
-    residuals = _Residuals(*arrays, saved=results.saved, **wanted)
+    results = _call(forward, values, inputs.value, h.value, c.value)
+    residuals = _Residuals(
+        weights=values,
+        inputs=inputs.value,
+        h=h.value,
+        c=c.value,
+        saved=results.saved,
+        inputs_wanted=inputs.perturbed,
+        h_wanted=h.perturbed,
+    )
     return (results.hidden, results.h, results.c), residuals
 
 
@@ -128,14 +135,23 @@ def _lstm_bwd(
     residuals: _Residuals,
     gradients: tuple[jax.Array | SymbolicZero, ...],
 ) -> tuple[Weights, jax.Array | None, jax.Array | None, jax.Array]:
-    zeros = [jnp.zeros(x.shape, x.dtype) if type(x) is SymbolicZero else x for x in gradients]
-    wanted = {"inputs_wanted": residuals.inputs_wanted, "h_wanted": residuals.h_wanted}
-    backward = functools.partial(native.backward, reverse=reverse, **wanted)
-    arrays = [residuals.weights, residuals.inputs, residuals.h, residuals.c, residuals.saved]
-    slopes = _call(backward, *arrays, *zeros)
+    dense = [
+        jnp.zeros(gradient.shape, gradient.dtype)
+        if isinstance(gradient, SymbolicZero)
+        else gradient
+        for gradient in gradients
+    ]
+    backward = functools.partial(
+        native.backward,
+        reverse=reverse,
+        inputs_wanted=residuals.inputs_wanted,
+        h_wanted=residuals.h_wanted,
+    )
+    arrays = residuals.inputs, residuals.h, residuals.c, residuals.saved
+    slopes = _call(backward, residuals.weights, *arrays, *dense)
+    of_weights = Weights(slopes.weight_ih, slopes.weight_hh, slopes.bias, slopes.bias)
     of_inputs = slopes.inputs if residuals.inputs_wanted else None
     of_h = slopes.h if residuals.h_wanted else None
-    of_weights = Weights(slopes.weight_ih, slopes.weight_hh, slopes.bias, slopes.bias)
     return of_weights, of_inputs, of_h, slopes.c
 
 

@@ -319,11 +319,11 @@ void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<
     const Index at = begin * kLanes<T>, size = vectors * kLanes<T>;
     // Rows that are a power of two apart evict each other from the cache.
     if (size < width) copy_rows(rows, size, d_gates + at, width, panel, size);
-    for (const auto& [a, stride, columns, d_weights] : reads) {
-      for_groups(columns, vectors, [&](Index first, auto m, auto n) INLINED {
-        T* out = d_weights + first * width + at;
+    for (const Read<T>& read : reads) {
+      for_groups(read.columns, vectors, [&](Index first, auto m, auto n) INLINED {
+        T* out = read.d_weights + first * width + at;
         Sums<T, m.value, n.value> sums(out, width);
-        sums.add(a + first, 1, stride, 0, rows, size < width ? panel : d_gates);
+        sums.add(read.a + first, 1, read.stride, 0, rows, size < width ? panel : d_gates);
         sums.write(out, width);
       });
     }

@@ -142,14 +142,14 @@ void run(ffi::ThreadPool& pool, std::vector<Layer<T>>& layers, bool backward) {
 // The arrays of a pass after `inputs` and `h0`, in XLA's order: arguments, then results. Shapes are
 // without the axes of `vmap`. A size "or 0" is 0 where nobody wants the array.
 template <typename T, bool kBack>
-constexpr std::tuple kArrays{
+constexpr auto kArrays = std::tuple{
     &Layer<T>::c0,                                // (B, H)
     &Layer<T>::weight_ih, &Layer<T>::weight_hh,   // (F, 4H), (H, 4H)
     &Layer<T>::bias_ih, &Layer<T>::bias_hh,       // (4H), (4H)
     &Layer<T>::saved, &Layer<T>::hidden_states,   // (B, T or 0, 6 (padded H + 16)), (B, T or 0, H)
     &Layer<T>::h, &Layer<T>::c};                  // (B, H), (B, H)
 template <typename T>
-constexpr std::tuple kArrays<T, true>{
+constexpr auto kArrays<T, true> = std::tuple{
     &Layer<T>::c0, &Layer<T>::weight_ih, &Layer<T>::weight_hh, &Layer<T>::saved,
     &Layer<T>::d_hidden_states, &Layer<T>::d_h, &Layer<T>::d_c,
     &Layer<T>::d_weight_ih, &Layer<T>::d_weight_hh, &Layer<T>::d_bias,
@@ -163,7 +163,7 @@ ffi::Error handle(ffi::ThreadPool pool, bool reverse, Buffer<T> inputs, Buffer<T
   // The last result (B, H) has all axes of `vmap`.
   const auto shape = std::get<sizeof...(arrays) - 1>(std::tie(arrays...))->dimensions();
   const std::vector<Index> axes(shape.begin(), shape.end() - 2);
-  const Index models = std::accumulate(axes.begin(), axes.end(), Index{1}, std::multiplies());
+  const Index models = std::accumulate(axes.begin(), axes.end(), Index{1}, std::multiplies<>());
   std::vector<Layer<T>> layers(models);
   for (Index model = 0; model < models; model++) {
     Layer<T>& layer = layers[model];
