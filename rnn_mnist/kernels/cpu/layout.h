@@ -182,7 +182,7 @@ void pack_backward(const Layer<T>& layer) {
 // The first `size` elements of rows that are `from_stride` apart.
 template <typename T>
 void copy_rows(Index rows, Index size, const T* from, Index from_stride, T* to, Index to_stride) {
-  for (Index m = 0; m < rows; m++) {
+  for (Index m = 0; m < rows && size > 0; m++) {  // An empty array is null, unfit for memcpy.
     std::memcpy(to + m * to_stride, from + m * from_stride, size * sizeof(T));
   }
 }
