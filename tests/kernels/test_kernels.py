@@ -22,6 +22,7 @@ from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
 from rnn_mnist import Config, InputError, RowLSTM, kernels
+from rnn_mnist.kernels import native
 from rnn_mnist.model.lstm import choose_kernel, lstm
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
 from rnn_mnist.training import setup as plan
@@ -393,16 +394,17 @@ def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     def not_installed(_):
         raise importlib.metadata.PackageNotFoundError
 
-    library = kernels._libraries()[0]
-    binary, source = library.read_bytes(), (SOURCE / "lstm.cc").read_bytes()
-    source = hashlib.sha256(source).hexdigest().encode()
+    library = native._libraries()[0]
+    binary, digest = library.read_bytes(), native._digest_of_sources().encode()
+    # An older library carries the digest of older sources.
+    older = hashlib.sha256(b"older").hexdigest().encode()
     file = tmp_path / library.name
     monkeypatch.setattr(kernels, "__path__", [str(tmp_path)])
     monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
     for content, wanted in {
-        binary.replace(source, source[::-1]): "was not compiled from this version's lstm.cc",
-        b"not a library": "was not compiled from this version's lstm.cc",
-        binary[: binary.index(source) + 1000]: "is truncated",
+        binary.replace(digest, older): "was not compiled from this version's sources",
+        b"not a library": "was not compiled from this version's sources",
+        binary[: binary.index(digest) + 1000]: "is truncated",
         binary[:18] + b"\xff\xff" + binary[20:]: ":",  # For another kind of processor.
     }.items():
         file.write_bytes(content)
@@ -412,6 +414,16 @@ def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     # The installed package's library may fit where the clone's own does not.
     monkeypatch.setattr(kernels, "__path__", [str(tmp_path), str(library.parent)])
     assert kernels.load.__wrapped__() == kernels.load()
+
+
+def test_every_source_counts_in_the_digest(tmp_path, monkeypatch):
+    shutil.copytree(SOURCE / "cpu", tmp_path / "cpu")
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    digests = {native._digest_of_sources()}
+    for file in sorted((tmp_path / "cpu").iterdir()):
+        file.write_text(file.read_text() + "\n")
+        digests.add(native._digest_of_sources())
+    assert len(digests) == 4  # That of three sources, and one for each change.
 
 
 def test_what_runs_is_chosen_and_named():
@@ -455,7 +467,7 @@ def run_child(cores, devices):
         f"runpy.run_path({__file__!r}, run_name='__main__')"
     )
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=environment,
@@ -498,19 +510,18 @@ def test_sanitizers_find_nothing(tmp_path):
         pytest.skip("no g++ here")
     (jaxlib,) = importlib.import_module("jaxlib").__path__
 
-    # All levels are one text: the processor's own is tried, by the name of the only one.
+    # The processor's own level, compiled as the baseline, which the library then takes.
     wide = [f"-mavx512{part}" for part in ("f", "dq", "bw", "vl")]
     size, columns, *more = {
         "baseline": ["16", "2"],
         "avx2": ["32", "2", "-mavx2", "-mfma"],
         "avx512": ["64", "5", "-mavx2", "-mfma", *wide],
     }[kernels.load()]
-    more += ["-DLSTM_HANDLERS", "-DLSTM_LEVEL=baseline", f"-DLSTM_BYTES={size}"]
-    more += [f"-DLSTM_COLUMNS={columns}", f"-isystem{jaxlib}/include", "-ffp-contract=fast"]
-    digest = hashlib.sha256((SOURCE / "lstm.cc").read_bytes()).hexdigest()
-    more += [f'-DLSTM_SOURCE="{digest}"', "-fsanitize=address,undefined"]
-    more += ["-fno-sanitize-recover=all"]
-    library = ["-std=c++20", "-O1", "-g1", "-fPIC", "-w", "-shared", str(SOURCE / "lstm.cc")]
+    more += ["-DLSTM_LEVEL=baseline", f"-DLSTM_BYTES={size}", f"-DLSTM_COLUMNS={columns}"]
+    more += ["-DLSTM_FLOAT64", f'-DLSTM_SOURCES="{native._digest_of_sources()}"']
+    more += [f"-isystem{jaxlib}/include", "-ffp-contract=fast", "-fsanitize=address,undefined"]
+    library = ["-std=c++20", "-O1", "-g1", "-fPIC", "-w", "-shared", "-fno-sanitize-recover=all"]
+    library += map(str, sorted((SOURCE / "cpu").glob("*.cc")))
     library += ["-o", str(tmp_path / "librnn_mnist_lstm.so")]
     subprocess.run([compiler, *more, *library], check=True)
     # ASan also wants to see C++'s own library from the start.

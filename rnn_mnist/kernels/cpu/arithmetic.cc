@@ -1,0 +1,426 @@
+// The arithmetic of an LSTM layer in vectors: all steps of a tile, forward and backward.
+//
+// This file is compiled once for each instruction set, with LSTM_LEVEL (its name), LSTM_BYTES (of a
+// vector) and LSTM_COLUMNS (the vectors of sums that a row has in registers). LSTM_FLOAT64 adds
+// float64.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "layout.h"
+
+#define INLINED __attribute__((always_inline))
+
+namespace lstm::LSTM_LEVEL {
+namespace {
+
+template <typename T, int N>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <typename T>
+using Vector = typename VectorOf<T, kLanes<T>>::type;
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+
+template <typename V, typename T>
+INLINE V load(const T* from) {
+  V vector;
+  std::memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <typename T, typename V>
+INLINE void store(T* to, V vector) {
+  std::memcpy(to, &vector, sizeof vector);
+}
+
+// exp(kSign x) + kAdd, so exact that sigmoid and tanh are within 3 ulp, or within 5.5 ulp where
+// sigmoid is below 1e-7. Adding a large number rounds the exponent to an integer in the sum's last
+// bits; a polynomial (minimax on |r| <= ln(2) / 2) gives the rest. Beyond the bounds, sigmoid and
+// tanh have reached 0 and 1. NaN stays NaN.
+template <typename T, int kSign, int kAdd, typename V>
+INLINE V exp_plus(V x) {
+  if constexpr (sizeof(T) == 8) {  // For tests: exact rather than fast.
+    for (int lane = 0; lane < kLanes<T>; lane++)
+      x[lane] = std::expm1(kSign * x[lane] > 700 ? 700 : kSign * x[lane]);
+    return x + (kAdd + 1);
+  } else {
+    typedef std::uint32_t Unsigned __attribute__((vector_size(sizeof(V))));
+    const V least = V{} - 87, most = V{} + 87;
+#ifdef __AVX__  // GCC does not use these instructions by itself.
+    asm("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least));
+    asm("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
+#else
+    x = x < least ? least : x;
+    x = x > most ? most : x;
+#endif
+    const V shifted = x * (kSign * 1.44269504f) + 12582912.0f, n = shifted - 12582912.0f;
+#ifdef __FP_FAST_FMAF
+    const V r = kSign * x - n * 0.693147182f;
+#else  // Without fused products, subtract ln(2) in two parts; the product with the first is exact.
+    const V r = kSign * x - n * 0.693359375f + n * 2.12194440e-4f;
+#endif
+    V p = r * 0.00138825155f + 0.00836654752f;
+    p = p * r + 0.0416672006f;
+    p = p * r + 0.166665435f;
+    p = p * r + 0.49999997f;
+    p = p * (r * r) + r;
+    const V power = reinterpret_cast<V>((reinterpret_cast<Unsigned>(shifted) << 23) + 0x3f800000);
+    return power * p + (power + kAdd);  // For kAdd = -1 and n = 0 this is p, exact near zero.
+  }
+}
+
+template <typename T>
+INLINE Vector<T> sigmoid(Vector<T> x) {
+  return 1 / exp_plus<T, -1, 1>(x);
+}
+
+template <typename T>
+INLINE Vector<T> tanh(Vector<T> x) {
+  const Vector<T> e = exp_plus<T, 1, -1>(2 * x);
+  return e / (e + 2);
+}
+
+// Transpose four vectors of four blocks of lanes. The first step takes the first and third blocks
+// of two vectors, and the second and fourth. The second step takes the first halves of two such
+// vectors, and the second halves.
+template <typename T, int... kLane>
+INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d,
+                      std::integer_sequence<int, kLane...>) {
+  constexpr int W = kLanes<T>, U = W / 4;
+#ifdef __clang__
+#define SHUFFLE(x, y, lane) __builtin_shufflevector(x, y, (lane)...)
+#else
+  using Lanes = typename VectorOf<Bits<T>, W>::type;
+#define SHUFFLE(x, y, lane) __builtin_shuffle(x, y, Lanes{(lane)...})
+#endif
+#define EVEN kLane / U / 2 * 2 * U + kLane % U + kLane / U % 2 * W
+#define LOW kLane / U % 2 * U + kLane % U + kLane / U / 2 * W
+  const Vector<T> ab02 = SHUFFLE(a, b, EVEN), ab13 = SHUFFLE(a, b, EVEN + U);
+  const Vector<T> cd02 = SHUFFLE(c, d, EVEN), cd13 = SHUFFLE(c, d, EVEN + U);
+  a = SHUFFLE(ab02, cd02, LOW), b = SHUFFLE(ab13, cd13, LOW);
+  c = SHUFFLE(ab02, cd02, LOW + 2 * U), d = SHUFFLE(ab13, cd13, LOW + 2 * U);
+}
+template <typename T>
+INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d) {
+  transpose<T>(a, b, c, d, std::make_integer_sequence<int, kLanes<T>>());
+}
+
+// Call f with `value`, which is between 1 and kMost, as a constant.
+template <int kMost, typename F>
+INLINE void constant(Index value, F f) {
+  if constexpr (kMost > 1) {
+    if (value < kMost) return constant<kMost - 1>(value, f);
+  }
+  f(std::integral_constant<int, kMost>());
+}
+
+// Call f(first, rows, vectors) for each group of rows, the last two as constants.
+template <typename F>
+INLINE void for_groups(Index rows, Index vectors, F f) {
+  for (Index first = 0; first < rows; first += kGroup) {
+    constant<kGroup>(rows - first < kGroup ? rows - first : kGroup, [&](auto group) INLINED {
+      constant<LSTM_COLUMNS>(vectors, [&](auto vectors) INLINED { f(first, group, vectors); });
+    });
+  }
+}
+
+// Sums of M rows over N vectors of columns, in registers.
+template <typename T, int M, int N>
+struct Sums {
+  using V = Vector<T>;
+  static constexpr int W = kLanes<T>;
+  V sum[M][N];
+
+  // From rows in memory, or zeros.
+  INLINE Sums(const T* from, Index stride) {
+    for (int m = 0; m < M; m++) {
+      for (int v = 0; v < N; v++) sum[m][v] = from ? load<V>(from + m * stride + v * W) : V{};
+    }
+  }
+
+  INLINE void write(T* to, Index stride) const {
+    for (int m = 0; m < M; m++) {
+      for (int v = 0; v < N; v++) store(to + m * stride + v * W, sum[m][v]);
+    }
+  }
+
+  // Add a @ weights over some columns of a. Its rows and columns have strides.
+  INLINE void add(const T* a, Index row, Index column, Index begin, Index end, const T* weights) {
+    for (Index k = begin; k < end; k++) {
+      V weight[N];
+      for (int v = 0; v < N; v++) weight[v] = load<V>(weights + (k * N + v) * W);
+      for (int m = 0; m < M; m++) {
+        for (int v = 0; v < N; v++) sum[m][v] += a[m * row + k * column] * weight[v];
+      }
+    }
+  }
+};
+
+// Products of rows with packed weights: out = bias + what add(sums, first, at) adds to the sums of
+// the group of rows that begins with `first`, for the block of columns that begins with `at`.
+//
+// Rows of `out` may be shorter than their vectors, and padding is stored over what follows. The
+// order of rows and blocks puts the values there later. Room for a vector must follow `out`.
+template <typename T, typename F>
+INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* out, Index stride,
+                     F add) {
+  for (Index block = columns.blocks - 1; block >= 0; block--) {
+    const Index begin = columns.begin(block), at = begin * kLanes<T>;
+    for_groups(rows, columns.begin(block + 1) - begin, [&](Index first, auto m, auto n) INLINED {
+      Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr, 0);
+      add(sums, first, at);
+      sums.write(out + first * stride + at, stride);
+    });
+  }
+}
+
+// A tile's gradients of gates times packed weights.
+template <typename T>
+void multiply_gates(Index rows, const T* d_gates, Index width, const T* packed, Index columns,
+                    T* out) {
+  const auto add = [&](auto& sums, Index first, Index at) INLINED {
+    sums.add(d_gates + first * width, width, 1, 0, width, packed + width * at);
+  };
+  multiply<T>(rows, Columns<T>(columns), nullptr, out, columns, add);
+}
+
+// Features from `begin`, without `end`.
+struct Range {
+  std::int32_t begin, end;
+};
+
+// The features from the first to the last that is not zero in all of the rows. `any` is working
+// memory. The rows that are `ahead` are fetched, which the processor does not do by itself.
+template <typename T>
+INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index stride, T* any,
+                           Index ahead) {
+  using V = typename VectorOf<Bits<T>, kLanes<T>>::type;
+  constexpr Index W = kLanes<T>;
+  Range range{0, static_cast<std::int32_t>(layer.features)};
+  if (layer.dense || range.end < W) return range;
+  for (Index at = 0; at < range.end; at += W) {
+    const Index from = at + W <= range.end ? at : range.end - W;
+    V bits{};
+    for (Index m = 0; m < rows; m++) {
+      bits |= load<V>(x + m * stride + from);
+      __builtin_prefetch(x + m * stride + ahead + from);
+    }
+    store(any + from, bits << 1);  // Without the sign.
+  }
+  while (range.begin < range.end && load<Bits<T>>(any + range.begin) == 0) range.begin++;
+  while (range.begin < range.end && load<Bits<T>>(any + range.end - 1) == 0) range.end--;
+  return range;
+}
+
+// The cells of a tile after one step: new c and h, and saved values, if they are wanted.
+template <typename T>
+INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  for (Index v = 0; v < vectors; v++, gates += 4 * W, c += W, h += W) {
+    V i = load<V>(gates), f = load<V>(gates + W);
+    V g = load<V>(gates + 2 * W), o = load<V>(gates + 3 * W);
+    transpose<T>(i, f, g, o);
+    i = sigmoid<T>(i), f = sigmoid<T>(f), g = tanh<T>(g), o = sigmoid<T>(o);
+    const V cell = f * load<V>(c) + i * g, tanh_cell = tanh<T>(cell);
+    store(c, cell);
+    store(h, o * tanh_cell);
+    if (saved) {
+      store(saved, i), store(saved + W, f), store(saved + 2 * W, g), store(saved + 3 * W, o);
+      store(saved + 4 * W, cell), store(saved + 5 * W, tanh_cell);
+      saved += 6 * W;
+    }
+  }
+}
+
+// All steps of a tile.
+template <typename T>
+void forward(const Layer<T>& layer, Index tile, T* scratch) {
+  const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
+  const Index padded = layer.padded(), width = layer.columns(), stride = steps * features;
+  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
+  const Index vectors = divide_up(rows * padded, kLanes<T>), units = vectors * kLanes<T>;
+  const Columns<T> columns(width);
+  T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
+  auto* ranges = reinterpret_cast<Range*>(any + features);  // Of each group.
+  std::memset(gates, 0, 4 * units * sizeof(T));
+  widen(layer, layer.h0 + from * hidden, rows, h);
+  widen(layer, layer.c0 + from * hidden, rows, c);
+
+  for (Index step = 0; step < steps; step++) {
+    const Index t = layer.reverse ? steps - 1 - step : step;
+    const T* x = layer.inputs + (from * steps + t) * features;
+    const Index read = step == 0 && layer.zeros ? 0 : hidden;
+    for (Index first = 0; first < rows; first += kGroup) {
+      const Index group = rows - first < kGroup ? rows - first : kGroup;
+      ranges[first / kGroup] = find_features(layer, x + first * stride, group, stride, any,
+                                             layer.reverse ? -features : features);
+    }
+    const auto add = [&](auto& sums, Index first, Index at) INLINED {
+      const auto [begin, end] = ranges[first / kGroup];
+      sums.add(x + first * stride, stride, 1, begin, end, layer.packed_ih + features * at);
+      sums.add(h + first * padded, padded, 1, 0, read, layer.packed_hh + hidden * at);
+    };
+    multiply<T>(rows, columns, layer.packed_bias, gates, width, add);
+    T* saved = layer.saved ? layer.saved + layer.saved_before(tile) + step * 6 * units : nullptr;
+    update_cells(vectors, gates, c, h, saved);
+    if (layer.hidden_states) {
+      T* to = layer.hidden_states + (from * steps + t) * hidden;
+      copy_rows(rows, hidden, h, padded, to, steps * hidden);
+    }
+  }
+  copy_rows(rows, hidden, h, padded, layer.h + from * hidden, hidden);
+  copy_rows(rows, hidden, c, padded, layer.c + from * hidden, hidden);
+}
+
+// The gradients of a tile's gates in one step, the gradient of c before it, and h before it. `now`
+// and `before` are saved values of this step and of the step before. The first step has none before
+// it, but c0.
+template <typename T>
+INLINE void cell_gradients(Index vectors, const T* now, const T* before, const T* c0, const T* d_h,
+                           T* d_c, T* d_gates, T* h) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  for (Index v = 0; v < vectors; v++, now += 6 * W, d_gates += 4 * W) {
+    const T* last = before + 6 * v * W;
+    const V i = load<V>(now), f = load<V>(now + W), g = load<V>(now + 2 * W);
+    const V o = load<V>(now + 3 * W), tanh_cell = load<V>(now + 5 * W);
+    const V c = before ? load<V>(last + 4 * W) : load<V>(c0 + v * W), d = load<V>(d_h + v * W);
+    const V d_cell = load<V>(d_c + v * W) + d * o * (1 - tanh_cell * tanh_cell);
+    V d_i = d_cell * g * i * (1 - i), d_f = d_cell * c * f * (1 - f);
+    V d_g = d_cell * i * (1 - g * g), d_o = d * tanh_cell * o * (1 - o);
+    store(d_c + v * W, d_cell * f);
+    transpose<T>(d_i, d_f, d_g, d_o);
+    store(d_gates, d_i), store(d_gates + W, d_f);
+    store(d_gates + 2 * W, d_g), store(d_gates + 3 * W, d_o);
+    if (before) store(h + v * W, load<V>(last + 3 * W) * load<V>(last + 5 * W));
+  }
+}
+
+// What a window's rows read, and the gradients of the weights that it meets.
+template <typename T>
+struct Read {
+  const T* a;
+  Index stride, columns;
+  T* d_weights;
+};
+
+// Add a window's products a.T @ d_gates to a tile's gradients. `panel` is working memory.
+template <typename T>
+void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<T> (&reads)[3]) {
+  const Columns<T> blocks(width);
+  for (Index block = 0; block < blocks.blocks; block++) {
+    const Index begin = blocks.begin(block), vectors = blocks.begin(block + 1) - begin;
+    const Index at = begin * kLanes<T>, size = vectors * kLanes<T>;
+    // Rows that are a power of two apart evict each other from the cache.
+    if (size < width) copy_rows(rows, size, d_gates + at, width, panel, size);
+    for (const Read<T>& read : reads) {
+      for_groups(read.columns, vectors, [&](Index first, auto m, auto n) INLINED {
+        T* out = read.d_weights + first * width + at;
+        Sums<T, m.value, n.value> sums(out, width);
+        sums.add(read.a + first, 1, read.stride, 0, rows, size < width ? panel : d_gates);
+        sums.write(out, width);
+      });
+    }
+  }
+}
+
+// All steps of a tile, from the last to the first.
+template <typename T>
+void backward(const Layer<T>& layer, Index tile, T* scratch) {
+  constexpr Index W = kLanes<T>;
+  const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
+  const Index padded = layer.padded(), width = layer.columns();
+  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
+  const Index vectors = divide_up(rows * padded, W), units = vectors * W;
+  const Index window = layer.window(), most = window * rows;  // In steps and in rows.
+  T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
+  T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
+  T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
+  T* partial = layer.partial + tile * layer.weight_rows() * width;
+  std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
+  const T one = 1;
+  widen(layer, layer.d_h + from * hidden, rows, d_h);
+  widen(layer, layer.d_c + from * hidden, rows, d_c);
+  widen(layer, layer.c0 + from * hidden, rows, c0);
+
+  Index kept = 0;  // Rows in the window.
+  for (Index step = steps - 1; step >= 0; step--) {
+    const Index t = layer.reverse ? steps - 1 - step : step, at = from * steps + t;
+    for (Index m = 0; m < rows && layer.d_hidden_states; m++) {
+      const T* d = layer.d_hidden_states + (at + m * steps) * hidden;
+      for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
+    }
+    const T* saved = layer.saved + layer.saved_before(tile) + step * 6 * units;
+    T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
+    cell_gradients(vectors, saved, step ? saved - 6 * units : nullptr, c0, d_h, d_c, d_now,
+                   h_now);
+    if (step == 0) widen(layer, layer.h0 + from * hidden, rows, h_now);
+    const T* read = layer.inputs + at * features;
+    copy_rows(rows, features, read, steps * features, x + kept * features, features);
+    kept += rows;
+    if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
+      const auto [begin, end] = find_features(layer, x, kept, features, any, 0);
+      T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
+      add_window(kept, d_gates, width, panel,
+                 {{x + begin, features, end - begin, partial + begin * width},
+                  {h, padded, step == 0 && layer.zeros ? 0 : hidden, d_weight_hh},
+                  {&one, 0, 1, d_bias}});
+      kept = 0;
+    }
+    if (step || layer.d_h0) multiply_gates(rows, d_now, width, layer.packed_hh, padded, d_h);
+    if (layer.d_inputs) {
+      multiply_gates(rows, d_now, width, layer.packed_ih, features, d_x);
+      copy_rows(rows, features, d_x, features, layer.d_inputs + at * features, steps * features);
+    }
+  }
+  if (layer.d_h0) copy_rows(rows, hidden, d_h, padded, layer.d_h0 + from * hidden, hidden);
+  copy_rows(rows, hidden, d_c, padded, layer.d_c0 + from * hidden, hidden);
+}
+
+// Add up one row of all tiles' gradients, and put its columns in the order of the weights.
+template <typename T>
+void add_up(const Layer<T>& layer, Index row) {
+  using V = Vector<T>;
+  constexpr Index W = kLanes<T>;
+  const Index width = layer.columns(), features = layer.features, hidden = layer.hidden;
+  const Index size = layer.weight_rows() * width, tiles = layer.tiles();
+  T* to = row < features            ? layer.d_weight_ih + row * 4 * hidden
+          : row < features + hidden ? layer.d_weight_hh + (row - features) * 4 * hidden
+                                    : layer.d_bias;
+  for (Index at = 0; at < width; at += 4 * W) {
+    V gates[4]{};
+    for (Index v = 0; v < 4 && at + v * W < width; v++) {
+      const T* from = layer.partial + row * width + at + v * W;
+      for (Index tile = 0; tile < tiles; tile++) gates[v] += load<V>(from + tile * size);
+    }
+    transpose<T>(gates[0], gates[1], gates[2], gates[3]);
+    const Index unit = at / 4, left = hidden - unit < W ? hidden - unit : W;
+    for (Index gate = 0; gate < 4; gate++) {
+      std::memcpy(to + gate * hidden + unit, &gates[gate], left * sizeof(T));
+    }
+  }
+}
+
+template <typename T>
+constexpr Routines<T> kRoutines{pack_forward<T>, pack_backward<T>, forward<T>, backward<T>,
+                                add_up<T>};
+
+#define QUOTED(name) #name
+#define NAME(name) QUOTED(name)
+
+}  // namespace
+
+extern const Level level;
+#ifdef LSTM_FLOAT64
+const Level level{NAME(LSTM_LEVEL), {kRoutines<float>, kRoutines<double>}};
+#else
+const Level level{NAME(LSTM_LEVEL), {kRoutines<float>, {}}};
+#endif
+
+}  // namespace lstm::LSTM_LEVEL

@@ -1,0 +1,204 @@
+"""The kernel for CPUs: its compiled library, and its two passes as calls of that library.
+
+Shapes are written with B rows in a batch, T steps of F features and H hidden units.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+_FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
+_TYPES = "float32", "float64"
+_LIBRARIES = ".so", ".dylib", ".dll"
+_VECTOR = 16  # Units that `Layer::tile_units` in layout.h reserves to fill up vectors.
+
+
+class Weights(NamedTuple):
+    """The weights of an LSTM, with the gates in the order i, f, g, o."""
+
+    weight_ih: jax.Array  # (F, 4H)
+    weight_hh: jax.Array  # (H, 4H)
+    bias_ih: jax.Array  # (4H,)
+    bias_hh: jax.Array  # (4H,)
+
+
+class Results(NamedTuple):
+    """What the forward pass computes; T is 0 in arrays that nobody wants."""
+
+    saved: jax.Array  # What the backward pass needs: (B, T, 6 (padded H + 16)).
+    hidden: jax.Array  # (B, T, H)
+    h: jax.Array  # (B, H)
+    c: jax.Array  # (B, H)
+
+
+class Gradients(NamedTuple):
+    """What the backward pass computes; T or B is 0 in arrays that nobody wants."""
+
+    weight_ih: jax.Array  # (F, 4H)
+    weight_hh: jax.Array  # (H, 4H)
+    bias: jax.Array  # (4H,), of each bias.
+    inputs: jax.Array  # (B, T, F)
+    h: jax.Array  # (B, H)
+    c: jax.Array  # (B, H)
+
+
+@functools.cache
+def load() -> str:
+    """Load the compiled kernel and register it with JAX.
+
+    Returns:
+      The instruction set that it uses: avx512, avx2 or baseline. The environment variable
+      RNN_MNIST_LSTM_LEVEL selects a lower one than the processor's best.
+
+    Raises:
+      ImportError: The kernel was not built, it was compiled from the sources of another version,
+        or this JAX cannot use it; one line says which.
+    """
+    reason = "it was not built: the installation found no C++ compiler"
+    for file in _libraries():
+        try:
+            return _register(file)
+        except Exception as error:  # Try the next library. Without one, the scan runs.
+            line = (str(error) or repr(error)).splitlines()[0]
+            reason = f"it cannot be loaded: {line}; install the package again"
+    raise ImportError(reason)
+
+
+def _libraries() -> list[Path]:
+    """Return the libraries in this package, then those in the installed package.
+
+    In a clone of the repository, Python imports the package from the clone, even if another copy
+    is installed. A package that was installed for editing has two folders.
+    """
+    folders = [Path(folder) for folder in sys.modules[__package__].__path__]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        installed = importlib.metadata.distribution("rnn-mnist")
+        folders.append(Path(str(installed.locate_file("rnn_mnist/kernels"))))
+    files = [file for folder in folders for file in folder.glob("*rnn_mnist_lstm.*")]
+    return [file for file in files if file.suffix in _LIBRARIES]
+
+
+def _register(file: Path) -> str:
+    """Register a library's functions with JAX, and return its instruction set.
+
+    A library from other sources could read past the end of arrays. A truncated library would end
+    the process on loading. Both are refused before they are loaded.
+    """
+    binary = file.read_bytes()
+    if _digest_of_sources().encode() not in binary:
+        raise ImportError(f"{file} was not compiled from this version's sources")
+    # Bytes 40 to 47 of an ELF file are the offset of its last part, the section table.
+    if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
+        raise ImportError(f"{file} is truncated")
+    library = ctypes.CDLL(str(file))
+    for target in [f"{name}_{dtype}" for name in (_FORWARD, _BACKWARD) for dtype in _TYPES]:
+        handler = jax.ffi.pycapsule(getattr(library, target))
+        jax.ffi.register_ffi_target(target, handler, platform="cpu")
+    library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
+    return str(library.rnn_mnist_lstm_level().decode())
+
+
+def _digest_of_sources() -> str:
+    """Return what CMakeLists.txt writes into a library: the SHA-256 of the sources' SHA-256."""
+    sources = sorted(Path(__file__).with_name("cpu").glob("*.[ch]*"))
+    digests = [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def forward(
+    weights: Weights,
+    inputs: jax.Array,
+    h: jax.Array,
+    c: jax.Array,
+    *,
+    reverse: bool,
+    sequence: bool,
+    save: bool,
+) -> Results:
+    """Read whole sequences.
+
+    Args:
+      weights: All of one dtype, float32 or float64, as are the other arrays.
+      inputs: (B, T, F).
+      h: Hidden states before the first step (B, H).
+      c: Cell states before the first step (B, H).
+      reverse: Read from the last step to the first.
+      sequence: Return the hidden states of all steps.
+      save: Return what the backward pass needs.
+    """
+    batch, steps, _ = inputs.shape
+    size = h.shape[-1]
+    units = -(-size // 4) * 4 + _VECTOR
+    shapes = {
+        "saved": (batch, steps if save else 0, 6 * units),
+        "hidden": (batch, steps if sequence else 0, size),
+        "h": (batch, size),
+        "c": (batch, size),
+    }
+    return Results(**_call(_FORWARD, [inputs, h, c, *weights], shapes, reverse=reverse))
+
+
+def backward(
+    weights: Weights,
+    inputs: jax.Array,
+    h: jax.Array,
+    c: jax.Array,
+    saved: jax.Array,
+    d_hidden: jax.Array,
+    d_h: jax.Array,
+    d_c: jax.Array,
+    *,
+    reverse: bool,
+    inputs_wanted: bool,
+    h_wanted: bool,
+) -> Gradients:
+    """Compute the gradients of the arguments from the gradients of the results.
+
+    Args:
+      weights: The forward pass's arguments, as are `inputs`, `h` and `c`.
+      inputs: (B, T, F).
+      h: (B, H).
+      c: (B, H).
+      saved: The result of the forward pass.
+      d_hidden: The gradient of the hidden states (B, T, H) or (B, 0, H).
+      d_h: The gradient of the last hidden states (B, H).
+      d_c: The gradient of the last cell states (B, H).
+      reverse: As in the forward pass.
+      inputs_wanted: Return the gradient of the inputs.
+      h_wanted: Return the gradient of the first hidden states.
+    """
+    batch, steps, features = inputs.shape
+    shapes = {
+        "weight_ih": weights.weight_ih.shape,
+        "weight_hh": weights.weight_hh.shape,
+        "bias": weights.bias_ih.shape,
+        "inputs": (batch, steps if inputs_wanted else 0, features),
+        "h": (batch if h_wanted else 0, h.shape[1]),
+        "c": c.shape,
+    }
+    arrays = [inputs, h, c, weights.weight_ih, weights.weight_hh, saved, d_hidden, d_h, d_c]
+    return Gradients(**_call(_BACKWARD, arrays, shapes, reverse=reverse))
+
+
+def _call(
+    target: str,
+    arrays: Sequence[jax.Array],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    reverse: bool,
+) -> dict[str, jax.Array]:
+    """Call a function of the library. An axis of `vmap` comes first in every array."""
+    dtype = arrays[0].dtype
+    results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()]
+    call = jax.ffi.ffi_call(f"{target}_{dtype.name}", results, vmap_method="expand_dims")
+    return dict(zip(shapes, call(*arrays, reverse=reverse), strict=True))
