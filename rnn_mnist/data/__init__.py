@@ -1,6 +1,5 @@
 """The data sets: TFDS's name and split -> arrays, and the batches of every step."""
 
-from rnn_mnist.data.archive import read_npz, unzipped
 from rnn_mnist.data.batches import (
     Order,
     Part,
@@ -34,11 +33,9 @@ __all__ = [
     "prepare",
     "prepared_folder",
     "preprocess",
-    "read_npz",
     "resident",
     "select",
     "slices",
     "steps_per_part",
     "streamed",
-    "unzipped",
 ]

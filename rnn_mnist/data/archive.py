@@ -7,14 +7,13 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.files import atomic_write
-from rnn_mnist.parallel import aligned
+from rnn_mnist.files import atomic_write, read_npz
 
 SHIPPED = Path(__file__).parent / "mnist-3.0.1.npz"
 
@@ -57,59 +56,6 @@ def read_archive(path: Path, source: str = "") -> Archive:
     if not intact:
         remedy = "reinstall rnn_mnist" if path == SHIPPED else "delete it and run again"
         raise InputError(f"{path}: damaged; {remedy}")
-    return archive
-
-
-def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file, none of which holds Python's objects.
-
-    Raises:
-      ValueError: It is none, or unpacks to more than memory should be filled with; what is damaged
-        can raise other errors, too.
-    """
-    with unzipped(file) as archive:
-        arrays = {}
-        for member in archive.infolist():
-            with archive.open(member) as npy:
-                array = _read_npy(npy, member.file_size)
-            arrays[member.filename.removesuffix(".npy")] = array
-        return arrays
-
-
-def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
-    """The array of an .npy file of so many bytes, where a CPU's devices can share it.
-
-    Its header fills up a multiple of 64 bytes.
-    """
-    whole = aligned(size)
-    read = 0
-    while read < size and (part := npy.read(min(size - read, 2**18))):
-        whole[read : read + len(part)] = np.frombuffer(part, np.uint8)
-        read += len(part)
-    if read < size or npy.read(1):  # Which also checks the sum.
-        raise ValueError("it is not as long as it says")
-    header = io.BytesIO(whole[: 2**16].tobytes())
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
-        raise ValueError("it is of an unusual version")
-    shape, backwards, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype.hasobject:
-        raise ValueError("it holds Python's objects")
-    return whole[header.tell() :].view(dtype).reshape(shape, order="F" if backwards else "C")
-
-
-def unzipped(file: BinaryIO) -> zipfile.ZipFile:
-    """Open a zip archive, unless it unpacks to a multiple of itself and more than 1 GiB.
-
-    Raises:
-      ValueError: It does, or is packed by other methods than ours.
-    """
-    archive = zipfile.ZipFile(file)
-    members = archive.infolist()
-    if sum(member.file_size for member in members) > max(2**30, file.seek(0, io.SEEK_END)):
-        raise ValueError("it unpacks to more than 1 GiB")
-    if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise ValueError("it is packed by an unusual method")
     return archive
 
 

@@ -2,7 +2,6 @@
 
 from rnn_mnist.parallel.mesh import (
     Shardings,
-    aligned,
     axis_of,
     find_devices,
     make_mesh,
@@ -27,7 +26,6 @@ from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
 __all__ = [
     "Shardings",
-    "aligned",
     "any_process",
     "axis_of",
     "broadcast",

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
+from rnn_mnist.files import aligned_bytes
 
 AXIS = "batch"
 
@@ -93,7 +94,7 @@ def put(array: NDArray[Any], sharding: NamedSharding, *, shared: bool = False) -
     """
     # At such an address the devices of a CPU share the array; anywhere else each copies it.
     if not shared or array.ctypes.data % 64 or not array.flags.c_contiguous:
-        original, array = array, aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+        original, array = array, aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
         array[...] = original
     with jax.transfer_guard_host_to_device("allow"):  # This is no transfer by mistake.
         return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
@@ -146,10 +147,3 @@ def psum(tree: Any, axis_name: str) -> Any:
     vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(wide), tree))
     sums = unravel(jax.lax.psum(vector, axis_name))
     return jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """So many bytes, not set to anything, at an address that a CPU's devices can share."""
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size]
