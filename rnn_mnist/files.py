@@ -1,4 +1,4 @@
-"""The cache folder, atomic writes, checks before a write, and safe reading of .npz and zip files."""
+"""The cache folder, atomic writes, checks before a write, and safe reading of .npz and zip."""
 
 from __future__ import annotations
 
