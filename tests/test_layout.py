@@ -95,7 +95,7 @@ def test_private_names_stay_at_home():
 def test_only_commands_name_flags():
     """What a function says is read by those who have no flags, too."""
     # The console prints commands, and several processes are met by the command's flags alone.
-    others = {"runs/console.py", "parallel/processes.py", "parallel/rendezvous.py"}
+    others = {"runs/console.py", "parallel/distributed.py", "parallel/rendezvous.py"}
     for name, tree in modules():
         if len(name.parts) == 1 or name.as_posix() in others:
             continue

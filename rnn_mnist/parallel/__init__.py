@@ -1,5 +1,13 @@
-"""Several devices as one mesh, several processes as one run, and how much there is of each."""
+"""A mesh of several devices, several processes in one run, and the cores and memory there are."""
 
+from rnn_mnist.parallel.collectives import (
+    any_process,
+    broadcast,
+    broadcast_arrays,
+    is_first,
+    together,
+)
+from rnn_mnist.parallel.distributed import joined
 from rnn_mnist.parallel.mesh import (
     Shardings,
     axis_of,
@@ -13,14 +21,6 @@ from rnn_mnist.parallel.mesh import (
     put_tree,
     split_cpu,
     spread,
-)
-from rnn_mnist.parallel.processes import (
-    any_process,
-    broadcast,
-    broadcast_arrays,
-    is_first,
-    joined,
-    together,
 )
 from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
