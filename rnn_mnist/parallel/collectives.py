@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.mesh import find_devices, make_mesh, make_shardings, put_own
+from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_own
 
 
 def is_first() -> bool:
@@ -60,7 +60,7 @@ def broadcast(value: Any) -> Any:
     return json.loads(_gather(json.dumps(value).encode())[0])
 
 
-def broadcast_arrays(tree: Any) -> Any:
+def broadcast_arrays(tree: Tree) -> Tree:
     """Send the first process's arrays to every process, bit for bit.
 
     Every process gives a tree of arrays of the same shapes and types.
@@ -72,7 +72,8 @@ def broadcast_arrays(tree: Any) -> Any:
         sent = _gather(np.asarray(leaf).tobytes())[0]
         return np.frombuffer(sent, leaf.dtype).reshape(leaf.shape)
 
-    return jax.tree.map(first, tree)
+    received: Tree = jax.tree.map(first, tree)
+    return received
 
 
 def _is_alone() -> bool:
