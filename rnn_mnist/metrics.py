@@ -25,8 +25,6 @@ COLUMNS: dict[str, type] = {
 }
 """The columns of an epoch that every CSV file has, with their types."""
 
-_OPTIONAL_COLUMNS = ("gradient_norm", "images_per_second", "note")
-
 
 class Totals(NamedTuple):
     """Sums over the steps of an unfinished epoch.
@@ -87,7 +85,7 @@ def to_csv(history: Sequence[Epoch]) -> str:
     An optional column is written if an epoch has a value for it.
     """
     columns = list(COLUMNS)
-    for name in _OPTIONAL_COLUMNS:
+    for name in ("gradient_norm", "images_per_second", "note"):
         if any(getattr(epoch, name) not in (None, "") for epoch in history):
             columns.append(name)
     text = io.StringIO()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ from rnn_mnist.randomness import SHUFFLE
 if TYPE_CHECKING:
     import jax
 
+    from rnn_mnist.data.tfds_builder import Source
     from rnn_mnist.parallel import Shardings
 
 Order = NDArray[np.int32]
@@ -26,20 +27,9 @@ Order = NDArray[np.int32]
 class Part(NamedTuple):
     """Some steps of an epoch, on the devices."""
 
-    images: jax.Array
-    """(N, 28, 28) uint8."""
-    labels: jax.Array
-    """(N,) int32."""
-    order: jax.Array
-    """(S, B) int32, indices of these images."""
-
-
-class Records(Protocol):
-    """Random access to images (28, 28) uint8 and their labels."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], np.int32]: ...
+    images: jax.Array  # (N, 28, 28) uint8
+    labels: jax.Array  # (N,) int32
+    order: jax.Array  # (S, B) int32, indices of these images
 
 
 def epoch_order(size: int, batch_size: int, *, seed: int, epoch: int) -> Order:
@@ -84,11 +74,11 @@ def resident(
         yield Part(images, labels, put(part, shardings.order))
 
 
-def streamed(records: Records, shardings: Shardings, order: Order, steps: int) -> Iterator[Part]:
+def streamed(records: Source, shardings: Shardings, order: Order, steps: int) -> Iterator[Part]:
     """Cut an order into parts with the images of each part only. grain reads one part ahead.
 
     Args:
-      records: The data set.
+      records: The split.
       shardings: Made with `sharded`: every device gets its own images, and every process reads the
         images of its own devices.
       order: (S, B), over the records.

@@ -84,7 +84,10 @@ def _fetch(
         path = get()
     except (OSError, tfds.download.DownloadError, _checksum_error()) as error:
         raise _no_download(builder, url, files, error) from None
-    _keep(path, kept / name)
+    with contextlib.suppress(OSError):  # A folder that cannot be written does not matter.
+        kept.mkdir(parents=True, exist_ok=True)
+        with atomic_write(kept / name) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
     return path
 
 
@@ -123,14 +126,6 @@ def _no_download(
         f"{builder.name}: {lack}{url} could not be downloaded ({reason}); download these files by "
         f"hand into a folder: {names}; then give that folder as data_files"
     )
-
-
-def _keep(downloaded: Path, path: Path) -> None:
-    """Copy a download to where it is kept. A folder that cannot be written does not matter."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file, downloaded.open("rb") as source:
-            shutil.copyfileobj(source, file)
 
 
 def parse(builder: DatasetBuilder, found: Mapping[str, Path]) -> Archive:

@@ -34,7 +34,6 @@ def check_images(images: ArrayLike) -> None:
       ValueError: Integers are not all in 0 to 255, or floats not all in 0 to 1.
     """
     import jax
-    import jax.numpy as jnp
 
     if isinstance(images, jax.Array | np.ndarray) and images.dtype in (np.uint8, np.bool_):
         return  # All values are valid, so they need not be fetched from a device.
@@ -42,7 +41,7 @@ def check_images(images: ArrayLike) -> None:
     if values is None:
         return
     lowest, highest = values.min(), values.max()
-    limit = 255 if jnp.issubdtype(values.dtype, jnp.integer) else 1
+    limit = 255 if jax.numpy.issubdtype(values.dtype, jax.numpy.integer) else 1
     if not 0 <= lowest <= highest <= limit:
         raise ValueError(
             "images: integers must be from 0 to 255 and floats from 0 to 1, not "

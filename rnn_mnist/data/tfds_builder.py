@@ -77,14 +77,11 @@ def full_version(builder: DatasetBuilder) -> str:
 
 
 class Slice(NamedTuple):
-    """Neighbouring images of one split."""
+    """Neighbouring images of a split: from index `start` to index `stop` - 1."""
 
     split: str
-    """TFDS's name of the split."""
     start: int
-    """Index of the first image."""
     stop: int
-    """Index after the last image."""
 
 
 def slices(split: str, sizes: Mapping[str, int]) -> list[Slice]:
@@ -113,14 +110,15 @@ def slices(split: str, sizes: Mapping[str, int]) -> list[Slice]:
         raise InputError(
             f"split {split!r}: not one of {names}, nor a part such as test[:90%]{hint}"
         ) from None
-    found = []
-    for part in parsed:
-        stop = sizes[part.splitname] if part.to is None else part.to
-        found.append(Slice(part.splitname, part.from_ or 0, stop))
-    found = [part for part in found if part.start < part.stop]
-    if not found:
+    found = [
+        Slice(
+            part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to
+        )
+        for part in parsed
+    ]
+    if not any(part.start < part.stop for part in found):
         raise InputError(f"split {split!r}: selects no image")
-    return found
+    return [part for part in found if part.start < part.stop]
 
 
 def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) -> DatasetBuilder:

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NoReturn
 
 import jax
 
@@ -32,17 +32,6 @@ HEARTBEAT = 30
 """Seconds after which JAX gives up a silent process, for example on a host that failed.
 
 `rendezvous` notices at once that a process has ended."""
-
-
-class _Place(NamedTuple):
-    """Where this process stands among all processes."""
-
-    coordinator: str
-    """HOST:PORT of process 0."""
-    processes: int
-    """Number of processes."""
-    process_id: int
-    """Number of this process, from 0."""
 
 
 @contextlib.contextmanager
@@ -72,8 +61,7 @@ def joined(
         missing.
     """
     wait = wait or WAIT
-    place = _detect(coordinator, processes, process_id, wait)
-    connections = None if place is None else meet(*place, wait=wait)
+    connections = _meet(coordinator, processes, process_id, wait)
     with _own_output() as library_errors, _aborts_explained(library_errors, connections):
         _initialize(coordinator, processes, process_id, wait=wait if connections is None else WAIT)
         try:
@@ -90,10 +78,10 @@ def joined(
             _end_alone(error)
 
 
-def _detect(
+def _meet(
     coordinator: str | None, processes: int | None, process_id: int | None, wait: int
-) -> _Place | None:
-    """Complete the three values from the environment. None if one of them stays unknown."""
+) -> Connections | None:
+    """Meet the other processes before JAX does. None if the environment does not say where."""
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if None in (coordinator, processes, process_id):
         # This is no public API. If it changes, JAX connects the processes without `meet`.
@@ -105,7 +93,7 @@ def _detect(
             )
     if coordinator is None or processes is None or process_id is None:
         return None
-    return _Place(coordinator, processes, process_id)
+    return meet(coordinator, processes, process_id, wait=wait)
 
 
 def _initialize(
