@@ -110,15 +110,14 @@ def slices(split: str, sizes: Mapping[str, int]) -> list[Slice]:
         raise InputError(
             f"split {split!r}: not one of {names}, nor a part such as test[:90%]{hint}"
         ) from None
-    found = [
-        Slice(
-            part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to
-        )
-        for part in parsed
-    ]
-    if not any(part.start < part.stop for part in found):
+    found = []
+    for part in parsed:
+        stop = sizes[part.splitname] if part.to is None else part.to
+        found.append(Slice(part.splitname, part.from_ or 0, stop))
+    found = [part for part in found if part.start < part.stop]
+    if not found:
         raise InputError(f"split {split!r}: selects no image")
-    return [part for part in found if part.start < part.stop]
+    return found
 
 
 def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) -> DatasetBuilder:

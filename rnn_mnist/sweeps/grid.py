@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, naming
-from rnn_mnist.data import Slice, slices
+from rnn_mnist.data import slices
 from rnn_mnist.metrics import Epoch, is_beyond_use
 
 Grid = Mapping[str, Sequence[Any]]
 """Names of `Config`'s fields, and the values that each takes."""
 
-# A selection of images, as `slices` gives it.
-_Pieces = list[Slice]
+# A selection of images, as `catalogue.slices` gives it.
+_Pieces = list[tuple[str, int, int]]
 
 # What runs of one program may differ in. A setting that is zero is left out of the program.
 _OWN = "seed", "learning_rate", "momentum", "weight_decay", "gradient_clip", "ema"
@@ -171,9 +171,9 @@ def _without_last_twelfth(pieces: _Pieces) -> tuple[_Pieces, _Pieces]:
         cut = min(start + left, stop)
         left -= cut - start
         if start < cut:
-            first.append(Slice(name, start, cut))
+            first.append((name, start, cut))
         if cut < stop:
-            last.append(Slice(name, cut, stop))
+            last.append((name, cut, stop))
     return first, last
 
 
