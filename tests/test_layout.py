@@ -86,14 +86,15 @@ def test_folders_give_out_only_what_others_use():
     root = README.parent
     found = [*root.glob("*.md"), *root.glob("*/*.md"), *root.glob("scripts/*"), *PACKAGE.rglob("*")]
     texts = {path: path.read_text() for path in found if path.suffix in (".py", ".md", ".ipynb")}
+    unused = {}
     for init in PACKAGE.glob("*/__init__.py"):
         folder = init.parent.name
         others = "".join(text for path, text in texts.items() if init.parent not in path.parents)
         used = re.findall(rf"from rnn_mnist\.{folder} import (\([^)]*\)|.*)", others)
         used += re.findall(rf"\b{folder}\.(\w+)", others)
         given = {*importlib.import_module(f"rnn_mnist.{folder}").__all__}
-        unused = given - {*re.findall(r"\w+", " ".join(used))}
-        assert not unused, f"{folder} gives out {unused}, and nobody uses them"
+        unused[folder] = given - {*re.findall(r"\w+", " ".join(used))}
+    assert not any(unused.values()), f"folders give out what nobody uses: {unused}"
 
 
 def test_private_names_stay_at_home():
