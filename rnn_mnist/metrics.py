@@ -12,18 +12,11 @@ BEYOND_USE = 30.0
 """A network with a higher mean test loss, in nats, is useless: it gives the right class a
 probability of 1e-13. Guessing among ten classes has a loss of 2.3, the logarithm of ten."""
 
-COLUMNS: dict[str, type] = {
-    "epoch": int,
-    "step": int,
-    "train_loss": float,
-    "train_accuracy": float,
-    "test_loss": float,
-    "test_correct": int,
-    "test_count": int,
-    "seconds": float,
-    "test_accuracy": float,
-}
-"""The columns of an epoch that every CSV file has, with their types."""
+_COLUMNS = (
+    *("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_correct", "test_count"),
+    *("seconds", "test_accuracy"),
+)
+_OPTIONAL_COLUMNS = ("gradient_norm", "images_per_second", "note")
 
 
 class Totals(NamedTuple):
@@ -84,8 +77,8 @@ def to_csv(history: Sequence[Epoch]) -> str:
 
     An optional column is written if an epoch has a value for it.
     """
-    columns = list(COLUMNS)
-    for name in ("gradient_norm", "images_per_second", "note"):
+    columns = list(_COLUMNS)
+    for name in _OPTIONAL_COLUMNS:
         if any(getattr(epoch, name) not in (None, "") for epoch in history):
             columns.append(name)
     text = io.StringIO()
