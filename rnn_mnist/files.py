@@ -1,50 +1,60 @@
-"""The cache folder; files that are whole or absent at any moment; whether a file can be written."""
+"""The cache folder, atomic writes, checks before a write, and safe reading of .npz and zip."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
 import importlib.util
+import io
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
 from rnn_mnist.config import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _PARTIAL = ".partial"
-# By ending: what such files need beyond this package, and the error if it is not installed.
-_NEEDS = {
-    ".mp4": ("ffmpeg", "only ffmpeg writes .mp4; install it, or write a .gif"),
-    ".onnx": ("onnx", "onnx is not installed; install the extra onnx (pip install '.[onnx]')"),
-    ".pt": ("torch", "only PyTorch reads and writes .pt; install it, or use .safetensors"),
-    ".pth": ("torch", "only PyTorch reads and writes .pth; install it, or use .safetensors"),
-}
+
+
+def cache_folder() -> Path:
+    """The cache folder of this program: RNN_MNIST_CACHE, or the platform's folder for caches."""
+    folder = os.environ.get("RNN_MNIST_CACHE")
+    return Path(folder) if folder else Path(platformdirs.user_cache_dir("rnn_mnist", False))
 
 
 def check_installed(path: Path) -> None:
-    """Check that the program or package which files of this ending need is installed.
+    """Check that the program or package which reads or writes files of this ending is installed.
 
     Raises:
       InputError: It is not installed.
     """
-    name, lack = _NEEDS.get(path.suffix, ("", ""))
-    find: Callable[[str], object] = shutil.which if name == "ffmpeg" else importlib.util.find_spec
-    if name and find(name) is None:
-        raise InputError(f"{path}: {lack}")
+    kind, missing = path.suffix, ""
+    if kind == ".mp4" and shutil.which("ffmpeg") is None:
+        missing = "only ffmpeg writes .mp4; install it, or write a .gif"
+    if kind == ".onnx" and importlib.util.find_spec("onnx") is None:
+        missing = "onnx is not installed; install the extra onnx (pip install '.[onnx]')"
+    if kind in (".pt", ".pth") and importlib.util.find_spec("torch") is None:
+        missing = f"only PyTorch reads and writes {kind}; install it, or use .safetensors"
+    if missing:
+        raise InputError(f"{path}: {missing}")
 
 
 def check_file(path: Path) -> None:
-    """Check, before any work is done, that a file can be written.
+    """Check that a file can be written, before any work is done.
 
     Raises:
-      InputError: Its folder does not exist or cannot be written, or what its ending needs is not
-        installed.
+      InputError: Its folder does not exist or cannot be written, or the program that writes files
+        of this ending is not installed.
     """
     check_installed(path)
     if path.is_dir():
@@ -53,13 +63,13 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check, before any work is done, that a folder exists or can be made, and can be written.
+    """Check that a folder can be written, or can be made, before any work is done.
 
     Raises:
       InputError: It cannot be made or written.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    _check_writable(folder, there, "name another folder")
+    existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+    _check_writable(folder, existing, "name another folder")
 
 
 def _check_writable(path: Path, folder: Path, remedy: str) -> None:
@@ -72,14 +82,14 @@ def _check_writable(path: Path, folder: Path, remedy: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name only once it is complete.
+    """Open a file to write. It takes its name only once it is complete.
 
-    What was there stays until then. A process killed meanwhile leaves a hidden file ending in
-    `.partial` behind, which is no output. The next process that writes the same file removes it.
+    An older file of this name stays until then. A process that is killed leaves a hidden file
+    behind that ends in `.partial`. The next process that writes the same file removes it.
 
     Raises:
-      OSError: The folder cannot be written, or the disk is full. The error names `path`, and what
-        was there is unchanged.
+      OSError: The folder cannot be written, or the disk is full. The error names `path`, and an
+        older file is unchanged.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
@@ -99,7 +109,70 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             left.unlink()
 
 
-def cache_folder() -> Path:
-    """The user's cache of this program: RNN_MNIST_CACHE, or the platform's own place for caches."""
-    folder = os.environ.get("RNN_MNIST_CACHE")
-    return Path(folder) if folder else Path(platformdirs.user_cache_dir("rnn_mnist", False))
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """Open a zip archive, and refuse one that would fill the memory.
+
+    Raises:
+      ValueError: The archive unpacks to more than its own size and more than 1 GiB, or its
+        compression method is neither "stored" nor "deflated".
+    """
+    archive = zipfile.ZipFile(file)
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > max(2**30, file.seek(0, io.SEEK_END)):
+        raise ValueError("it unpacks to more than 1 GiB")
+    if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("it is packed by an unusual method")
+    return archive
+
+
+def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file by their names. Arrays of Python objects are refused.
+
+    Raises:
+      ValueError: The file is no .npz file that this program writes, or would fill the memory.
+        A damaged file can raise other errors, too.
+    """
+    with open_zip(file) as archive:
+        arrays = {}
+        for member in archive.infolist():
+            with archive.open(member) as npy:
+                array = _read_npy(npy, member.file_size)
+            arrays[member.filename.removesuffix(".npy")] = array
+        return arrays
+
+
+def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
+    """Read an .npy file of `size` bytes into memory that the devices of a CPU can share.
+
+    The header's length is a multiple of 64 bytes, so the values are aligned like the file.
+    """
+    import numpy as np
+
+    content = aligned_bytes(size)
+    read = 0
+    while read < size and (chunk := npy.read(min(size - read, 2**18))):
+        content[read : read + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        read += len(chunk)
+    if read < size or npy.read(1):  # Reading to the end also checks the zip archive's checksum.
+        raise ValueError("it is not as long as it says")
+    header = io.BytesIO(content[: 2**16].tobytes())
+    version = np.lib.format.read_magic(header)
+    if version != (1, 0):
+        raise ValueError("it is of an unusual version")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype.hasobject:
+        raise ValueError("it holds Python's objects")
+    values = content[header.tell() :].view(dtype)
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def aligned_bytes(size: int) -> NDArray[np.uint8]:
+    """Uninitialised memory, uint8 (size,), at an address that is a multiple of 64.
+
+    The devices of a CPU share an array at such an address. Each copies any other array.
+    """
+    import numpy as np
+
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]

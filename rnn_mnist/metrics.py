@@ -1,4 +1,4 @@
-"""What a run measured, epoch by epoch, as plain numbers."""
+"""What a run measures in each epoch, as plain numbers, and what is wrong with its network."""
 
 from __future__ import annotations
 
@@ -8,52 +8,63 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+BEYOND_USE = 30.0
+"""A network with a higher mean test loss, in nats, is useless: it gives the right class a
+probability of 1e-13. Guessing among ten classes has a loss of 2.3, the logarithm of ten."""
+
+_COLUMNS = (
+    *("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_correct", "test_count"),
+    *("seconds", "test_accuracy"),
+)
+_OPTIONAL_COLUMNS = ("gradient_norm", "images_per_second", "note")
+
 
 class Totals(NamedTuple):
-    """Sums over images, as plain numbers: `learn.Metrics` brought to the host and added up."""
+    """Sums over the steps of an unfinished epoch.
+
+    Checkpoints store the fields by position, so a new field must be the last one.
+    """
 
     loss: float = 0.0
-    """Summed negative log-likelihood in nats."""
+    """Negative log-likelihood in nats, summed over images."""
     correct: int = 0
     """Images classified right."""
     examples: int = 0
     """Images counted."""
     gradient_norm: float = 0.0
-    """Summed over those steps of which it was measured."""
+    """Norm of the gradient, summed over the steps that measured it."""
     measured: int = 0
-    """How many steps these are."""
-
-
-BEYOND_USE = 30.0
-"""A network is of no use if its mean loss over the test split, in nats, is above this: it gives the
-right class a probability of 1e-13. Guessing has a loss of 2.3 for ten classes, their logarithm."""
+    """Number of these steps."""
 
 
 class Epoch(NamedTuple):
-    """One line of a run's history; epoch 0 is the untrained network."""
+    """One line of a run's history. Epoch 0 is the untrained network.
+
+    Checkpoints store the fields by position, so a new field must be the last one.
+    """
 
     epoch: int
     """Epochs trained so far."""
     step: int
     """Steps taken so far."""
     train_loss: float | None
-    """Mean loss in nats over the epoch's batches, each before its step; none for epoch 0."""
+    """Mean loss in nats over the epoch's batches, each before its step. None in epoch 0."""
     train_accuracy: float | None
-    """Share of training images classified right, each before its step; none for epoch 0."""
+    """Share of training images classified right, each before its step. None in epoch 0."""
     test_loss: float
     """Mean loss in nats over the test split."""
     test_correct: int
     """Test images classified right."""
     test_count: int
-    """Test images, all of them."""
+    """All test images."""
     seconds: float
-    """Seconds that training and testing took, without compiling."""
+    """Seconds of training and testing, without compiling."""
     gradient_norm: float | None = None
-    """Norm of the whole gradient before clipping, its mean over steps, where it was asked for."""
+    """Norm of the whole gradient before clipping, averaged over steps. None if not asked for."""
     images_per_second: float | None = None
-    """Training images for each of these seconds, where the norm was asked for."""
+    """Training images per second. None if the gradient's norm was not asked for."""
     note: str = ""
-    """What is wrong with the network so far, as `judge` says; empty if nothing is."""
+    """What is wrong with the network, as `judge` says it. Empty if nothing is wrong."""
 
     @property
     def test_accuracy(self) -> float:
@@ -62,48 +73,56 @@ class Epoch(NamedTuple):
 
 
 def to_csv(history: Sequence[Epoch]) -> str:
-    """A history as CSV: a header, then a line for every epoch.
+    """Write a history as CSV: a header, then a line for every epoch.
 
-    The last columns are there where an epoch has them.
+    An optional column is written if an epoch has a value for it.
     """
+    columns = list(_COLUMNS)
+    for name in _OPTIONAL_COLUMNS:
+        if any(getattr(epoch, name) not in (None, "") for epoch in history):
+            columns.append(name)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    last = ["gradient_norm", "images_per_second"]
-    last = last if any(epoch.gradient_norm is not None for epoch in history) else []
-    last += ["note"] if any(epoch.note for epoch in history) else []
-    writer.writerow([*Epoch._fields[:8], "test_accuracy", *last])
+    writer.writerow(columns)
     for epoch in history:
-        row = epoch._replace(seconds=round(epoch.seconds, 3))
-        more = [getattr(epoch, name) for name in last]
-        writer.writerow([*row[:8], epoch.test_accuracy, *more])
+        rounded = epoch._replace(seconds=round(epoch.seconds, 3))
+        writer.writerow([getattr(rounded, name) for name in columns])
     return text.getvalue()
 
 
 def is_beyond_use(loss: float) -> bool:
-    """Whether a mean loss over the test split is above `BEYOND_USE` or not a number."""
-    return not loss <= BEYOND_USE
+    """Whether a mean test loss is above `BEYOND_USE` or not a number."""
+    return math.isnan(loss) or loss > BEYOND_USE
 
 
-def judge(epoch: Epoch, first: Epoch, guessing: float) -> str:
-    """Say what is wrong with the network after an epoch; empty if nothing is.
+def judge(epoch: Epoch, untrained: Epoch, guessing: float) -> str:
+    """Say what is wrong with the network after an epoch. The text is empty if nothing is wrong.
 
     Args:
-      epoch: What was measured after this epoch.
-      first: What was measured before training.
-      guessing: Share of the test images in their most frequent class.
+      epoch: The epoch that has ended.
+      untrained: Epoch 0 of the same run.
+      guessing: Accuracy of guessing: the share of the most frequent class among the test images.
     """
-    low, high = confidence_interval(epoch.test_correct, epoch.test_count)
+    interval = confidence_interval(epoch.test_correct, epoch.test_count)
+    before = confidence_interval(untrained.test_correct, untrained.test_count)
     if is_beyond_use(epoch.test_loss):
         return "the loss is so high that the network is of no use"
-    if low <= guessing:
+    if interval.low <= guessing:
         return "not clearly better than guessing"
-    if high < confidence_interval(first.test_correct, first.test_count)[0]:
+    if interval.high < before.low:
         return "worse than before training"
     return ""
 
 
-def confidence_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was measured on `count` images.
+class Interval(NamedTuple):
+    """An interval of shares."""
+
+    low: float
+    high: float
+
+
+def confidence_interval(correct: int, count: int) -> Interval:
+    """The 95 % confidence interval of an accuracy: `correct` of `count` images.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
     """
@@ -112,4 +131,4 @@ def confidence_interval(correct: int, count: int) -> tuple[float, float]:
     centre = share + z * z / (2 * count)
     margin = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return (centre - margin) / scale, (centre + margin) / scale
+    return Interval((centre - margin) / scale, (centre + margin) / scale)

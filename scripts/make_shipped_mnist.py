@@ -24,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     # Imported here, so that help and mistyped arguments answer at once.
     from rnn_mnist import InputError
-    from rnn_mnist.data import catalogue, originals
+    from rnn_mnist.data import originals, tfds_builder
     from rnn_mnist.data.archive import write_archive
 
-    builder = catalogue.find_builder("mnist:3.0.1")
+    builder = tfds_builder.find_builder("mnist:3.0.1")
     try:
         with (
             tempfile.TemporaryDirectory() as kept,

@@ -32,8 +32,14 @@ def imports(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rnn_mnist"):
             names = [alias.name for alias in node.names if alias.name != "__version__"]
             yield node.module.split(".")[1:], names
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "name the whole path in place of a relative import"
         elif isinstance(node, ast.Import):
             assert not any(alias.name.startswith("rnn_mnist") for alias in node.names)
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("rnn_mnist."):
+            room = node.value.removeprefix("rnn_mnist.")  # `import_module` takes such a text.
+            if room and ((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists()):
+                yield [room], []
 
 
 def arrows():
@@ -49,8 +55,7 @@ def readme_rows():
     """The rooms that README's table of folders names, row by row, from the top down."""
     table = README.read_text(encoding="utf-8").split("| place | holds |")[1].split("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
-    rows = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
-    return rows
+    return [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
 
 
 def test_the_readme_names_every_room():
@@ -69,11 +74,27 @@ def test_imports_go_down_only():
 def test_folders_are_entered_by_the_names_that_they_give_out():
     for path, tree in modules():
         for module, names in imports(tree):
-            if module and module[0] != room_of(path) and path.name != "conftest.py":
+            if module and module[0] != room_of(path):
                 assert len(module) == 1, f"{path} reaches past {module[0]} into {module[1]}"
                 home = importlib.import_module(f"rnn_mnist.{module[0]}")
                 if hasattr(home, "__path__"):
                     assert {*names} <= {*home.__all__}, f"{path}: {names}"
+
+
+def test_folders_give_out_only_what_others_use():
+    """Another folder, a script, the notebook or a README names each of them."""
+    root = README.parent
+    found = [*root.glob("*.md"), *root.glob("*/*.md"), *root.glob("scripts/*"), *PACKAGE.rglob("*")]
+    texts = {path: path.read_text() for path in found if path.suffix in (".py", ".md", ".ipynb")}
+    unused = {}
+    for init in PACKAGE.glob("*/__init__.py"):
+        folder = init.parent.name
+        others = "".join(text for path, text in texts.items() if init.parent not in path.parents)
+        used = re.findall(rf"from rnn_mnist\.{folder} import (\([^)]*\)|.*)", others)
+        used += re.findall(rf"\b{folder}\.(\w+)", others)
+        given = {*importlib.import_module(f"rnn_mnist.{folder}").__all__}
+        unused[folder] = given - {*re.findall(r"\w+", " ".join(used))}
+    assert not any(unused.values()), f"folders give out what nobody uses: {unused}"
 
 
 def test_private_names_stay_at_home():
@@ -95,7 +116,7 @@ def test_private_names_stay_at_home():
 def test_only_commands_name_flags():
     """What a function says is read by those who have no flags, too."""
     # The console prints commands, and several processes are met by the command's flags alone.
-    others = {"runs/console.py", "parallel/processes.py", "parallel/rendezvous.py"}
+    others = {"runs/console.py", "parallel/distributed.py", "parallel/rendezvous.py"}
     for name, tree in modules():
         if len(name.parts) == 1 or name.as_posix() in others:
             continue
@@ -122,6 +143,7 @@ def test_orbax_is_touched_in_one_module():
     [
         ("import rnn_mnist", ["jax", "numpy", "tyro", "matplotlib"]),
         ("from rnn_mnist import Config", ["jax", "tyro", "matplotlib"]),
+        ("from rnn_mnist import load; load('mnist', 'test')", ["jax", "tensorflow_datasets"]),
         (
             "from rnn_mnist import fit, load; load('mnist', 'test')",
             ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain", "tyro"],

@@ -1,4 +1,4 @@
-"""A whole decoded data set as one file: arrays of images and labels, checked by a sum."""
+"""A decoded data set as one .npz file: arrays of images and labels, checked by a checksum."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.files import atomic_write
-from rnn_mnist.parallel import aligned
+from rnn_mnist.files import atomic_write, read_npz
 
 SHIPPED = Path(__file__).parent / "mnist-3.0.1.npz"
 
 
 class Archive(NamedTuple):
-    """A whole decoded data set."""
+    """A decoded data set with all its splits."""
 
     arrays: dict[str, NDArray[Any]]
     """<split>_images (N, 28, 28) uint8 and <split>_labels (N,) int32, in TFDS's order."""
     classes: tuple[str, ...]
+    """Names of the classes."""
     version: str
-    source: str
+    """TFDS's name with the version: mnist:3.0.1."""
+    source: str = ""
+    """Where the arrays were found, in words."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -40,18 +42,18 @@ class Archive(NamedTuple):
 
 
 def read_archive(path: Path, source: str = "") -> Archive:
-    """Read a decoded data set and check its sum; `source` says in words where it was found.
+    """Read a decoded data set and check its checksum; `source` says in words where it was found.
 
     Raises:
-      InputError: The file is damaged, or is none of ours.
+      InputError: The file is damaged, or `write_archive` did not write it.
     """
     try:
         with path.open("rb") as file:
             arrays = read_npz(file)
         meta = json.loads(str(arrays.pop("meta")))
         archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)
-        intact = meta["sha256"] == _digest(archive) and _is_data_set(archive)
-    # A flipped byte can raise nearly anything in the layers below: zip, deflate, npy, JSON.
+        intact = meta["sha256"] == _checksum(archive) and _is_data_set(archive)
+    # A flipped byte can raise nearly any error in zip, deflate, npy or JSON.
     except Exception:
         intact = False
     if not intact:
@@ -60,83 +62,30 @@ def read_archive(path: Path, source: str = "") -> Archive:
     return archive
 
 
-def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file, none of which holds Python's objects.
-
-    Raises:
-      ValueError: It is none, or unpacks to more than memory should be filled with; what is damaged
-        can raise other errors, too.
-    """
-    with unzipped(file) as archive:
-        arrays = {}
-        for member in archive.infolist():
-            with archive.open(member) as npy:
-                array = _read_npy(npy, member.file_size)
-            arrays[member.filename.removesuffix(".npy")] = array
-        return arrays
-
-
-def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
-    """The array of an .npy file of so many bytes, where a CPU's devices can share it.
-
-    Its header fills up a multiple of 64 bytes.
-    """
-    whole = aligned(size)
-    read = 0
-    while read < size and (part := npy.read(min(size - read, 2**18))):
-        whole[read : read + len(part)] = np.frombuffer(part, np.uint8)
-        read += len(part)
-    if read < size or npy.read(1):  # Which also checks the sum.
-        raise ValueError("it is not as long as it says")
-    header = io.BytesIO(whole[: 2**16].tobytes())
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
-        raise ValueError("it is of an unusual version")
-    shape, backwards, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype.hasobject:
-        raise ValueError("it holds Python's objects")
-    return whole[header.tell() :].view(dtype).reshape(shape, order="F" if backwards else "C")
-
-
-def unzipped(file: BinaryIO) -> zipfile.ZipFile:
-    """Open a zip archive, unless it unpacks to a multiple of itself and more than 1 GiB.
-
-    Raises:
-      ValueError: It does, or is packed by other methods than ours.
-    """
-    archive = zipfile.ZipFile(file)
-    members = archive.infolist()
-    if sum(member.file_size for member in members) > max(2**30, file.seek(0, io.SEEK_END)):
-        raise ValueError("it unpacks to more than 1 GiB")
-    if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise ValueError("it is packed by an unusual method")
-    return archive
-
-
 def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> None:
-    """Write a decoded data set with its sum, whole or not at all.
+    """Write a decoded data set with its checksum. The file is complete or absent at any moment.
 
     Args:
-      path: An .npz file, which `numpy.load` reads too.
-      archive: What to write.
+      path: An .npz file. `numpy.load` reads it, too.
+      archive: The data set.
       compresslevel: 0 stores the arrays as they are, 9 makes the smallest file.
 
     Raises:
       OSError: The folder cannot be written, or the disk is full.
     """
-    meta = {"version": archive.version, "classes": archive.classes, "sha256": _digest(archive)}
+    meta = {"version": archive.version, "classes": archive.classes, "sha256": _checksum(archive)}
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as npz:
         for key, array in {"meta": np.array(json.dumps(meta)), **archive.arrays}.items():
             npy = io.BytesIO()
             np.lib.format.write_array(npy, array, allow_pickle=False)
-            # ZipInfo's fixed date keeps the file the same, byte for byte, whenever it is made.
+            # ZipInfo's fixed date makes the file the same, byte for byte, at any time.
             member = zipfile.ZipInfo(f"{key}.npy")
             npz.writestr(member, npy.getbuffer(), method, compresslevel)
 
 
 def _is_data_set(archive: Archive) -> bool:
-    """Whether an archive's arrays and classes are what `Archive` says."""
+    """Whether an archive's arrays and classes are as `Archive` describes them."""
     splits = {key.removesuffix("_images").removesuffix("_labels") for key in archive.arrays}
     texts = (archive.version, *archive.classes)
     if not all(isinstance(text, str) for text in texts) or len(archive.arrays) != 2 * len(splits):
@@ -151,8 +100,8 @@ def _is_data_set(archive: Archive) -> bool:
     )
 
 
-def _digest(archive: Archive) -> str:
-    """SHA-256 over everything in the archive, as hexadecimal digits."""
+def _checksum(archive: Archive) -> str:
+    """SHA-256 of everything in the archive, as hexadecimal digits."""
     digest = hashlib.sha256(json.dumps([archive.version, archive.classes]).encode())
     for key, array in sorted(archive.arrays.items()):
         digest.update(f"{key} {array.dtype.str} {array.shape}".encode())

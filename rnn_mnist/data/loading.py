@@ -1,24 +1,26 @@
 """A TFDS name and split -> arrays of images and labels.
 
-TFDS says what a data set is: its version, class names, splits, order, files and checksums. What it
-gives is decoded once and kept in a cache of arrays; mnist:3.0.1 comes decoded with this package.
+TFDS defines a data set: its version, class names, splits, order, files and checksums. A data set is
+decoded once and kept in a cache of arrays. This package brings mnist:3.0.1 decoded.
 """
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
 from rnn_mnist.data.archive import SHIPPED, Archive, read_archive, write_archive
-from rnn_mnist.data.catalogue import FAMILY, find_builder, slices
 from rnn_mnist.data.originals import fetched, parse
-from rnn_mnist.data.prepared import prepare, read_prepared
+from rnn_mnist.data.tfds_builder import FAMILY, find_builder, prepare, read_prepared, slices
 from rnn_mnist.files import cache_folder
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
 
 
 class Split(NamedTuple):
@@ -37,27 +39,27 @@ class Split(NamedTuple):
 
 
 def load(name: str = "mnist", split: str = "train", *, files: Path | str | None = None) -> Split:
-    """Load one split of a single-channel 28x28 TFDS data set.
+    """Load one split of a TFDS data set of 28x28 images with one channel.
 
     Args:
-      name: TFDS's name, with a configuration or version where wanted: emnist/letters, mnist:3.0.1.
+      name: TFDS's name, with a configuration or version if needed: emnist/letters, mnist:3.0.1.
       split: In TFDS's syntax: train, train[:55000], test[90%:], train+test.
-      files: Folder with the data set's original files, read in place of the cache or a download.
+      files: Folder with the data set's original files. They replace the cache and the download.
 
     Returns:
-      The split's arrays, in the order in which TFDS gives them.
+      The split's arrays, in TFDS's order.
 
     Raises:
-      InputError: No such data set or split, not 28x28 with one channel, or it cannot be had.
+      InputError: TFDS knows no such data set or split, its images are not 28x28 with one channel,
+        or it cannot be downloaded, read or prepared.
     """
     return select(load_all(name, files=None if files is None else Path(files)), split)
 
 
 def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
-    """Load every split of a data set, from the nearest place that has it; as `load`.
+    """Load every split of a data set: from this package, from the cache, or decoded afresh.
 
-    The nearest place is the package (mnist:3.0.1), then the cache, then the original files or
-    what TFDS prepared; what had to be decoded is kept in the cache.
+    `name`, `files` and the errors are those of `load`.
     """
     if files is None and name in ("mnist", "mnist:3.0.1"):
         return read_archive(SHIPPED, "shipped with rnn_mnist")
@@ -69,18 +71,22 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
             return read_archive(cached, f"cached in {cached}")
         except InputError:
             damaged = ", in place of a damaged cache file"
-    if builder.name in FAMILY:
-        with fetched(builder, cache_folder() / "downloads" / builder.name, files) as found:
-            archive = parse(builder, found)
-        source = f"read from {files}" if files else "downloaded"
-    else:
-        archive = read_prepared(prepare(builder, prepared_folder(), files))
-        source = "prepared by TFDS"
-    # A cache that cannot be written costs time on the next start, never this run.
+    archive = _decode(builder, files)
+    # If the cache cannot be written, this run goes on; only the next start takes longer.
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_archive(cached, archive)
-    return archive._replace(source=source + damaged)
+    return archive._replace(source=archive.source + damaged)
+
+
+def _decode(builder: DatasetBuilder, files: Path | None) -> Archive:
+    """Decode a data set's original files, or the records that TFDS prepares."""
+    if builder.name not in FAMILY:
+        archive = read_prepared(prepare(builder, prepared_folder(), files))
+        return archive._replace(source="prepared by TFDS")
+    with fetched(builder, cache_folder() / "downloads" / builder.name, files) as found:
+        archive = parse(builder, found)
+    return archive._replace(source=f"read from {files}" if files else "downloaded")
 
 
 def select(archive: Archive, split: str) -> Split:
@@ -89,19 +95,21 @@ def select(archive: Archive, split: str) -> Split:
     Raises:
       InputError: The syntax is wrong, a split is unknown or the selection is empty.
     """
-    pieces = slices(split, archive.sizes)
-    images, labels = (
-        _joined([archive.arrays[f"{part}_{what}"][start:stop] for part, start, stop in pieces])
-        for what in ("images", "labels")
+    parts = slices(split, archive.sizes)
+
+    def join(content: str) -> NDArray[Any]:
+        arrays = [archive.arrays[f"{p.split}_{content}"][p.start : p.stop] for p in parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    return Split(
+        images=join("images"),
+        labels=join("labels"),
+        classes=archive.classes,
+        version=archive.version,
+        source=archive.source,
     )
-    return Split(images, labels, archive.classes, archive.version, archive.source)
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """One array of several; of one, itself."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def prepared_folder() -> Path:
-    """Where TFDS prepares what it must."""
+    """The folder of the data sets that TFDS prepared for this program."""
     return cache_folder() / "tfds"

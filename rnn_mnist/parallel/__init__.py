@@ -1,8 +1,15 @@
-"""Several devices as one mesh, several processes as one run, and how much there is of each."""
+"""A mesh of several devices, several processes in one run, and the cores and memory there are."""
 
+from rnn_mnist.parallel.collectives import (
+    any_process,
+    broadcast,
+    broadcast_arrays,
+    is_first,
+    together,
+)
+from rnn_mnist.parallel.distributed import joined
 from rnn_mnist.parallel.mesh import (
     Shardings,
-    aligned,
     axis_of,
     find_devices,
     make_mesh,
@@ -15,19 +22,10 @@ from rnn_mnist.parallel.mesh import (
     split_cpu,
     spread,
 )
-from rnn_mnist.parallel.processes import (
-    any_process,
-    broadcast,
-    broadcast_arrays,
-    is_first,
-    joined,
-    together,
-)
 from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
 __all__ = [
     "Shardings",
-    "aligned",
     "any_process",
     "axis_of",
     "broadcast",

@@ -1,11 +1,11 @@
-"""The devices that share the batches of a run: what lies where on them, and sums over them."""
+"""The devices that share the batches of a run: how arrays lie on them, and sums over them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,41 +15,45 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
+from rnn_mnist.files import aligned_bytes
 
 AXIS = "batch"
 
-_settings: Any = jax.config  # Whose fields only some versions of JAX declare.
+Tree = TypeVar("Tree")
+"""Any tree of arrays."""
+
+_settings: Any = jax.config  # Not every version of JAX declares the fields' types.
 
 
 class Shardings(NamedTuple):
-    """Where on a mesh lies what `learn.train_epoch` and `learn.evaluate` take."""
+    """How the arguments of `train_epoch` and `evaluate` lie on a mesh."""
 
     state: NamedSharding
-    """The state and what is measured: whole on every device."""
+    """The state and the metrics: every device has a copy."""
     images: NamedSharding
-    """Images and labels: whole on every device, or each device's own."""
+    """Images and labels: every device has a copy, or each has its own."""
     order: NamedSharding
-    """The order: each device's own columns."""
+    """The order: each device has its own columns."""
 
 
 def split_cpu(count: int) -> None:
-    """Let JAX see the CPU as so many devices, unless the user has told it a number.
+    """Let JAX see the CPU as `count` devices, unless the user has set a number.
 
-    Too late once JAX has touched its first device: then nothing changes.
+    Nothing changes if JAX has already used its first device.
     """
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not asked and _settings.jax_num_cpu_devices < 0:
-        with contextlib.suppress(RuntimeError):  # It has touched one, as in a notebook.
+    is_set = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not is_set and _settings.jax_num_cpu_devices < 0:
+        with contextlib.suppress(RuntimeError):  # JAX has used a device, as in a notebook.
             jax.config.update("jax_num_cpu_devices", count)
 
 
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: `count` of every process, or as many as each has.
+    """The devices to compute on: `count` of every process, or as many as each process has.
 
-    Those of a process are neighbours.
+    The devices of a process are neighbours in the list.
 
     Raises:
-      InputError: JAX finds none, or not so many.
+      InputError: JAX finds no device, or fewer than `count`.
     """
     try:
         devices = jax.devices()
@@ -64,58 +68,61 @@ def find_devices(count: int | None = None) -> list[jax.Device]:
         by_process.setdefault(device.process_index, []).append(device)
     fewest = min(map(len, by_process.values()))
     if count is not None and not 1 <= count <= fewest:
-        found = f"{fewest} {devices[0].platform} device{'s' * (fewest > 1)}"
+        found = f"{fewest} {devices[0].platform} device{'s' if fewest > 1 else ''}"
         raise InputError(f"devices: must be from 1 to {fewest}, not {count}: JAX finds {found}")
     return [device for own in by_process.values() for device in own[: count or fewest]]
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """A mesh of one axis, along which batches are shared out."""
+    """A mesh with one axis. The devices along it share each batch."""
     return Mesh(np.array(devices), (AXIS,))
 
 
 def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
-    """What lies where on a mesh; `sharded` as `learn.train_epoch` takes it."""
-    whole = PartitionSpec()
-    specs = whole, PartitionSpec(AXIS) if sharded else whole, PartitionSpec(None, AXIS)
-    return Shardings(*(NamedSharding(mesh, spec) for spec in specs))
+    """How arrays lie on a mesh; `sharded` is the argument of `train_epoch`."""
+    copies, shares, columns = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, AXIS)
+    return Shardings(
+        state=NamedSharding(mesh, copies),
+        images=NamedSharding(mesh, shares if sharded else copies),
+        order=NamedSharding(mesh, columns),
+    )
 
 
 def axis_of(mesh: Mesh | None) -> str | None:
-    """The axis over which a mesh's devices share batches; none where there is only one."""
+    """The name of the axis along which devices share batches. None if there is one device."""
     return AXIS if mesh is not None and mesh.size > 1 else None
 
 
 def put(array: NDArray[Any], sharding: NamedSharding, *, shared: bool = False) -> jax.Array:
-    """Put an array that every process has onto the devices of this process.
+    """Put an array on the devices. Every process has the whole array.
 
-    A CPU's devices may use the memory of one that is shared: nobody is to write to it any more.
+    If `shared`, the devices of a CPU may use the array's own memory, and nobody may change it.
     """
-    # At such an address the devices of a CPU share the array; anywhere else each copies it.
+    # The devices of a CPU share an array at such an address. Each copies any other array.
     if not shared or array.ctypes.data % 64 or not array.flags.c_contiguous:
-        original, array = array, aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+        original, array = array, aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
         array[...] = original
-    with jax.transfer_guard_host_to_device("allow"):  # This is no transfer by mistake.
+    with jax.transfer_guard_host_to_device("allow"):  # This transfer is intended.
         return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
-def put_tree(tree: Any, sharding: NamedSharding) -> Any:
-    """Put a tree of arrays that every process has onto the devices of this process."""
-    return jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
+def put_tree(tree: Tree, sharding: NamedSharding) -> Tree:
+    """Put a tree of arrays on the devices. Every process has the whole tree."""
+    placed: Tree = jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
+    return placed
 
 
 def put_key(key: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Put keys that every process has onto the devices of this process."""
-    placed: jax.Array = jax.random.wrap_key_data(
-        put(np.asarray(jax.random.key_data(key)), sharding)
-    )
+    """Put random keys on the devices. Every process has all keys."""
+    data = put(np.asarray(jax.random.key_data(key)), sharding)
+    placed: jax.Array = jax.random.wrap_key_data(data)
     return placed
 
 
 def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
-    """Put an array of which every process has its devices' part onto them; `size` is the whole's.
+    """Put an array on the devices. Every process has only the rows of its own devices.
 
-    The first axis is the one that is shared out.
+    The devices share the first axis. `size` is the length of this axis over all processes.
     """
     with jax.transfer_guard_host_to_device("allow"):
         shape = (size, *array.shape[1:])
@@ -123,33 +130,27 @@ def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Arra
     return whole
 
 
-def spread(body: Callable[..., Any], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Any]:
-    """Let every device of a mesh run `body(state, images, labels, order)` on its share.
+def spread(body: Callable[..., Tree], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Tree]:
+    """Let every device of a mesh run `body(state, images, labels, order)` on its share of a batch.
 
-    The state may be any tree of what is whole on every device.
-    What the body returns must be the same on every device, such as what `psum` gives.
+    The state is any tree of arrays that every device has a copy of. The body must return the same
+    on every device, for example a sum over the devices by `psum`.
     """
     if mesh is None or axis_of(mesh) is None:
         return body
     state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)
-    # Not checked: a check refuses loops whose initial values are the same on every device.
+    # With `check_vma`, JAX would refuse loops that start from values equal on every device.
     return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=state, check_vma=False)
 
 
-def psum(tree: Any, axis_name: str) -> Any:
-    """Sums over a mapped axis, as one exchange of one vector: each costs more than its bytes.
+def psum(tree: Tree, axis_name: str) -> Tree:
+    """Sum every array of a tree over a mapped axis, in one exchange of one vector.
 
-    Whole numbers stay exact up to 2^24, as in float32.
+    An exchange costs more than its bytes. Integers stay exact up to 2^24, as in float32.
     """
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
     vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(wide), tree))
     sums = unravel(jax.lax.psum(vector, axis_name))
-    return jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """So many bytes, not set to anything, at an address that a CPU's devices can share."""
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size]
+    summed: Tree = jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)
+    return summed

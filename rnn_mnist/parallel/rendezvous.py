@@ -1,11 +1,11 @@
 """How several processes meet before JAX connects them, and how each learns that another one ended.
 
-Process 0 listens. Every other process keeps a connection to it for the whole run. A connection that
-closes without a goodbye means that the process at its other end has ended.
+Process 0 listens. Every other process keeps a connection to it for the whole run. If a connection
+closes without a goodbye, the process at its other end has ended.
 
-A message is a line of words. The others send `join NUMBER PROCESSES` to process 0. It answers
-`refused`, `go` once all have joined, or `late MISSING ...`. Later, both sides may send
-`ended NUMBER`, and `bye` before they end in good order.
+A message is a line of words. The other processes send `join PROCESS_ID PROCESSES` to process 0. It
+answers `refused`, or `go` once all have joined, or `late PROCESS_ID ...` with those that are
+missing. Later, both sides may send `ended PROCESS_ID`, and `bye` before they end in good order.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ _AGAIN = "start all processes again; they go on from the last checkpoint"
 _ending = threading.Lock()  # The thread that ends the process takes it and keeps it.
 
 
-class Link(NamedTuple):
-    """This process's connections: from process 0 to all others, from the others to process 0."""
+class Connections(NamedTuple):
+    """Process 0 has a connection to each other process. Each other process has one to process 0."""
 
     processes: int
-    """How many processes there are."""
-    peers: dict[int, socket.socket]
-    """The connections, by the number of the process at the other end."""
+    """Number of processes."""
+    sockets: dict[int, socket.socket]
+    """The connections, by the id of the process at the other end."""
 
 
-def meet(coordinator: str, processes: int, number: int, *, wait: float) -> Link:
-    """Wait until all processes are there; from then on, end this one when another one ends.
+def meet(coordinator: str, processes: int, process_id: int, *, wait: float) -> Connections:
+    """Wait until all processes are there. From then on, this one ends when another one ends.
 
     Args:
       coordinator: HOST:PORT of process 0. The port is free again when this returns.
-      processes: How many processes there are.
-      number: The number of this one, from 0.
-      wait: Seconds to wait. After 3 of them a line on standard output says so.
+      processes: Number of processes.
+      process_id: Number of this process, from 0.
+      wait: Seconds to wait. After 3 seconds, a line on standard output says so.
 
     Raises:
       InputError: The port is taken, process 0 does not answer, or a process is missing.
     """
 
-    def say() -> None:
+    def print_note() -> None:
         with contextlib.suppress(OSError):  # The reader of the output may be gone.
             print(f"waiting up to {wait:g} s for all {processes} processes to start", flush=True)
 
-    note = threading.Timer(3, say)
+    note = threading.Timer(3, print_note)
     note.daemon = True
     note.start()
     try:
-        if number == 0:
-            return _gather(coordinator, processes, wait)
-        return _join(coordinator, processes, number, wait)
+        if process_id == 0:
+            return _accept_all(coordinator, processes, wait)
+        return _join(coordinator, processes, process_id, wait)
     finally:
         note.cancel()
 
 
-def leave(link: Link) -> None:
+def leave(connections: Connections) -> None:
     """Tell the others that this process ends in good order."""
-    _tell(link, "bye")
+    _send(connections, "bye")
 
 
-def lost(link: Link | None) -> NoReturn:
-    """End this process because it lost its connection to the others."""
-    if link:
+def end_disconnected(connections: Connections | None) -> NoReturn:
+    """End this process because JAX lost its connection to the others."""
+    if connections:
         time.sleep(3)  # Meanwhile, the thread of `_watch` can name the process that ended.
     end(f"another process ended or cannot be reached; {_AGAIN}", 1)
 
 
 def end(line: str, code: int) -> NoReturn:
-    """End this process at once, with an error of one line, from any thread."""
+    """End this process at once with an error of one line. Any thread may call this."""
     _ending.acquire()
     with contextlib.suppress(OSError):
         if sys.stdout.isatty():
@@ -84,39 +84,41 @@ def end(line: str, code: int) -> NoReturn:
     os._exit(code)
 
 
-def _gather(coordinator: str, processes: int, wait: float) -> Link:
-    """Let the others join process 0."""
-    deadline, link, missing = time.monotonic() + wait, Link(processes, {}), [*range(1, processes)]
+def _accept_all(coordinator: str, processes: int, wait: float) -> Connections:
+    """Let all other processes join process 0."""
+    connections, missing = Connections(processes, {}), [*range(1, processes)]
+    deadline = time.monotonic() + wait
     with _listen(coordinator) as server:
         while missing:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                _tell(link, "late", *missing)
-                raise _late(missing, processes, wait) from None
+                _send(connections, "late", *missing)
+                raise _missing_error(missing, processes, wait) from None
             connection.settimeout(5)
             lines, words = connection.makefile("rb"), list[str]()
             with contextlib.suppress(OSError):
-                words = _words(lines)
+                words = _receive(lines)
             connection.settimeout(None)
-            number = next((n for n in missing if words == ["join", str(n), str(processes)]), None)
-            if number is None:
-                _tell(Link(processes, {0: connection}), "refused")
+            joins = (p for p in missing if words == ["join", str(p), str(processes)])
+            process_id = next(joins, None)
+            if process_id is None:
+                _send(Connections(processes, {0: connection}), "refused")
                 lines.close()
                 connection.close()
                 continue
-            missing.remove(number)
-            link.peers[number] = connection
-            _watch(link, number, lines)
-    _tell(link, "go")  # Only now, when the port is free for JAX.
-    return link
+            missing.remove(process_id)
+            connections.sockets[process_id] = connection
+            _watch(connections, process_id, lines)
+    _send(connections, "go")  # Only now is the port free for JAX.
+    return connections
 
 
 def _listen(coordinator: str) -> socket.socket:
     """Listen at the coordinator's port on all addresses of this host."""
-    place = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
-    port = int(place.rpartition(":")[2])
+    address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+    port = int(address.rpartition(":")[2])
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -127,35 +129,36 @@ def _listen(coordinator: str) -> socket.socket:
         ) from None
 
 
-def _join(coordinator: str, processes: int, number: int, wait: float) -> Link:
-    """Join process 0, and wait for the others."""
+def _join(coordinator: str, processes: int, process_id: int, wait: float) -> Connections:
+    """Join process 0, and wait for the other processes."""
     connection = _connect(coordinator, wait)
-    link, lines = Link(processes, {0: connection}), connection.makefile("rb")
-    _tell(link, "join", number, processes)
-    connection.settimeout(wait + 5)  # Process 0 says by then whether a process is missing.
+    connections, lines = Connections(processes, {0: connection}), connection.makefile("rb")
+    _send(connections, "join", process_id, processes)
+    connection.settimeout(wait + 5)  # By then, process 0 says whether a process is missing.
     words = list[str]()
     try:
-        words = _words(lines)
+        words = _receive(lines)
     except TimeoutError:
-        raise _silent(coordinator, wait, "it sent nothing") from None
+        raise _silence_error(coordinator, wait, "it sent nothing") from None
     except OSError:
         pass  # The connection was closed.
     connection.settimeout(None)
     match words:
         case ["go"]:
-            _watch(link, 0, lines)
-            return link
+            _watch(connections, 0, lines)
+            return connections
         case ["late", *missing]:
-            leave(link)
-            raise _late([*map(int, missing)], processes, wait)
+            leave(connections)
+            raise _missing_error([*map(int, missing)], processes, wait)
         case ["refused"]:
             raise InputError(
-                f"--process-id: {coordinator} does not wait for process {number} of {processes}; "
-                "give each process its own --process-id, and all of them the same --processes"
+                f"--process-id: {coordinator} does not wait for process {process_id} of "
+                f"{processes}; give each process its own --process-id, and all of them the same "
+                "--processes"
             )
         case ["ended", other]:
-            _ended(link, int(other))
-    _ended(link, 0)
+            _end_like(connections, int(other))
+    _end_like(connections, 0)
 
 
 def _connect(coordinator: str, wait: float) -> socket.socket:
@@ -167,45 +170,45 @@ def _connect(coordinator: str, wait: float) -> socket.socket:
             return socket.create_connection((host.strip("[]"), int(port)), timeout=5)
         except OSError as error:
             if time.monotonic() > deadline:
-                raise _silent(coordinator, wait, str(error)) from None
+                raise _silence_error(coordinator, wait, str(error)) from None
             time.sleep(0.2)
 
 
-def _watch(link: Link, number: int, lines: BinaryIO) -> None:
+def _watch(connections: Connections, process_id: int, lines: BinaryIO) -> None:
     """End this process once the connection to a process closes without a goodbye."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            while words := _words(lines):
+            while words := _receive(lines):
                 if words == ["bye"]:
                     return
                 if words[0] == "ended":
-                    _ended(link, int(words[1]))
-        _ended(link, number)
+                    _end_like(connections, int(words[1]))
+        _end_like(connections, process_id)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ended(link: Link, number: int) -> NoReturn:
-    """End this process because another one has ended."""
-    _tell(link, "ended", number)
-    end(f"process {number} of {link.processes} ended; {_AGAIN}", 1)
+def _end_like(connections: Connections, process_id: int) -> NoReturn:
+    """End this process because another one has ended, and tell the others."""
+    _send(connections, "ended", process_id)
+    end(f"process {process_id} of {connections.processes} ended; {_AGAIN}", 1)
 
 
-def _tell(link: Link, *words: object) -> None:
+def _send(connections: Connections, *words: object) -> None:
     """Send a message to all processes that are still there."""
     message = " ".join(map(str, words)).encode() + b"\n"
-    for connection in list(link.peers.values()):
+    for connection in list(connections.sockets.values()):
         with contextlib.suppress(OSError):
             connection.sendall(message)
 
 
-def _words(lines: BinaryIO) -> list[str]:
-    """The next message; empty where the connection was closed."""
+def _receive(lines: BinaryIO) -> list[str]:
+    """Wait for the next message. It is empty if the connection was closed."""
     return lines.readline(1 << 16).decode(errors="replace").split()
 
 
-def _late(missing: Sequence[int], processes: int, wait: float) -> InputError:
+def _missing_error(missing: Sequence[int], processes: int, wait: float) -> InputError:
     who = f"process {missing[0]} is missing"
     if len(missing) > 1:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
@@ -216,7 +219,7 @@ def _late(missing: Sequence[int], processes: int, wait: float) -> InputError:
     )
 
 
-def _silent(coordinator: str, wait: float, reason: str) -> InputError:
+def _silence_error(coordinator: str, wait: float, reason: str) -> InputError:
     return InputError(
         f"--coordinator: {coordinator} did not answer within {wait:g} s ({reason}); start process "
         "0 there, and the others again"

@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use, within the limits of its container."""
+"""The CPU cores and the memory that this process may use, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import NamedTuple
 
 
 def visible_cores() -> int:
-    """How many cores this process sees. XLA divides sums on a CPU among as many threads."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+    """The number of cores that this process sees. XLA divides sums among as many threads."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Some systems have no such function.
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Limits(NamedTuple):
-    """What a container allows this process; infinite where it sets no limit."""
+    """The limits of a container for this process; infinite where it sets none."""
 
     cores: float
-    """Cores' worth of time."""
+    """Number of cores, not always a whole number."""
     free_memory: float
     """Bytes that may still be used."""
 
 
 def container_limits(root: Path = Path("/")) -> Limits:
-    """The smallest limits of the cgroups, of version 1 or 2, that this process is in.
+    """The smallest limits among the cgroups (version 1 or 2) of this process.
 
-    Every limit of a cgroup holds for the cgroups below it, too. `root` is the root folder of the
-    system.
+    A cgroup's limit also holds for the cgroups below it. `root` is the root folder of the system.
+    Source: the Linux kernel's "Control Group v2" and "Memory Resource Controller".
     """
     cores = memory = math.inf
     for folder in _cgroups(root):
         for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-            with contextlib.suppress(OSError, ValueError):  # No such file, or no limit.
+            with contextlib.suppress(OSError, ValueError):  # There is no such file or limit.
                 quota, period = map(int, _words(folder, *names))
                 if quota > 0:
                     cores = min(cores, quota / period)
@@ -44,7 +44,7 @@ def container_limits(root: Path = Path("/")) -> Limits:
         ):
             with contextlib.suppress(OSError, ValueError):
                 most, used = map(int, _words(folder, limit, usage))
-                # When memory is needed, the system takes it from the cache of files.
+                # If memory is needed, the system takes it from the cache of files.
                 stat = _words(folder, "memory.stat")
                 used -= int(stat[stat.index(cache) + 1])
                 memory = min(memory, max(most - used, 0))
@@ -52,8 +52,8 @@ def container_limits(root: Path = Path("/")) -> Limits:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """The folders of this process's cgroups and of all above them; some may be missing."""
-    with contextlib.suppress(OSError):  # Not on every system.
+    """The folders of this process's cgroups and of all above them. Some may not exist."""
+    with contextlib.suppress(OSError):  # Only Linux has this file.
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             mount, names = root / "sys/fs/cgroup", PurePosixPath(path).parts[1:]
@@ -62,18 +62,19 @@ def _cgroups(root: Path) -> Iterator[Path]:
 
 
 def _words(folder: Path, *names: str) -> list[str]:
+    """The words of some files, one after the other."""
     return [word for name in names for word in (folder / name).read_text().split()]
 
 
 def cores(root: Path = Path("/")) -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use, at least one."""
     return max(1, int(min(visible_cores(), container_limits(root).cores)))
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may still use; where the system does not tell, 4 GB."""
+    """Bytes of memory that this process may still use; 4 GiB if the system does not tell."""
     free: float = 2**32
-    with contextlib.suppress(OSError, ValueError):  # Only Linux has it.
+    with contextlib.suppress(OSError, ValueError):  # Only Linux has this file.
         words = _words(root, "proc/meminfo")
         free = 1024 * int(words[words.index("MemAvailable:") + 1])
     return int(min(free, container_limits(root).free_memory))

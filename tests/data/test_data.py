@@ -11,7 +11,7 @@ import pytest
 from conftest import ORIGINALS, fake_downloads, idx, original_files, published
 
 from rnn_mnist import InputError, load
-from rnn_mnist.data import archive, catalogue, originals, prepared
+from rnn_mnist.data import archive, originals, tfds_builder
 from rnn_mnist.data import loading as data
 
 needs_originals = pytest.mark.skipif(
@@ -70,15 +70,15 @@ def test_originals_are_read_by_their_own_definition():
     ],
 )
 def test_splits_follow_tfds_syntax(spec, wanted):
-    assert catalogue.slices(spec, {"train": 30, "test": 20}) == wanted
+    assert tfds_builder.slices(spec, {"train": 30, "test": 20}) == wanted
 
 
 @pytest.mark.parametrize("spec", ["tran", "train[", "train[:99]", "", "train[a:b]", "validation"])
 def test_unknown_splits_are_refused(spec):
     with pytest.raises(InputError, match=r"train \(30 images\), test \(20 images\)"):
-        catalogue.slices(spec, {"train": 30, "test": 20})
+        tfds_builder.slices(spec, {"train": 30, "test": 20})
     with pytest.raises(InputError, match="selects no image"):
-        catalogue.slices("train[:0]", {"train": 30, "test": 20})
+        tfds_builder.slices("train[:0]", {"train": 30, "test": 20})
 
 
 def test_joined_splits_come_one_after_the_other():
@@ -90,7 +90,7 @@ def test_joined_splits_come_one_after_the_other():
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
 def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch):
     arrays = original_files()
-    builder = catalogue.find_builder(name)
+    builder = tfds_builder.find_builder(name)
     published(monkeypatch, builder, arrays, tmp_path)
     split = load(name, "test", files=tmp_path)
     from tensorflow_datasets.core.hashing import Hasher
@@ -118,14 +118,14 @@ def test_family_is_parsed_in_tfds_order_then_cached(name, tmp_path, monkeypatch)
     ],
 )
 def test_emnist_classes_are_characters(name, count, some):
-    names = catalogue.class_names(catalogue.find_builder(name))
+    names = tfds_builder.class_names(tfds_builder.find_builder(name))
     assert len(names) == len(set(names)) == count
     assert {label: names[label] for label in some} == some
 
 
 def test_emnist_comes_out_upright(tmp_path, monkeypatch):
     arrays = original_files()
-    builder = catalogue.find_builder("emnist/letters")
+    builder = tfds_builder.find_builder("emnist/letters")
     published(monkeypatch, builder, arrays, tmp_path)
     split = load("emnist/letters", "train", files=tmp_path)
     assert split.version == "emnist/letters:3.1.0"
@@ -191,7 +191,10 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypa
     message = str(error.value)
     assert "t10k-images-idx3-ubyte.gz could not be downloaded" in message
     assert ("(no connection)" if failure == "probe" else "HTTP code: 503") in message
-    assert "put by hand into a folder: t10k-images-idx3-ubyte.gz, t10k-labels" in message
+    assert (
+        "download these files by hand into a folder: t10k-images-idx3-ubyte.gz, t10k-labels"
+        in message
+    )
     assert "give that folder as data_files" in message
     assert "\n" not in message
     assert len(half_files) == (failure == "transfer")
@@ -205,7 +208,7 @@ def test_downloads_are_kept_and_a_damaged_one_is_fetched_again(monkeypatch):
         f"{stems[split]}-{what}-idx{3 if what == 'images' else 1}-ubyte.gz": idx(array)
         for (split, what), array in arrays.items()
     }
-    builder = catalogue.find_builder("kmnist")
+    builder = tfds_builder.find_builder("kmnist")
     fake_downloads(monkeypatch, builder, contents)
     asked = []
 
@@ -314,7 +317,7 @@ def test_a_damaged_cache_is_made_again(monkeypatch):
 
     def parse(builder, _):
         labelled = {f"{s}_{w}": a for (s, w), a in arrays.items()}
-        return archive.Archive(labelled, ("a",), catalogue.full_version(builder), "")
+        return archive.Archive(labelled, ("a",), tfds_builder.full_version(builder), "")
 
     monkeypatch.setattr(data, "fetched", fetched)
     monkeypatch.setattr(data, "parse", parse)
@@ -339,6 +342,6 @@ def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
 
 
 def test_another_data_set_needs_tensorflow_and_says_so(monkeypatch):
-    monkeypatch.setattr(prepared.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(tfds_builder.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"TFDS needs TensorFlow to prepare mnist_corrupted.*tfds"):
         load("mnist_corrupted", "train")

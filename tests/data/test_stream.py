@@ -9,7 +9,7 @@ import pytest
 from conftest import ORIGINALS, original_files, published
 
 from rnn_mnist import Config, Data, InputError, fit, load
-from rnn_mnist.data import archive, batches, catalogue, prepared
+from rnn_mnist.data import archive, batches, tfds_builder
 from rnn_mnist.data import loading as data
 from rnn_mnist.parallel.mesh import find_devices, make_mesh, make_shardings
 
@@ -29,7 +29,7 @@ def cache(tmp_path_factory):
     if not ORIGINALS.is_dir():
         pytest.skip("the original MNIST files are not beside the checkout")
     folder = tmp_path_factory.mktemp("cache")
-    prepared.prepare(catalogue.find_builder("mnist"), folder / "tfds", ORIGINALS)
+    tfds_builder.prepare(tfds_builder.find_builder("mnist"), folder / "tfds", ORIGINALS)
     return folder
 
 
@@ -37,12 +37,12 @@ def cache(tmp_path_factory):
 def mnist(cache, monkeypatch):
     """TFDS's builder of the prepared MNIST, found in the cache."""
     monkeypatch.setenv("RNN_MNIST_CACHE", str(cache))
-    return prepared.prepare(catalogue.find_builder("mnist"), data.prepared_folder())
+    return tfds_builder.prepare(tfds_builder.find_builder("mnist"), data.prepared_folder())
 
 
 def test_shipped_parsed_and_prepared_mnist_are_equal(mnist):
     shipped = archive.read_archive(archive.SHIPPED)
-    decoded = prepared.read_prepared(mnist)
+    decoded = tfds_builder.read_prepared(mnist)
     assert decoded.classes == shipped.classes
     assert decoded.version == shipped.version
     assert decoded.arrays.keys() == shipped.arrays.keys()
@@ -66,8 +66,8 @@ def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
     import tensorflow_datasets as tfds
 
     (tmp_path / "files").mkdir()
-    builder = catalogue.find_builder(name)
-    module = sys.modules[catalogue.find_builder("mnist").__module__]
+    builder = tfds_builder.find_builder(name)
+    module = sys.modules[tfds_builder.find_builder("mnist").__module__]
     for split, size in (("train", 30), ("test", 20)):  # TFDS knows how many there should be.
         monkeypatch.setattr(module, f"_{split.upper()}_EXAMPLES", size)
         if builder.builder_config is not None:
@@ -75,8 +75,8 @@ def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
     published(monkeypatch, builder, original_files(classes=classes), tmp_path / "files")
     parsed = [load(name, split, files=tmp_path / "files") for split in ("train", "test")]
     assert (len(parsed[0].classes), parsed[0].classes[0]) == (classes, first)
-    whole = prepared.prepare(builder, tmp_path / "prepared", tmp_path / "files")
-    decoded = prepared.read_prepared(whole)
+    whole = tfds_builder.prepare(builder, tmp_path / "prepared", tmp_path / "files")
+    decoded = tfds_builder.read_prepared(whole)
     assert decoded.classes == parsed[0].classes
     for part, split in zip(("train", "test"), parsed, strict=True):
         np.testing.assert_array_equal(decoded.arrays[f"{part}_images"], split.images)
@@ -95,7 +95,7 @@ def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
 
 def test_splits_select_what_tfds_selects(mnist):
     for split in ("train[:55000]", "test[90%:]", "train[33%:34%]+test[-7:]"):
-        records = prepared.Source(mnist, split)
+        records = tfds_builder.Source(mnist, split)
         ours = load("mnist", split)
         assert len(records) == len(ours.labels)
         for index in (0, len(records) // 2, len(records) - 1):
@@ -106,7 +106,7 @@ def test_splits_select_what_tfds_selects(mnist):
 
 def test_streamed_parts_are_the_resident_ones(mnist):
     split = load("mnist", "test")
-    records = prepared.Source(mnist, "test")
+    records = tfds_builder.Source(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     place = make_shardings(make_mesh(find_devices()))
     streamed = batches.streamed(records, place, order, 20)
@@ -142,9 +142,9 @@ def test_what_others_prepared_as_tfrecord_stays_theirs(tmp_path):
     theirs = Glyphs(data_dir=tmp_path / "theirs")
     theirs.download_and_prepare()
     assert theirs.info.file_format.value == "tfrecord"
-    ours = prepared.prepare(theirs, tmp_path / "ours")
-    assert len(prepared.Source(ours, "train")) == 20
-    assert prepared.prepare(ours, tmp_path / "nowhere") is ours
+    ours = tfds_builder.prepare(theirs, tmp_path / "ours")
+    assert len(tfds_builder.Source(ours, "train")) == 20
+    assert tfds_builder.prepare(ours, tmp_path / "nowhere") is ours
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnn_mnist import Config, Data, InputError
-from rnn_mnist.data import catalogue
+from rnn_mnist.data import tfds_builder
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.sweeps import grid
 from rnn_mnist.sweeps.explore import sweep
@@ -58,7 +58,7 @@ def test_what_is_held_out_is_the_last_twelfth_of_what_is_named(part):
     held = grid.hold_out(Data(train=part), SIZES)
 
     def chosen(split):
-        return [n for _, a, b in catalogue.slices(split, SIZES) for n in images[a:b]]
+        return [n for _, a, b in tfds_builder.slices(split, SIZES) for n in images[a:b]]
 
     asked = chosen(part)
     assert chosen(held.train) == asked[: len(asked) * 11 // 12]

@@ -1,0 +1,223 @@
+"""Several processes, on one host or on many, that train one run: how they start and end.
+
+All processes compute the same at the same time. Only the first process prints and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import jax
+
+from rnn_mnist.config import InputError
+from rnn_mnist.parallel.collectives import is_first
+from rnn_mnist.parallel.mesh import find_devices
+from rnn_mnist.parallel.rendezvous import Connections, end, end_disconnected, leave, meet
+
+WAIT = 300
+"""Seconds to wait for all processes to start, by default."""
+
+HEARTBEAT = 30
+"""Seconds after which JAX gives up a silent process, for example on a host that failed.
+
+`rendezvous` notices at once that a process has ended."""
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    *,
+    wait: int | None = None,
+) -> Iterator[None]:
+    """Be one of several processes. Enter this context before JAX uses its first device.
+
+    If all processes end together, by an error or a stop, only the first process says so. If one
+    process ends alone, each other process prints one line and ends with exit code 1.
+
+    Args:
+      coordinator: HOST:PORT of process 0, with a port that is free there.
+      processes: Number of processes.
+      process_id: Number of this process, from 0.
+      wait: Seconds to wait for all processes to start; `WAIT` if left out.
+
+    If one of the first three is left out, it is read from the environment of SLURM, a TPU pod, Open
+    MPI or Kubernetes, or from JAX_COORDINATOR_ADDRESS.
+
+    Raises:
+      InputError: The environment does not say, the coordinator cannot be reached, or a process is
+        missing.
+    """
+    wait = wait or WAIT
+    connections = _meet(coordinator, processes, process_id, wait)
+    with _own_output() as library_errors, _aborts_explained(library_errors, connections):
+        _initialize(coordinator, processes, process_id, wait=wait if connections is None else WAIT)
+        try:
+            find_devices()
+            yield
+            _leave(connections)
+        except (InputError, KeyboardInterrupt) as error:
+            _end_together(error, connections)
+            raise
+        # The other errors are of this process alone. An orderly end would wait for the others.
+        except BrokenPipeError:
+            os._exit(141)
+        except Exception as error:
+            _end_alone(error)
+
+
+def _meet(
+    coordinator: str | None, processes: int | None, process_id: int | None, wait: int
+) -> Connections | None:
+    """Meet the other processes before JAX does. None if the environment does not say where."""
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if None in (coordinator, processes, process_id):
+        # This is no public API. If it changes, JAX connects the processes without `meet`.
+        with contextlib.suppress(Exception):
+            from jax._src.clusters import ClusterEnv
+
+            coordinator, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
+                coordinator, processes, process_id, None, None, wait
+            )
+    if coordinator is None or processes is None or process_id is None:
+        return None
+    return meet(coordinator, processes, process_id, wait=wait)
+
+
+def _initialize(
+    coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int
+) -> None:
+    """Let JAX connect the processes.
+
+    Raises:
+      InputError: The environment does not say how.
+    """
+    try:
+        with _default_signals():
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process_id,
+                initialization_timeout=wait,
+                heartbeat_timeout_seconds=HEARTBEAT,
+            )
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"--distributed: the environment does not say how the processes meet ({reason}); "
+            "give each --coordinator HOST:PORT, --processes N and --process-id I"
+        ) from None
+
+
+def _end_together(error: InputError | KeyboardInterrupt, connections: Connections | None) -> None:
+    """End all processes with an error that `together` raised in each of them.
+
+    This returns in the first process only, which then reports the error.
+    """
+    code = error.exit_code if isinstance(error, InputError) else 130
+    try:
+        first = is_first()
+    except (RuntimeError, AssertionError):  # Without a device, no process waits for this one.
+        end(str(error), code)
+    _leave(connections)
+    if not first:
+        raise SystemExit(code) from None
+
+
+def _end_alone(error: Exception) -> NoReturn:
+    """End this process alone. It prints one line if the cause lies outside of the program."""
+    time.sleep(3)  # If another process ended, a thread of `rendezvous` says so and ends this one.
+    if isinstance(error, RuntimeError | OSError) or "Gloo" in str(error):
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        end(
+            f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
+            "ended, start all processes again; they go on from the last checkpoint",
+            1,
+        )
+    traceback.print_exception(error)
+    os._exit(1)
+
+
+def _leave(connections: Connections | None) -> None:
+    """End in good order, together with the others."""
+    if connections:
+        leave(connections)
+    jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def _aborts_explained(library_errors: BinaryIO, connections: Connections | None) -> Iterator[None]:
+    """Print one line if JAX's C++ code aborts because it lost another process.
+
+    An abort for another reason prints what the libraries wrote to standard error.
+    """
+    libc, errors = ctypes.CDLL(None), sys.stderr
+
+    def aborted(_: int) -> None:
+        size = os.fstat(library_errors.fileno()).st_size
+        text = os.pread(library_errors.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The end.
+        if b"JAX distributed service" in text:
+            end_disconnected(connections)
+        os.write(errors.fileno(), text)
+
+    # A handler of Python's `signal` would run too late: the C++ code does not wait for it.
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    libc.signal(signal.SIGABRT, handler)
+    try:
+        yield
+    finally:
+        libc.signal(signal.SIGABRT, None)  # None restores the default handler.
+
+
+@contextlib.contextmanager
+def _default_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process even while it waits in C++."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _own_output() -> Iterator[BinaryIO]:
+    """Keep the output of libraries such as Gloo and XLA out of the standard streams.
+
+    Yields:
+      The file that collects what the libraries write to standard error.
+    """
+    sys.stdout.flush()
+    with (
+        os.fdopen(os.dup(1), "w") as output,
+        os.fdopen(os.dup(2), "w", buffering=1) as errors,
+        tempfile.TemporaryFile() as library_errors,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(library_errors.fileno(), 2)
+        try:
+            yield library_errors
+        finally:
+            output.flush()
+            os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
