@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, WINDOW, places, sizes_of, to_torch
+from rnn_mnist.model import HEAD, inner_network, places, sizes_of, to_torch
 from rnn_mnist.runs import Result, describe
 
 OPSET = 17
@@ -71,17 +71,15 @@ def to_onnx(result: Result) -> Any:
         wanted = constant(f"{output}_shape", np.array(shape, np.int64))
         return node("Reshape", [inputs, wanted], output)
 
-    def windows(inputs: str, steps: int, features: int) -> str:
-        """What `model.read_windows` makes of (T, B, W * P): (T, B, W * 2N)."""
-        size, across = sizes.inner_size, features // WINDOW**2
-        lines = [(steps, across, WINDOW**2), (across, steps, 2 * size)]
-        hidden = inputs
+    def inner(inputs: str, lines: Sequence[tuple[int, int, int]]) -> str:
+        """The inner network's layers, over inputs (T, B, F)."""
+        hidden, size = inputs, sizes.inner_size
         for layer, (length, count, values) in enumerate(lines):
             flat = reshape(hidden, f"lines{layer}", length, -1, values)
             read = lstm(flat, "inner", layer, size, both_ways=True)
             apart = reshape(read, f"apart{layer}", length, 2, -1, count, size)
             hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
-        return reshape(hidden, "read", steps, -1, across * 2 * size)
+        return reshape(hidden, "read", lines[-1].count, -1, lines[-1].length * 2 * size)
 
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
@@ -89,14 +87,14 @@ def to_onnx(result: Result) -> Any:
         hidden = node("Transpose", ["images"], "steps", perm=order)
     else:
         pixels = reshape("images", "pixels", 0, -1)
-        if config.reading == "windows":  # Beyond the edges there is 0.
+        read_at, network = places(config.reading), inner_network(config.reading)  # (T, F)
+        if read_at.max() == 28 * 28:  # Values beyond the edges are 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        read_at = places(config.reading)  # (T, F)
         values = node("Gather", [pixels, constant("places", read_at)], "values", axis=1)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
-        if config.reading == "windows":
-            hidden = windows(hidden, *read_at.shape)
+        if network is not None:
+            hidden = inner(hidden, network.lines(*read_at.shape, sizes.inner_size))
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)
