@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, inner_network, places, sizes_of, to_torch
+from rnn_mnist.model import HEAD, Lines, inner_network, places, sizes_of, to_torch
 from rnn_mnist.runs import Result, describe
 
 OPSET = 17
@@ -71,15 +71,15 @@ def to_onnx(result: Result) -> Any:
         wanted = constant(f"{output}_shape", np.array(shape, np.int64))
         return node("Reshape", [inputs, wanted], output)
 
-    def inner(inputs: str, lines: Sequence[tuple[int, int, int]]) -> str:
+    def inner(inputs: str, lines: Sequence[Lines]) -> str:
         """The inner network's layers, over inputs (T, B, F)."""
         hidden, size = inputs, sizes.inner_size
-        for layer, (length, count, values) in enumerate(lines):
+        for layer, (length, number, values) in enumerate(lines):
             flat = reshape(hidden, f"lines{layer}", length, -1, values)
             read = lstm(flat, "inner", layer, size, both_ways=True)
-            apart = reshape(read, f"apart{layer}", length, 2, -1, count, size)
+            apart = reshape(read, f"apart{layer}", length, 2, -1, number, size)
             hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
-        return reshape(hidden, "read", lines[-1].count, -1, lines[-1].length * 2 * size)
+        return reshape(hidden, "read", lines[-1].number, -1, lines[-1].length * 2 * size)
 
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
@@ -94,7 +94,7 @@ def to_onnx(result: Result) -> Any:
         values = node("Gather", [pixels, constant("places", read_at)], "values", axis=1)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
         if network is not None:
-            hidden = inner(hidden, network.lines(*read_at.shape, sizes.inner_size))
+            hidden = inner(hidden, network.lines(read_at.shape, sizes.inner_size))
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)

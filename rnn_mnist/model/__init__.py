@@ -12,6 +12,7 @@ from rnn_mnist.model.reading import (
 )
 from rnn_mnist.model.row_lstm import RowLSTM
 from rnn_mnist.model.weights import HEAD, Sizes, from_torch, readings_of, sizes_of, to_torch
+from rnn_mnist.model.windows import Lines
 
 __all__ = [
     "HEAD",
@@ -19,6 +20,7 @@ __all__ = [
     "WORDS",
     "Kernel",
     "LSTMCell",
+    "Lines",
     "Params",
     "Reading",
     "RowLSTM",

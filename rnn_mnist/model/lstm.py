@@ -184,15 +184,14 @@ def lstm(
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(arrays))
     arrays = kernels.vary_alike(jax.tree.map(lambda x: jnp.asarray(x, wide), arrays))
     # JAX's caches do not tell 1 from True, but the kernel needs True.
-    settings = {"reverse": bool(reverse), "sequence": bool(sequence)}
-
-    scan = functools.partial(scan_cell, dtype=dtype, **settings)
-    native = functools.partial(kernels.lstm, **settings)
+    reverse, sequence = bool(reverse), bool(sequence)
+    scan = functools.partial(scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
+    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
 
     def read(params: Weights, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-        hidden: jax.Array
         if choose_kernel(kernel, dtype) == "scan":
             return scan(params, inputs, carry)
+        hidden: jax.Array
         hidden, carry = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scan)
         return hidden, carry
 

@@ -154,7 +154,7 @@ def _times(shape: Iterable[int]) -> str:
 
 
 def readings_of(sizes: Sizes) -> list[Reading]:
-    """The readings of 28 x 28 images that a network of these sizes can have, the likeliest first."""
+    """The readings of 28 x 28 images that fit a network of these sizes, the likeliest first."""
     fitting: list[Reading] = []
     for reading in get_args(Reading):
         values, inner = places(reading).shape[1], inner_network(reading)

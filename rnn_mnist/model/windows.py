@@ -1,6 +1,6 @@
 """The reading `windows`: patches of 4 x 4 pixels, which small LSTMs read before the network does.
 
-Only `reading` imports this module; all others ask a reading for its `InnerNetwork`.
+Only `reading` uses this module; all others ask a reading for its `InnerNetwork`.
 Shapes are written with B images, T steps, W windows of P pixels in a step, and N inner units.
 """
 
@@ -39,8 +39,8 @@ class Lines(NamedTuple):
 
     length: int
     """Steps in each sequence."""
-    count: int
-    """Number of sequences."""
+    number: int
+    """Sequences side by side."""
     values: int
     """Values in each step."""
 
@@ -66,9 +66,9 @@ class InnerNetwork(NamedTuple):
             for suffix in ("", "_reverse")
         }
 
-    def lines(self, steps: int, values: int, size: int) -> tuple[Lines, Lines]:
-        """What its layers of `size` units read of `steps` steps of `values` values (W * P)."""
-        across = values // self.window
+    def lines(self, shape: tuple[int, ...], size: int) -> tuple[Lines, Lines]:
+        """What its layers of `size` units read of an image of shape (T, W * P)."""
+        steps, across = shape[0], shape[1] // self.window
         return Lines(steps, across, self.window), Lines(across, steps, 2 * size)
 
     def features(self, values: int, size: int) -> int:

@@ -205,18 +205,20 @@ def memory_of(config: Config) -> int:
     """Bytes that a run is reckoned to take: six times its parameters, and what a step takes.
 
     A training step takes its batch's images, 12 numbers for each hidden unit in each of an image's
-    steps that is kept for the backward pass, and for each inner unit in each inner step. A test takes
-    its images twice, two numbers for each inner unit, and for each unit of one layer below another.
+    steps that is kept for the backward pass, and for each inner unit in each inner step. A test
+    takes its images twice, two numbers for each inner unit, and for each unit of one layer below
+    another.
     """
     directions = 1 + config.bidirectional
     cells, units = config.num_layers * directions, config.hidden_size + 16
-    steps, values = places(config.reading).shape
+    read_at = places(config.reading)  # (T, F)
+    steps = len(read_at)
     weights, inner, kept = cells * 4 * units * (3 * units + 28), 0, steps
     if (network := inner_network(config.reading)) is not None:
         size = config.inner_size + 16
-        weights += 4 * directions * units * network.features(values, size)
-        lines = network.lines(steps, values, size)
-        inner = sum(line.length * line.count * 2 * size for line in lines)
+        weights += 4 * directions * units * network.features(read_at.shape[1], size)
+        lines = network.lines(read_at.shape, size)
+        inner = sum(2 * size * line.length * line.number for line in lines)
     if config.remat:
         kept = min(steps, config.remat + -(-steps // config.remat))
     train = config.batch_size * (28 * 28 + 12 * (kept * units * cells + inner))

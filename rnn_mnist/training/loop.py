@@ -55,7 +55,7 @@ class _Test(NamedTuple):
     loss: float
     """Mean loss."""
     correct: int
-    count: int
+    examples: int
 
 
 def advance(
@@ -122,7 +122,7 @@ def _test_untrained(plan: Plan, programs: Programs, state: State) -> Progress:
         train_accuracy=None,
         test_loss=tested.loss,
         test_correct=tested.correct,
-        test_count=tested.count,
+        test_count=tested.examples,
         seconds=time.perf_counter() - began,
     )
     return Progress(state=state, history=(epoch,))
@@ -178,7 +178,7 @@ def _close(
         train_accuracy=totals.correct / totals.examples,
         test_loss=tested.loss,
         test_correct=tested.correct,
-        test_count=tested.count,
+        test_count=tested.examples,
         seconds=progress.seconds,
     )
     if norms and totals.measured:
@@ -204,8 +204,8 @@ def _fetch_test(parts: Sequence[Metrics]) -> _Test:
     parts = jax.device_get(parts)
     loss = sum(part.loss.item() for part in parts)
     correct = sum(part.correct.item() for part in parts)
-    count = sum(part.examples.item() for part in parts)
-    return _Test(loss=loss / count, correct=correct, count=count)
+    examples = sum(part.examples.item() for part in parts)
+    return _Test(loss=loss / examples, correct=correct, examples=examples)
 
 
 def _check_weights(state: State, tested: _Test, step: int, config: Config) -> None:

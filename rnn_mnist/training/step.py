@@ -182,16 +182,16 @@ def train_step(
         mask = jnp.ones(labels.shape, bool)
     images = preprocess(images, _dtype(state.params))
     drops = bool(getattr(model, "dropout", 0))
-    dropout_keys: dict[str, jax.Array] = {}
+    random: Any = {}
     if drops or distortion != Distortion():
         if key is None:
             raise ValueError("dropout and distortion need a key")
         keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
         images = distort(images, distortion, keys=keys)
-        dropout_keys = {"keys": keys} if drops else {}
+        random = {"keys": keys} if drops else {}
 
     def summed_loss(params: Params) -> tuple[jax.Array, Metrics]:
-        log_probs = jnp.asarray(model.apply({"params": params}, images, **dropout_keys))
+        log_probs = jnp.asarray(model.apply({"params": params}, images, **random))
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
             return metrics.loss, metrics

@@ -140,7 +140,7 @@ def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
         norms = []
         for row in batches.epoch_order(100, 25, seed=0, epoch=epoch):
             before = state.params
-            settings = {"model": model, "optimizer": optimizer}
+            settings = {"model": learner.model, "optimizer": learner.optimizer}
             state, _ = train_step(state, split.images[row], split.labels[row], **settings)
             pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True)
             moved = [np.sum((np.float64(after) - start) ** 2) for after, start in pairs]
