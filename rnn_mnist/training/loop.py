@@ -49,15 +49,6 @@ class _EpochPart(NamedTuple):
     batches: Part
 
 
-class _Test(NamedTuple):
-    """The result of a test."""
-
-    loss: float
-    """Mean loss."""
-    correct: int
-    examples: int
-
-
 def advance(
     plan: Plan,
     programs: Programs,
@@ -83,20 +74,23 @@ def advance(
       DivergenceError: A loss, a gradient's norm or a parameter is not a finite number; the message
         names the step.
     """
-    if not progress.history:
-        progress = _test_untrained(plan, programs, progress.state)
-        yield progress
     began, step = time.perf_counter(), progress.step
+    if not progress.history:
+        tested = _fetch_test(_evaluate(plan, programs, progress.state))
+        untrained = _epoch(0, step, Totals(), tested, seconds=time.perf_counter() - began)
+        progress = Progress(progress.state, history=(untrained,))
+        yield progress
+        began = time.perf_counter()
     parts = _parts(plan, programs, first=len(progress.history), step=step, cuts=cuts)
     part = next(parts, None)
     while part is not None:
         state, metrics = programs.train(progress.state, *part.batches, key=programs.key)
         tests = _evaluate(plan, programs, state) if part.is_last else []
-        trained, part = part, next(parts, None)  # Made while the devices compute.
+        number, part = part.epoch, next(parts, None)  # Made while the devices compute.
         totals, losses, lengths = _add(progress.partial_epoch, metrics)
         _check({"loss": losses, "gradient's norm": lengths}, step, plan.config)
         step += len(losses)
-        tested = _fetch_test(tests) if tests else None
+        tested = _fetch_test(tests)
         progress = Progress(
             state=state,
             history=progress.history,
@@ -104,28 +98,13 @@ def advance(
             seconds=progress.seconds + time.perf_counter() - began,
             losses=losses,
         )
-        if tested is not None:
+        if tested.examples:
             _check_weights(state, tested, step - 1, plan.config)
-            progress = _close(progress, plan, trained.epoch, step, tested, norms=norms)
+            epoch = _epoch(number, step, totals, tested, seconds=progress.seconds, norms=norms)
+            epoch = epoch._replace(note=judge(epoch, progress.history[0], plan.guessing))
+            progress = Progress(state, history=(*progress.history, epoch), losses=losses)
         yield progress
         began = time.perf_counter()
-
-
-def _test_untrained(plan: Plan, programs: Programs, state: State) -> Progress:
-    """The progress of a run that begins, with the test of its untrained network."""
-    began = time.perf_counter()
-    tested = _fetch_test(_evaluate(plan, programs, state))
-    epoch = Epoch(
-        epoch=0,
-        step=0,
-        train_loss=None,
-        train_accuracy=None,
-        test_loss=tested.loss,
-        test_correct=tested.correct,
-        test_count=tested.examples,
-        seconds=time.perf_counter() - began,
-    )
-    return Progress(state=state, history=(epoch,))
 
 
 def _parts(
@@ -166,29 +145,33 @@ def _sum(total: float, numbers: Floats) -> float:
     return functools.reduce(operator.add, numbers.tolist(), total)
 
 
-def _close(
-    progress: Progress, plan: Plan, epoch: int, step: int, tested: _Test, *, norms: bool
-) -> Progress:
-    """A progress with the epoch that just ended in its history."""
-    totals = progress.partial_epoch
-    closed = Epoch(
-        epoch=epoch,
+def _epoch(
+    number: int,
+    step: int,
+    trained: Totals,
+    tested: Totals,
+    *,
+    seconds: float,
+    norms: bool = False,
+) -> Epoch:
+    """A line of the history; before epoch 0, nothing was trained."""
+    epoch = Epoch(
+        epoch=number,
         step=step,
-        train_loss=totals.loss / totals.examples,
-        train_accuracy=totals.correct / totals.examples,
-        test_loss=tested.loss,
+        train_loss=None,
+        train_accuracy=None,
+        test_loss=tested.loss / tested.examples,
         test_correct=tested.correct,
         test_count=tested.examples,
-        seconds=progress.seconds,
+        seconds=seconds,
     )
-    if norms and totals.measured:
-        closed = closed._replace(
-            gradient_norm=totals.gradient_norm / totals.measured,
-            images_per_second=totals.examples / progress.seconds,
-        )
-    closed = closed._replace(note=judge(closed, progress.history[0], plan.guessing))
-    history = (*progress.history, closed)
-    return Progress(state=progress.state, history=history, losses=progress.losses)
+    if trained.examples:
+        loss, accuracy = trained.loss / trained.examples, trained.correct / trained.examples
+        epoch = epoch._replace(train_loss=loss, train_accuracy=accuracy)
+    if norms and trained.measured:
+        norm, speed = trained.gradient_norm / trained.measured, trained.examples / seconds
+        epoch = epoch._replace(gradient_norm=norm, images_per_second=speed)
+    return epoch
 
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
@@ -199,16 +182,19 @@ def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     return [programs.test(params, *part) for part in parts]
 
 
-def _fetch_test(parts: Sequence[Metrics]) -> _Test:
+def _fetch_test(parts: Sequence[Metrics]) -> Totals:
     """Wait for a test and add up its parts."""
-    parts = jax.device_get(parts)
-    loss = sum(part.loss.item() for part in parts)
-    correct = sum(part.correct.item() for part in parts)
-    examples = sum(part.examples.item() for part in parts)
-    return _Test(loss=loss / examples, correct=correct, examples=examples)
+    totals = Totals()
+    for part in jax.device_get(parts):
+        totals = Totals(
+            loss=totals.loss + part.loss.item(),
+            correct=totals.correct + part.correct.item(),
+            examples=totals.examples + part.examples.item(),
+        )
+    return totals
 
 
-def _check_weights(state: State, tested: _Test, step: int, config: Config) -> None:
+def _check_weights(state: State, tested: Totals, step: int, config: Config) -> None:
     """Stop a run if a weight or the test loss is not finite after `step` + 1 steps.
 
     An infinite weight may only saturate a gate, which leaves the training loss finite.

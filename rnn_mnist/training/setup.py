@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,6 +299,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
       most: The most steps in a call of `train`. The result of a run does not depend on it.
     """
     sharded = _streams(plan.config)
+    arrays = functools.partial(abstract_data, shardings=plan.shardings, sharded=sharded)
     if sharded:  # The images of a whole part are on the devices together.
         most = min(most, STREAMED_STEPS)
     train_steps = steps_per_part(plan.steps, most)
@@ -306,13 +308,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     key = put_key(step_key(plan.config.seed), plan.shardings.state)
     train = train_epoch.lower(
         state,
-        *abstract_data(
-            size=plan.train_size,
-            steps=train_steps,
-            batch_size=plan.batch_size,
-            shardings=plan.shardings,
-            sharded=sharded,
-        ),
+        *arrays(plan.train_size, train_steps, plan.batch_size),
         key=key,
         mesh=plan.mesh,
         sharded=sharded,
@@ -320,13 +316,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     )
     test = evaluate.lower(
         eval_params(state),
-        *abstract_data(
-            size=plan.test_size,
-            steps=test_steps,
-            batch_size=EVALUATION_BATCH,
-            shardings=plan.shardings,
-            sharded=sharded,
-        ),
+        *arrays(plan.test_size, test_steps, EVALUATION_BATCH),
         model=plan.learner.model,
         mesh=plan.mesh,
         sharded=sharded,
