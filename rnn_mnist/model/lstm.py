@@ -6,7 +6,7 @@ Shapes are written with B sequences in a batch, T steps of F values and H hidden
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -127,7 +127,7 @@ def scan_cell(
     sequence: bool = True,
     dtype: DTypeLike = "float32",
 ) -> tuple[jax.Array, Carry]:
-    """Read whole sequences by `nn.scan` over `LSTMCell`; as `lstm`."""
+    """Read whole sequences by `nn.scan` over `LSTMCell`: the definition of `lstm`."""
     cell = LSTMCell(input_size=inputs.shape[-1], hidden_size=carry[1].shape[-1], dtype=dtype)
     scan = nn.scan(
         LSTMCell.__call__,
@@ -154,11 +154,10 @@ def lstm(
     kernel: Kernel = "auto",
     remat: int = 0,
 ) -> tuple[jax.Array, Carry]:
-    """Read whole sequences: `scan_cell`, or the compiled kernel `kernels.lstm` on a CPU.
+    """Read whole sequences by `scan_cell`, or on a CPU by the compiled kernel, `kernels.lstm`.
 
-    The kernel is up to three times faster. It is used where it was built and `dtype` is float32.
-    The two results differ only by rounding. The kernel has no derivatives in forward mode and no
-    second ones; choose `scan` for these. All is computed in float32, or in float64 if any array is.
+    The kernel is up to three times faster, and differs only by rounding. It has no derivatives in
+    forward mode and no second ones. All is computed in float32, or in float64 if any array is.
 
     Args:
       params: Parameters of an `LSTMCell`.
@@ -198,6 +197,38 @@ def lstm(
     if remat and arrays[1].shape[1] > remat:
         return _in_chunks(read, *arrays, steps=remat, reverse=reverse)
     return read(*arrays)
+
+
+def read_layer(
+    directions: Sequence[Weights],
+    inputs: jax.Array,
+    *,
+    sequence: bool = True,
+    dtype: DTypeLike = "float32",
+    kernel: Kernel = "auto",
+    remat: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards; as `lstm`.
+
+    Returns:
+      Hidden states (B, T, H or 2H), and the last of each direction (B, H or 2H).
+    """
+    read = []
+    for number, weights in enumerate(directions):
+        zeros = jnp.zeros((len(inputs), weights["weight_hh"].shape[0]), jnp.float32)
+        hidden, (_, last) = lstm(
+            weights,
+            inputs,
+            (zeros, zeros),
+            reverse=number == 1,
+            sequence=sequence,
+            dtype=dtype,
+            kernel=kernel,
+            remat=remat,
+        )
+        read.append((hidden, last))
+    hidden, last = (jnp.concatenate(parts, axis=-1) for parts in zip(*read, strict=True))
+    return hidden, last
 
 
 def _in_chunks(
@@ -246,7 +277,7 @@ def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]
     Raises:
       ValueError: `native` cannot be used; one line says why.
     """
-    if kernel == "scan" or (kernel == "auto" and jnp.dtype(dtype) != "float32"):
+    if kernel == "scan":
         return "scan"
     try:
         if jnp.dtype(dtype) != "float32":

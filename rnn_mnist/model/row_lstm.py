@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rnn_mnist.model.initializers import uniform
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, lstm
+from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, read_layer
 from rnn_mnist.model.reading import Reading, inner_network, read
 from rnn_mnist.randomness import DROPOUT
 
@@ -68,7 +68,16 @@ class RowLSTM(nn.Module):
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs = self._read(images)  # (B, T, F)
         for layer in range(self.num_layers):
-            inputs, last = self._layer(layer, inputs)  # (B, T, H or 2H), (B, H or 2H)
+            names = (f"lstm_l{layer}", f"lstm_l{layer}_reverse")[: 2 if self.bidirectional else 1]
+            values, chrono = inputs.shape[-1], self.chrono
+            inputs, last = read_layer(  # (B, T, H or 2H), (B, H or 2H)
+                [self._cell(name, values, self.hidden_size, chrono=chrono) for name in names],
+                inputs,
+                sequence=layer < self.num_layers - 1,
+                dtype=self.dtype,
+                kernel=self.kernel,
+                remat=self.remat,
+            )
             if self.dropout and keys is not None:
                 kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
                 scale = kept.astype(last.dtype) / (1 - self.dropout)
@@ -88,47 +97,24 @@ class RowLSTM(nn.Module):
         inputs, inner = read(images, self.reading), inner_network(self.reading)
         if inner is None:
             return inputs
+        cells = inner.cells(self.inner_size).items()
         # Without chrono: the inner sequences are short.
         params = {
-            name: LSTMCell(
-                input_size=values,
-                hidden_size=self.inner_size,
-                dtype=self.dtype,
-                forget_bias=self.forget_bias,
-                name=name,
-            ).weights
-            for name, values in inner.cells(self.inner_size).items()
+            name: self._cell(name, values, self.inner_size, chrono=0) for name, values in cells
         }
         return inner.read(params, inputs, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
 
-    def _layer(self, layer: int, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Inputs (B, T, F) -> hidden states (B, T, H or 2H), and the last (B, H or 2H).
-
-        The top layer has no hidden states but the last: (B, 0, H or 2H).
-        """
-        directions = []
-        for suffix in ("", "_reverse") if self.bidirectional else ("",):
-            cell = LSTMCell(
-                input_size=inputs.shape[-1],
-                hidden_size=self.hidden_size,
-                dtype=self.dtype,
-                forget_bias=self.forget_bias,
-                chrono=self.chrono,
-                name=f"lstm_l{layer}{suffix}",
-            )
-            hidden, (_, h) = lstm(
-                cell.weights,
-                inputs,
-                cell.initialize_carry(None, (len(inputs), inputs.shape[-1])),
-                reverse=bool(suffix),
-                sequence=layer < self.num_layers - 1,
-                dtype=self.dtype,
-                kernel=self.kernel,
-                remat=self.remat,
-            )
-            directions.append((hidden, h))
-        hidden, last = (jnp.concatenate(parts, -1) for parts in zip(*directions, strict=True))
-        return hidden, last
+    def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
+        """The parameters of a cell of this name."""
+        cell = LSTMCell(
+            input_size=input_size,
+            hidden_size=hidden_size,
+            dtype=self.dtype,
+            forget_bias=self.forget_bias,
+            chrono=chrono,
+            name=name,
+        )
+        return cell.weights
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:

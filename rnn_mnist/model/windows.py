@@ -6,16 +6,14 @@ Shapes are written with B images, T steps, W windows of P pixels in a step, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
-from rnn_mnist.model.lstm import Kernel, Weights, lstm
+from rnn_mnist.model.lstm import Kernel, Params, read_layer
 
 WINDOW, STRIDE = 4, 2  # Height and width of a window, and the distance of two, in pixels.
 
@@ -81,35 +79,20 @@ class InnerNetwork(NamedTuple):
 
     def read(
         self,
-        params: Mapping[str, Weights],
+        params: Params,
         inputs: jax.Array,
         *,
         dtype: DTypeLike,
         kernel: Kernel,
         remat: int = 0,
     ) -> jax.Array:
-        """Read inputs (B, T, W * P) with the parameters of `cells`: (B, T, W * 2N).
-
-        The settings are those of `lstm`.
-        """
+        """Read inputs (B, T, W * P) with the parameters of `cells`, as `lstm`: (B, T, W * 2N)."""
         batch, steps, _ = inputs.shape
         hidden = inputs.reshape(batch, steps, -1, self.window)  # (B, T, W, P)
         for name in ("inner_l0", "inner_l1"):
             lines = hidden.swapaxes(1, 2)  # (B, W, T, P), then (B, T, W, 2N)
-            flat = lines.reshape(-1, *lines.shape[2:])
-            directions = []
-            for suffix in ("", "_reverse"):
-                weights = params[name + suffix]
-                zeros = jnp.zeros((flat.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
-                states, _ = lstm(
-                    weights,
-                    flat,
-                    (zeros, zeros),
-                    reverse=bool(suffix),
-                    dtype=dtype,
-                    kernel=kernel,
-                    remat=remat,
-                )
-                directions.append(states)
-            hidden = jnp.concatenate(directions, axis=-1).reshape(*lines.shape[:3], -1)
+            flat, cells = lines.reshape(-1, *lines.shape[2:]), (name, f"{name}_reverse")
+            weights = [params[cell] for cell in cells]
+            states, _ = read_layer(weights, flat, dtype=dtype, kernel=kernel, remat=remat)
+            hidden = states.reshape(*lines.shape[:3], -1)
         return hidden.reshape(batch, steps, -1)

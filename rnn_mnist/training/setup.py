@@ -22,6 +22,7 @@ from rnn_mnist.data import (
     Order,
     Part,
     Source,
+    Split,
     class_names,
     find_builder,
     full_version,
@@ -114,13 +115,7 @@ class Plan(NamedTuple):
         return min(self.config.batch_size, self.train_size)
 
     def parts(self, split: Resident | Source, order: Order, steps: int) -> Iterator[Part]:
-        """Images, labels and order of parts of `steps` steps each, on the devices.
-
-        Args:
-          split: `train` or `test`.
-          order: (S, B) int32, over the images of the split.
-          steps: Steps in a part.
-        """
+        """Parts of an order (S, B) over a split, `steps` steps in each, on the devices."""
         if isinstance(split, Resident):
             return resident(split.images, split.labels, self.shardings, order, steps)
         return streamed(split, self.shardings, order, steps)
@@ -153,12 +148,8 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         splits = _stream_splits(config, files)
     else:
         splits = _put_splits(config, shardings, files)
-    batch_size = min(config.batch_size, splits.train_size)
-    learner = make_learner(
-        config,
-        num_classes=len(splits.classes),
-        total_steps=config.epochs * -(-splits.train_size // batch_size),
-    )
+    steps = config.epochs * -(-splits.train_size // min(config.batch_size, splits.train_size))
+    learner = make_learner(config, num_classes=len(splits.classes), total_steps=steps)
     return Plan(
         config=config,
         learner=learner,
@@ -176,13 +167,11 @@ def _put_splits(config: Config, shardings: Shardings, files: Path | None) -> _Sp
         train = select(archive, config.data.train)
     with naming("data.test"):
         test = select(archive, config.data.test)
-    train_split, test_split = (
-        Resident(
-            images=put(split.images, shardings.images, shared=True),
-            labels=put(split.labels, shardings.images, shared=True),
-        )
-        for split in (train, test)
-    )
+
+    def put_split(split: Split) -> Resident:
+        arrays = split.images, split.labels
+        return Resident(*(put(array, shardings.images, shared=True) for array in arrays))
+
     return _Splits(
         classes=archive.classes,
         train_size=len(train.labels),
@@ -190,8 +179,8 @@ def _put_splits(config: Config, shardings: Shardings, files: Path | None) -> _Sp
         guessing=_guessing(test.labels[:_COUNTED]),
         version=archive.version,
         source=archive.source,
-        train=train_split,
-        test=test_split,
+        train=put_split(train),
+        test=put_split(test),
     )
 
 
@@ -231,14 +220,7 @@ def _streams(config: Config) -> bool:
 def make_learner(
     config: Config, *, num_classes: int, total_steps: int, swept: tuple[str, ...] = ()
 ) -> Learner:
-    """What a config makes of a training step.
-
-    Args:
-      config: Sizes and settings.
-      num_classes: Classes of its data set.
-      total_steps: Steps of the whole run.
-      swept: As in `make_optimizer`.
-    """
+    """What a config makes of a training step; the last two are those of `make_optimizer`."""
     return Learner(
         model=make_model(config, num_classes),
         optimizer=make_optimizer(
@@ -294,9 +276,7 @@ def step_key(seed: int | jax.Array) -> jax.Array:
 def compile_programs(plan: Plan, *, most: int) -> Programs:
     """Compile a run's programs before its first step.
 
-    Args:
-      plan: The run's.
-      most: The most steps in a call of `train`. The result of a run does not depend on it.
+    A call of `train` takes at most `most` steps. The result of a run does not depend on it.
     """
     sharded = _streams(plan.config)
     arrays = functools.partial(abstract_data, shardings=plan.shardings, sharded=sharded)
