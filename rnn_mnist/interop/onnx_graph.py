@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, Lines, inner_network, places, sizes_of, to_torch
+from rnn_mnist.model import HEAD, inner_network, places, sizes_of, to_torch
 from rnn_mnist.runs import Result, describe
 
 OPSET = 17
@@ -71,16 +71,6 @@ def to_onnx(result: Result) -> Any:
         wanted = constant(f"{output}_shape", np.array(shape, np.int64))
         return node("Reshape", [inputs, wanted], output)
 
-    def inner(inputs: str, lines: Sequence[Lines]) -> str:
-        """The inner network's layers, over inputs (T, B, F)."""
-        hidden, size = inputs, sizes.inner_size
-        for layer, (length, number, values) in enumerate(lines):
-            flat = reshape(hidden, f"lines{layer}", length, -1, values)
-            read = lstm(flat, "inner", layer, size, both_ways=True)
-            apart = reshape(read, f"apart{layer}", length, 2, -1, number, size)
-            hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
-        return reshape(hidden, "read", lines[-1].number, -1, lines[-1].length * 2 * size)
-
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
         order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
@@ -93,8 +83,15 @@ def to_onnx(result: Result) -> Any:
             pixels = node("Pad", [pixels, beyond], "padded")
         values = node("Gather", [pixels, constant("places", read_at)], "values", axis=1)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
-        if network is not None:
-            hidden = inner(hidden, network.lines(read_at.shape, sizes.inner_size))
+        if network is not None:  # Its layers read (T, B, F), too.
+            lines, size = network.lines(read_at.shape, sizes.inner_size), sizes.inner_size
+            for layer, (length, number, count) in enumerate(lines):
+                flat = reshape(hidden, f"lines{layer}", length, -1, count)
+                read = lstm(flat, "inner", layer, size, both_ways=True)
+                apart = reshape(read, f"apart{layer}", length, 2, -1, number, size)
+                hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
+            width = network.features(read_at.shape[1], size)
+            hidden = reshape(hidden, "read", len(read_at), -1, width)
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)

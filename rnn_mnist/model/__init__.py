@@ -12,7 +12,6 @@ from rnn_mnist.model.reading import (
 )
 from rnn_mnist.model.row_lstm import RowLSTM
 from rnn_mnist.model.weights import HEAD, Sizes, from_torch, readings_of, sizes_of, to_torch
-from rnn_mnist.model.windows import Lines
 
 __all__ = [
     "HEAD",
@@ -20,7 +19,6 @@ __all__ = [
     "WORDS",
     "Kernel",
     "LSTMCell",
-    "Lines",
     "Params",
     "Reading",
     "RowLSTM",

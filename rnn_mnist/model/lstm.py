@@ -139,7 +139,7 @@ def scan_cell(
     )
     carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs)
     if not sequence:
-        hidden = jnp.zeros_like(hidden, shape=(len(inputs), 0, hidden.shape[-1]))
+        hidden = jnp.zeros_like(hidden, shape=(inputs.shape[0], 0, hidden.shape[-1]))
     return hidden, carry
 
 
@@ -215,7 +215,7 @@ def read_layer(
     """
     read = []
     for number, weights in enumerate(directions):
-        zeros = jnp.zeros((len(inputs), weights["weight_hh"].shape[0]), jnp.float32)
+        zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
         hidden, (_, last) = lstm(
             weights,
             inputs,
