@@ -91,16 +91,13 @@ def advance(
         _check({"loss": losses, "gradient's norm": lengths}, step, plan.config)
         step += len(losses)
         tested = _fetch_test(tests)
+        seconds = progress.seconds + (time.perf_counter() - began)
         progress = Progress(
-            state=state,
-            history=progress.history,
-            partial_epoch=totals,
-            seconds=progress.seconds + time.perf_counter() - began,
-            losses=losses,
+            state, progress.history, partial_epoch=totals, seconds=seconds, losses=losses
         )
         if tested.examples:
             _check_weights(state, tested, step - 1, plan.config)
-            epoch = _epoch(number, step, totals, tested, seconds=progress.seconds, norms=norms)
+            epoch = _epoch(number, step, totals, tested, seconds=seconds, norms=norms)
             epoch = epoch._replace(note=judge(epoch, progress.history[0], plan.guessing))
             progress = Progress(state, history=(*progress.history, epoch), losses=losses)
         yield progress
