@@ -48,19 +48,19 @@ def train_epoch(
     """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
 
     Args:
-      state: Where to start; its buffers are given away, so use the returned state from here on.
+      state: The state before the first step. Its buffers are donated: use the returned state.
       images: (N, T, F).
       labels: (N,).
-      order: (S, B) int32, the images of every step's batch; -1 fills up a batch or, as a whole
-        row, a step. On a mesh of D devices, B is a multiple of D.
-      model: Flax module that maps images to log-probabilities.
-      optimizer: Optax transformation of gradients.
-      key: As `train_step` takes it, and the next two.
-      label_smoothing: As there.
-      distortion: As there.
-      mesh: From `make_mesh`; one device computes if left out.
+      order: (S, B) int32, the images of every step's batch. -1 fills up a batch; a row of -1 is a
+        step that changes nothing. On a mesh of D devices, B is a multiple of D.
+      model: As in `train_step`, like the next four.
+      optimizer: The same.
+      key: The same.
+      label_smoothing: The same.
+      distortion: The same.
+      mesh: From `make_mesh`; without a mesh, one device computes.
       sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
-        order count from its first; else every device holds all.
+        order count from its first image. Otherwise every device holds all images.
 
     Returns:
       The state after the steps, and the metrics of every step, each of shape (S,).
@@ -109,14 +109,7 @@ def evaluate(
 ) -> Metrics:
     """Metrics over all images that `order` names, each as often as it is named.
 
-    Args:
-      params: The model's parameters.
-      images: (N, T, F).
-      labels: (N,).
-      order: (S, B) int32, as `train_epoch` takes it.
-      model: Flax module that maps images to log-probabilities.
-      mesh: As `train_epoch` takes it.
-      sharded: As `train_epoch` takes it.
+    The arguments are those of `train_epoch`.
     """
 
     def total(params: Params, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
@@ -141,6 +134,6 @@ def evaluate(
 def _gather(
     images: jax.Array, labels: jax.Array, batch: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Pick a batch (B,) of indices; -1 picks some image and masks it."""
+    """The images, labels and mask of a batch (B,) of indices; the mask leaves out -1."""
     index = jnp.maximum(batch, 0)
     return images[index], labels[index], batch >= 0
