@@ -127,7 +127,11 @@ def scan_cell(
     sequence: bool = True,
     dtype: DTypeLike = "float32",
 ) -> tuple[jax.Array, Carry]:
-    """Read whole sequences by `nn.scan` over `LSTMCell`: the definition of `lstm`."""
+    """Read whole sequences by `nn.scan` over `LSTMCell`; the arguments are those of `lstm`.
+
+    It is a pure function of the cell's parameters, like the kernel: JAX chooses one of them for
+    each platform, and could not choose between modules that Flax holds.
+    """
     cell = LSTMCell(input_size=inputs.shape[-1], hidden_size=carry[1].shape[-1], dtype=dtype)
     scan = nn.scan(
         LSTMCell.__call__,
