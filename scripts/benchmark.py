@@ -91,20 +91,20 @@ def ours(
     split_cpu(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
-    state = init(prepared.model, prepared.optimizer, key=jax.random.key(0))
+    state = init(prepared.learner.model, prepared.learner.optimizer, key=jax.random.key(0))
     now = {"state": put_tree(state, prepared.shardings.state), "epoch": 0}
 
     def epoch() -> None:
         now["epoch"] += 1
         order = batches.epoch_order(train, batch_size, seed=0, epoch=now["epoch"])
         order = order if parts == 1 else order[: programs.train_steps]
-        for part in prepared.train(order, programs.train_steps):
-            now["state"], metrics = programs.train(now["state"], *part)
+        for part in prepared.parts(prepared.train, order, programs.train_steps):
+            now["state"], metrics = programs.train(now["state"], *part, key=programs.key)
             jax.device_get(metrics)
 
     def test() -> None:
         order = batches.in_rows(np.arange(TEST), plan.EVALUATION_BATCH)
-        tested = prepared.test(order, programs.test_steps)
+        tested = prepared.parts(prepared.test, order, programs.test_steps)
         jax.device_get([programs.test(now["state"].params, *part) for part in tested])
 
     return {"epoch": epoch, "test": test}

@@ -61,31 +61,24 @@ def trace_run(
     import jax
 
     from rnn_mnist.parallel.mesh import make_shardings
-    from rnn_mnist.training import step as learn
-    from rnn_mnist.training.setup import (
-        abstract_data,
-        abstract_state,
-        configured_optimizer,
-        make_distortion,
-        make_model,
-    )
+    from rnn_mnist.training import eval_params, evaluate, train_epoch
+    from rnn_mnist.training.setup import abstract_data, abstract_state, make_learner
 
     shardings = make_shardings(mesh, sharded=sharded)
-    model, optimizer = make_model(config, 10), configured_optimizer(config, 6000)
-    state = abstract_state(model, optimizer, shardings.state)
+    learner = make_learner(config, num_classes=10, total_steps=6000)
+    state = abstract_state(learner.model, learner.optimizer, shardings.state)
     data = abstract_data(60000, 100, config.batch_size, shardings=shardings, sharded=sharded)
-    settings = {"model": model, "mesh": mesh, "sharded": sharded}
-    train = learn.train_epoch.trace(
+    settings = {"mesh": mesh, "sharded": sharded}
+    train = train_epoch.trace(
         state,
         *data,
         key=jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=shardings.state),
-        optimizer=optimizer,
-        label_smoothing=config.label_smoothing,
-        distortion=make_distortion(config),
+        **learner._asdict(),
         **settings,
     )
     yield "train", train
-    yield "test", learn.evaluate.trace(learn.eval_params(state), *data, **settings)
+    test = evaluate.trace(eval_params(state), *data, model=learner.model, **settings)
+    yield "test", test
 
 
 def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str, Any]]:
@@ -96,35 +89,33 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
 
     from rnn_mnist.sweeps import grid
     from rnn_mnist.sweeps import vmapped as waves
-    from rnn_mnist.training import step as learn
-    from rnn_mnist.training.setup import configured_optimizer, make_distortion, make_model
+    from rnn_mnist.training import eval_params, make_learner
 
     own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
     runs, swept = 2 * mesh.size, grid.own_settings(config)
-    model, optimizer = make_model(config, 10), configured_optimizer(config, 6000, swept=swept)
+    learner = make_learner(config, num_classes=10, total_steps=6000, swept=swept)
 
     def each(*shape: int, dtype=np.int32, sharding=own) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys = each(runs, dtype=jax.random.key(0).dtype)
-    start = functools.partial(waves.init, model=model, optimizer=optimizer)
+    start = functools.partial(waves.init, model=learner.model, optimizer=learner.optimizer)
     states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
     data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
-    settings = {"model": model, "mesh": mesh}
     train = waves.train_epoch.trace(
         states,
         *data,
         each(runs, 100, config.batch_size),
         keys,
-        optimizer=optimizer,
-        label_smoothing=config.label_smoothing,
-        distortion=make_distortion(config),
-        **settings,
+        mesh=mesh,
+        **learner._asdict(),
     )
     yield "train", train
     order = each(100, config.batch_size, sharding=whole)
-    yield "test", waves.evaluate.trace(learn.eval_params(states), *data, order, **settings)
+    params = eval_params(states)
+    test = waves.evaluate.trace(params, *data, order, model=learner.model, mesh=mesh)
+    yield "test", test
 
 
 def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:

@@ -144,8 +144,8 @@ def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
         dropout=0.1,
         optimizer="adam",
     )
-    model = plan.make_model(config, 10)
-    state = step.init(model, plan.configured_optimizer(config, 1), key=jax.random.key(3))
+    learner = plan.make_learner(config, num_classes=10, total_steps=1)
+    state = step.init(learner.model, learner.optimizer, key=jax.random.key(3))
     params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
     return Result(state._replace(params=params), (), config, tuple("0123456789"))
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import Config
 from rnn_mnist.data import check_images, preprocess
-from rnn_mnist.model import PRECISION, lstm, read, read_windows, steps_of
+from rnn_mnist.model import PRECISION, inner_network, lstm, read, steps_of
 from rnn_mnist.runs import Result
 from rnn_mnist.training import EVALUATION_BATCH, apply, make_model
 
@@ -54,8 +54,8 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
     """What a run would answer if the image ended after each step: probabilities (T, C) float32.
 
     A network of one direction has read that much by then, and its head is applied to the hidden
-    state of every step; one of both directions, or of windows, reads each beginning of the image by
-    itself.
+    state of every step. One of both directions, or with an inner network, reads each beginning of
+    the image by itself.
 
     Args:
       run: From `fit`, `load_run` or `load_pretrained`.
@@ -97,10 +97,10 @@ def _beliefs(params: Any, image: ArrayLike, *, config: Config) -> jax.Array:
 def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
     """What the first layer reads of each beginning of an image (28, 28): (T, T, F).
 
-    For a network of one direction that does not read windows, one serves for all: (1, T, F).
+    For a network of one direction without an inner network, one serves for all: (1, T, F).
     """
     length = steps_of(config.reading)
-    if config.reading == "windows":
+    if inner_network(config.reading) is not None:
         parts = [_inputs(params, image, config, steps) for steps in range(1, length + 1)]
         beyond = [((0, 0), (0, length - part.shape[1]), (0, 0)) for part in parts]
         return jnp.concatenate([*map(jnp.pad, parts, beyond)])
@@ -111,9 +111,10 @@ def _beginnings(params: Any, image: ArrayLike, config: Config) -> jax.Array:
 def _inputs(params: Any, image: ArrayLike, config: Config, steps: int | None = None) -> jax.Array:
     """What the first layer reads of an image (28, 28), or of its first steps: (1, T, F)."""
     inputs = read(preprocess(jnp.asarray(image))[None], config.reading)[:, :steps]
-    if config.reading != "windows":
+    inner = inner_network(config.reading)
+    if inner is None:
         return inputs
-    return read_windows(params, inputs, dtype=config.precision, kernel=config.kernel)
+    return inner.read(params, inputs, dtype=config.precision, kernel=config.kernel)
 
 
 def _hidden(weights: Any, inputs: jax.Array, config: Config, *, reverse: bool = False) -> jax.Array:
@@ -152,8 +153,8 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
 
     Returns:
       For `lstm_l0`, in a network of both directions `lstm_l0_reverse`, and so on: the steps in the
-      order of the image, also where they were read from the last to the first. The LSTMs that read
-      windows are not among them.
+      order of the image, also where they were read from the last to the first. The cells of
+      an inner network are not among them.
 
     Raises:
       ValueError: The image has values outside of these ranges.

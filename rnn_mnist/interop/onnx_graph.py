@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, WINDOW, places, sizes_of, to_torch
+from rnn_mnist.model import HEAD, inner_network, places, sizes_of, to_torch
 from rnn_mnist.runs import Result, describe
 
 OPSET = 17
@@ -71,32 +71,27 @@ def to_onnx(result: Result) -> Any:
         wanted = constant(f"{output}_shape", np.array(shape, np.int64))
         return node("Reshape", [inputs, wanted], output)
 
-    def windows(inputs: str, steps: int, features: int) -> str:
-        """What `model.read_windows` makes of (T, B, W * P): (T, B, W * 2N)."""
-        size, across = sizes.inner_size, features // WINDOW**2
-        lines = [(steps, across, WINDOW**2), (across, steps, 2 * size)]
-        hidden = inputs
-        for layer, (length, count, values) in enumerate(lines):
-            flat = reshape(hidden, f"lines{layer}", length, -1, values)
-            read = lstm(flat, "inner", layer, size, both_ways=True)
-            apart = reshape(read, f"apart{layer}", length, 2, -1, count, size)
-            hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
-        return reshape(hidden, "read", steps, -1, across * 2 * size)
-
     # ONNX's LSTM takes (T, B, F).
     if config.reading in ("rows", "columns"):
         order = [1, 0, 2] if config.reading == "rows" else [2, 0, 1]
         hidden = node("Transpose", ["images"], "steps", perm=order)
     else:
         pixels = reshape("images", "pixels", 0, -1)
-        if config.reading == "windows":  # Beyond the edges there is 0.
+        read_at, network = places(config.reading), inner_network(config.reading)  # (T, F)
+        if read_at.max() == 28 * 28:  # Values beyond the edges are 0.
             beyond = constant("beyond", np.array([0, 0, 0, 1], np.int64))
             pixels = node("Pad", [pixels, beyond], "padded")
-        read_at = places(config.reading)  # (T, F)
         values = node("Gather", [pixels, constant("places", read_at)], "values", axis=1)
         hidden = node("Transpose", [values], "steps", perm=[1, 0, 2])
-        if config.reading == "windows":
-            hidden = windows(hidden, *read_at.shape)
+        if network is not None:  # Its layers read (T, B, F), too.
+            lines, size = network.lines(read_at.shape, sizes.inner_size), sizes.inner_size
+            for layer, (length, number, count) in enumerate(lines):
+                flat = reshape(hidden, f"lines{layer}", length, -1, count)
+                read = lstm(flat, "inner", layer, size, both_ways=True)
+                apart = reshape(read, f"apart{layer}", length, 2, -1, number, size)
+                hidden = node("Transpose", [apart], f"turned{layer}", perm=[3, 2, 0, 1, 4])
+            width = network.features(read_at.shape[1], size)
+            hidden = reshape(hidden, "read", len(read_at), -1, width)
     for layer in range(sizes.num_layers):
         read = lstm(hidden, "lstm", layer, sizes.hidden_size, both_ways=sizes.bidirectional)
         if layer < sizes.num_layers - 1:  # (T, D, B, H) -> (T, B, D * H)

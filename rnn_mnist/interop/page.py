@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
 from rnn_mnist.model import (
-    WINDOW,
     WORDS,
+    inner_network,
     places,
     readings_of,
     sizes_of,
@@ -47,6 +47,7 @@ def to_page(result: Result) -> str:
             f"page: a browser has no products in {config.precision}; choose stablehlo, or torch"
         )
     sizes, steps = sizes_of(state), steps_of(config.reading)
+    inner = inner_network(config.reading)
     if config.reading not in readings_of(sizes):
         raise InputError(
             f"page: draws images of 28 x 28, and this network reads {steps} steps of "
@@ -59,7 +60,7 @@ def to_page(result: Result) -> str:
         "steps": steps,
         "places": places(config.reading).tolist(),
         "readAt": steps_at(config.reading).ravel().tolist(),
-        "window": WINDOW**2 if config.reading == "windows" else 0,
+        "innerValues": 0 if inner is None else inner.window,
         "numLayers": sizes.num_layers,
         "bidirectional": sizes.bidirectional,
         "tensors": [[name, array.shape] for name, array in state.items()],
@@ -86,9 +87,8 @@ def _about(result: Result) -> str:
     order = " in a shuffled order" if config.reading == "permuted" else ""
     said = f"An LSTM of {units}, which reads {WORDS[config.reading]} by "
     said += f"{WORDS[config.reading]}{order}"
-    if config.reading == "windows":
-        said += f", after two others of {config.inner_size} units each have read all columns and "
-        said += "rows"
+    if (inner := inner_network(config.reading)) is not None:
+        said += f", {inner.about(config.inner_size)}"
     said += "."
     if (tested := result.tested) is not None:
         name = config.data.name.upper().replace("_", "-")

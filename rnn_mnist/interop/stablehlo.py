@@ -19,7 +19,7 @@ from rnn_mnist import __version__, training
 from rnn_mnist.config import to_toml
 from rnn_mnist.interop.exported import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
 from rnn_mnist.runs import Result
-from rnn_mnist.training import State, configured_optimizer, make_distortion, make_model, step_key
+from rnn_mnist.training import State, make_learner, step_key
 
 PLATFORMS = "cpu", "cuda", "tpu"
 
@@ -32,18 +32,17 @@ def to_stablehlo(result: Result) -> bytes:
     """
     # The kernel compiled for CPUs is no part of StableHLO.
     config = dataclasses.replace(result.config, kernel="scan")
-    model = make_model(config, len(result.classes))
     last = result.history[-1] if result.history else None
     steps = last.step // last.epoch * config.epochs if last is not None and last.epoch else 1
-    optimizer = configured_optimizer(config, steps)
+    learner = make_learner(config, num_classes=len(result.classes), total_steps=steps)
     state = result.state
     if not state.opt_state:  # It came from a file of weights.
-        state = State(state.params, optimizer.init(state.params), jnp.int32(0))
-    params, settings = result.params, {"label_smoothing": config.label_smoothing}
+        state = State(state.params, learner.optimizer.init(state.params), jnp.int32(0))
+    params = result.params
     leaves, tree = jax.tree.flatten(state)
 
     def predict(images: jax.Array) -> jax.Array:
-        log_probs: jax.Array = training.apply(params, images, model=model)
+        log_probs: jax.Array = training.apply(params, images, model=learner.model)
         return log_probs
 
     def train_step(
@@ -53,11 +52,8 @@ def to_stablehlo(result: Result) -> bytes:
             jax.tree.unflatten(tree, leaves),
             images,
             labels,
-            model=model,
-            optimizer=optimizer,
             key=step_key(seed),
-            distortion=make_distortion(config),
-            **settings,
+            **learner._asdict(),
         )
         return jax.tree.leaves(stepped), metrics.loss / metrics.examples
 

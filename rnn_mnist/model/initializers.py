@@ -1,37 +1,37 @@
-"""From where a network's parameters start."""
+"""Distributions of a network's initial parameters."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
 def uniform(fan: int) -> nn.initializers.Initializer:
-    """PyTorch's initialisation: uniform between -1/sqrt(fan) and 1/sqrt(fan).
+    """PyTorch's initialisation, for weights and biases: uniform in +-1/sqrt(fan).
 
-    For `torch.nn.LSTM`, fan is the hidden size; for `torch.nn.Linear` the number of inputs. Biases
-    are drawn like weights.
+    The fan is the hidden size for `torch.nn.LSTM` and the number of inputs for `torch.nn.Linear`.
     """
     bound = 1 / math.sqrt(fan)
 
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
 
 
 def forgetful(fan: int, forget_bias: float) -> nn.initializers.Initializer:
-    """Biases (4H,) of an LSTM's gates i, f, g, o: PyTorch's, and `forget_bias` more for f.
+    """Biases (4H,) of the gates i, f, g, o: `uniform(fan)`, with `forget_bias` added for f.
 
     Source: Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of Recurrent Network
     Architectures", 2015.
     """
 
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         i, f, g, o = jnp.split(uniform(fan)(key, shape, dtype), 4)
         return jnp.concatenate([i, f + forget_bias, g, o])
 
@@ -39,15 +39,15 @@ def forgetful(fan: int, forget_bias: float) -> nn.initializers.Initializer:
 
 
 def chrono(longest: int) -> nn.initializers.Initializer:
-    """Biases (4H,) of an LSTM's gates i, f, g, o, for memories of 1 to `longest` steps.
+    """Biases (4H,) of the gates i, f, g, o for memories of 1 to `longest` steps.
 
-    That of f is the logarithm of a number drawn uniformly between 1 and longest - 1, that of i the
-    same below zero; the other two are zero.
+    The bias of f is the logarithm of a number drawn uniformly from 1 to longest - 1. The bias of i
+    is the negative of that. The other two are zero.
 
     Source: Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018.
     """
 
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         units = shape[0] // 4
         f = jnp.log(jax.random.uniform(key, (units,), dtype, 1, longest - 1))
         return jnp.concatenate([-f, f, jnp.zeros(2 * units, dtype)])

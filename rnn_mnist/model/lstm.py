@@ -1,4 +1,4 @@
-"""The LSTM: its cell, and whole sequences read by the compiled kernel or by a scan over the cell.
+"""The LSTM: its cell, the scan over the cell, and the compiled kernel that equals the scan.
 
 Shapes are written with B sequences in a batch, T steps of F values and H hidden units.
 """
@@ -6,8 +6,8 @@ Shapes are written with B sequences in a batch, T steps of F values and H hidden
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,10 @@ from rnn_mnist.model.initializers import chrono, forgetful, uniform
 
 Kernel = Literal["auto", "native", "scan"]
 Carry = tuple[jax.Array, jax.Array]
+Weights = Mapping[str, jax.Array]
+"""A cell's weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,)."""
+Params = Mapping[str, Weights]
+"""A network's parameters by layer."""
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
@@ -27,15 +31,15 @@ PRECISION = jax.lax.Precision.HIGHEST
 class LSTMCell(nn.RNNCellBase):
     """One step of PyTorch's LSTM, with its two bias vectors.
 
-    The gates i, f, g, o stand side by side, as in `torch.nn.LSTM`, whose weights are the transposed
-    ones here: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,):
+    The gates i, f, g, o stand side by side. The weights are the transposes of `torch.nn.LSTM`'s:
+    weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,):
 
         i, f, g, o = split(x @ weight_ih + bias_ih + h @ weight_hh + bias_hh)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
 
-    The biases are summed in the forward pass, yet are two parameters: each gets the whole gradient,
-    so under SGD one merged bias would learn at half the speed.
+    The two biases are added, but each is a parameter and gets the whole gradient. Under SGD one
+    merged bias would learn at half the speed.
 
     Source: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; the definition of
     `torch.nn.LSTM`.
@@ -51,13 +55,13 @@ class LSTMCell(nn.RNNCellBase):
     input_size: int
     hidden_size: int
     dtype: DTypeLike = "float32"
-    """Type to which the product's operands are rounded, in the backward pass too. Sums, parameters
+    """Type to which the product's operands are rounded, also in the backward pass. Sums, parameters
     and the rest of the step are float32, or float64 if the arrays are. With a type smaller than
     float32, the cell has no derivative in forward mode."""
     forget_bias: float = 0.0
     """Added to the initial bias of the forget gate."""
     chrono: int = 0
-    """Longest memory, in steps, for which the initial biases are drawn; 0: as PyTorch's are."""
+    """Longest memory, in steps, of the initial biases; 0 uses PyTorch's default initialisation."""
 
     def setup(self) -> None:
         """Declare the parameters.
@@ -84,26 +88,20 @@ class LSTMCell(nn.RNNCellBase):
         """
         c, h = carry
         # One product of inputs and hidden state side by side measures faster than two, even where
-        # the inputs' is taken out of the loop for all steps at once.
+        # the inputs' product is taken out of the loop for all steps at once.
         weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
         inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
         if jnp.result_type(c, own) != c.dtype:
             raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
-        if jnp.dtype(self.dtype).itemsize < 4:
-            inputs, weights = inputs.astype(jnp.float32), weights.astype(jnp.float32)
-            gates = _rounded_product(self.dtype, inputs, weights).astype(own)  # (..., 4H)
-        else:
-            wide = jnp.result_type(own, self.dtype)
-            inputs, weights = inputs.astype(wide), weights.astype(wide)
-            gates = jnp.matmul(inputs, weights, precision=PRECISION).astype(own)  # (..., 4H)
+        gates = _product(inputs, weights, self.dtype).astype(own)  # (..., 4H)
         gates = gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
         h = nn.sigmoid(o) * nn.tanh(c)
         return (c, h), h
 
-    def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Carry:  # noqa: ARG002
+    def initialize_carry(self, rng: object, input_shape: tuple[int, ...]) -> Carry:  # noqa: ARG002
         """The carry (c, h) before the first step: zeros of (..., H) for inputs of (..., F)."""
         zeros = jnp.zeros((*input_shape[:-1], self.hidden_size), jnp.float32)
         return zeros, zeros
@@ -114,41 +112,43 @@ class LSTMCell(nn.RNNCellBase):
         return 1
 
     @property
-    def weights(self) -> dict[str, jax.Array]:
+    def weights(self) -> Weights:
         """The parameters, as `lstm` takes them."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return {name: getattr(self, name) for name in names}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rounded_product(dtype: DTypeLike, x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Multiply x (..., K) and weights (K, N), both rounded to a type, with float32 sums (..., N).
+def scan_cell(
+    params: Weights,
+    inputs: jax.Array,
+    carry: Carry,
+    *,
+    reverse: bool = False,
+    sequence: bool = True,
+    dtype: DTypeLike = "float32",
+) -> tuple[jax.Array, Carry]:
+    """Read whole sequences by `nn.scan` over `LSTMCell`; the arguments are those of `lstm`.
 
-    JAX's own derivative would round the gradients of both in every step of a scan.
+    It is a pure function of the cell's parameters, like the kernel: JAX chooses one of them for
+    each platform, and could not choose between modules that Flax holds.
     """
-    x, weights = x.astype(dtype), weights.astype(dtype)
-    return jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
-
-
-def _rounded_product_fwd(dtype: DTypeLike, *operands: jax.Array) -> tuple[jax.Array, Any]:
-    rounded = tuple(operand.astype(dtype) for operand in operands)
-    return _rounded_product(dtype, *rounded), rounded
-
-
-def _rounded_product_bwd(dtype: DTypeLike, operands: Any, gradient: jax.Array) -> Any:
-    x, weights = operands
-    rows, gradients = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    return (
-        _rounded_product(dtype, gradient, weights.T),
-        _rounded_product(dtype, rows.T, gradients),
+    cell = LSTMCell(input_size=inputs.shape[-1], hidden_size=carry[1].shape[-1], dtype=dtype)
+    scan = nn.scan(
+        LSTMCell.__call__,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=1,
+        out_axes=1,
+        reverse=reverse,
     )
-
-
-_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)
+    carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs)
+    if not sequence:
+        hidden = jnp.zeros_like(hidden, shape=(inputs.shape[0], 0, hidden.shape[-1]))
+    return hidden, carry
 
 
 def lstm(
-    params: Mapping[str, jax.Array],
+    params: Weights,
     inputs: jax.Array,
     carry: Carry,
     *,
@@ -158,104 +158,114 @@ def lstm(
     kernel: Kernel = "auto",
     remat: int = 0,
 ) -> tuple[jax.Array, Carry]:
-    """Read whole sequences with the step that `LSTMCell` takes.
+    """Read whole sequences by `scan_cell`, or on a CPU by the compiled kernel, `kernels.lstm`.
 
-    On a CPU the compiled kernel does it, up to three times faster, where it was built and `dtype`
-    is float32; anywhere else a scan over the cell does. They give the same but for rounding; the
-    kernel has no derivatives in forward mode and no second ones, for which `scan` must be chosen.
-    All is computed in float32, or in float64 if any of the arrays is.
+    The kernel is up to three times faster, and differs only by rounding. It has no derivatives in
+    forward mode and no second ones. All is computed in float32, or in float64 if any array is.
 
     Args:
-      params: `LSTMCell`'s: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,), bias_hh (4H,).
+      params: Parameters of an `LSTMCell`.
       inputs: (B, T, F).
       carry: (c, h) before the first step, each (B, H).
       reverse: Read from the last step to the first.
       sequence: Give the hidden states of all steps.
       dtype: As in `LSTMCell`.
-      kernel: As `choose_kernel` takes it.
-      remat: For the backward pass, keep the carry after every so many steps alone, and compute what
-        is between again; 0 keeps all.
+      kernel: As in `choose_kernel`.
+      remat: Keep only the carry after every `remat` steps for the backward pass, and compute the
+        steps between again; 0 keeps all.
 
     Returns:
-      Hidden states (B, T, H), or (B, 0, H) where they are not asked for, and the last carry.
+      Hidden states (B, T, H), or (B, 0, H) without `sequence`; and the last carry.
 
     Raises:
-      ValueError: The native kernel is asked for, and cannot be had; or the hidden size is 0.
-      NotImplementedError: A derivative is asked for that the native kernel does not have.
-
-    Example:
-      >>> cell = LSTMCell(input_size=28, hidden_size=20)
-      >>> rows = jnp.ones((100, 28, 28))  # (B, T, F)
-      >>> carry = cell.initialize_carry(None, (100, 28))
-      >>> params = cell.init(jax.random.key(0), carry, rows[:, 0])["params"]
-      >>> hidden, (c, h) = lstm(params, rows, carry)
-      >>> hidden.shape, h.shape
-      ((100, 28, 20), (100, 20))
+      ValueError: The native kernel cannot be used; or the hidden size is 0.
+      NotImplementedError: The native kernel does not have the derivative.
     """
     if jnp.shape(params["weight_hh"])[:1] == (0,):
         raise ValueError("the hidden size must be at least 1, not 0")
     arrays = dict(params), inputs, carry
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(arrays))
-    arrays = jax.tree.map(lambda x: jnp.asarray(x, wide), arrays)
-    params, inputs, carry = kernels.vary_alike(arrays)
-    if remat and inputs.shape[1] > remat:
-        part = functools.partial(
-            lstm, params, reverse=reverse, sequence=sequence, dtype=dtype, kernel=kernel
-        )
-        return _in_chunks(part, inputs, carry, remat, reverse=reverse)
-
-    def scanned(params: Any, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-        size = carry[1].shape[-1]
-        cell = LSTMCell(inputs.shape[-1], size, dtype, parent=None)
-        scan = nn.scan(
-            LSTMCell.__call__,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            reverse=reverse,
-        )
-        carry, hidden = nn.apply(scan, cell)({"params": params}, carry, inputs.swapaxes(0, 1))
-        nothing = jnp.zeros_like(hidden, shape=(inputs.shape[0], 0, size))
-        return hidden.swapaxes(0, 1) if sequence else nothing, carry
-
-    if choose_kernel(kernel, dtype) == "scan":
-        return scanned(params, inputs, carry)
+    arrays = kernels.vary_alike(jax.tree.map(lambda x: jnp.asarray(x, wide), arrays))
     # JAX's caches do not tell 1 from True, but the kernel needs True.
-    native = functools.partial(kernels.lstm, reverse=bool(reverse), sequence=bool(sequence))
-    read: tuple[jax.Array, Carry]
-    read = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scanned)
-    return read
+    reverse, sequence = bool(reverse), bool(sequence)
+    scan = functools.partial(scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
+    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
+
+    def read(params: Weights, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
+        if choose_kernel(kernel, dtype) == "scan":
+            return scan(params, inputs, carry)
+        hidden: jax.Array
+        hidden, carry = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scan)
+        return hidden, carry
+
+    if remat and arrays[1].shape[1] > remat:
+        return _in_chunks(read, *arrays, steps=remat, reverse=reverse)
+    return read(*arrays)
+
+
+def read_layer(
+    directions: Sequence[Weights],
+    inputs: jax.Array,
+    *,
+    sequence: bool = True,
+    dtype: DTypeLike = "float32",
+    kernel: Kernel = "auto",
+    remat: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards; as `lstm`.
+
+    Returns:
+      Hidden states (B, T, H or 2H), and the last of each direction (B, H or 2H).
+    """
+    read = []
+    for number, weights in enumerate(directions):
+        zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
+        hidden, (_, last) = lstm(
+            weights,
+            inputs,
+            (zeros, zeros),
+            reverse=number == 1,
+            sequence=sequence,
+            dtype=dtype,
+            kernel=kernel,
+            remat=remat,
+        )
+        read.append((hidden, last))
+    hidden, last = (jnp.concatenate(parts, axis=-1) for parts in zip(*read, strict=True))
+    return hidden, last
 
 
 def _in_chunks(
-    part: Callable[..., tuple[jax.Array, Carry]],
+    read: Callable[[Weights, jax.Array, Carry], tuple[jax.Array, Carry]],
+    params: Weights,
     inputs: jax.Array,
     carry: Carry,
-    steps: int,
     *,
+    steps: int,
     reverse: bool,
 ) -> tuple[jax.Array, Carry]:
-    """Read inputs (B, T, F) in chunks of so many steps, each computed again for its gradient.
+    """Read inputs (B, T, F) in chunks of `steps`, each computed again for its gradient.
 
     Source: Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.
     """
     batch, length, features = inputs.shape
     whole = length // steps * steps
-    # What is left over is read by itself: last, or in reverse first.
-    rest, chunks = inputs[:, whole:], inputs[:, :whole]
+    # A shorter chunk at the end is read by itself: last, or in reverse first.
+    chunks, rest = inputs[:, :whole], inputs[:, whole:]
     chunks = chunks.reshape(batch, -1, steps, features).swapaxes(0, 1)  # (T // steps, B, steps, F)
+    ends = []
 
     def step(carry: Carry, chunk: jax.Array) -> tuple[Carry, jax.Array]:
-        hidden, carry = jax.checkpoint(part)(chunk, carry)
+        hidden, carry = jax.checkpoint(read)(params, chunk, carry)
         return carry, hidden
 
-    ends = []
     if whole < length and reverse:
-        end, carry = part(rest, carry)
+        end, carry = read(params, rest, carry)
         ends.append(end)
     carry, hidden = jax.lax.scan(step, carry, chunks, reverse=reverse)
     hidden = hidden.swapaxes(0, 1).reshape(batch, -1, hidden.shape[-1])
     if whole < length and not reverse:
-        end, carry = part(rest, carry)
+        end, carry = read(params, rest, carry)
         ends.append(end)
     return jnp.concatenate([hidden, *ends], axis=1), carry
 
@@ -265,13 +275,13 @@ def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]
 
     Args:
       kernel: `native`, the compiled kernel; `scan`, XLA's scan over `LSTMCell`; or `auto`, the
-        first where it can be had.
-      dtype: Of the products: the kernel's are float32.
+        native kernel if it can be used.
+      dtype: Type of the products. The native kernel's are float32.
 
     Raises:
-      ValueError: `native` cannot be had; one line says why.
+      ValueError: `native` cannot be used; one line says why.
     """
-    if kernel == "scan" or (kernel == "auto" and jnp.dtype(dtype) != "float32"):
+    if kernel == "scan":
         return "scan"
     try:
         if jnp.dtype(dtype) != "float32":
@@ -282,3 +292,42 @@ def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]
             raise ValueError(f"the native kernel cannot be used: {error}") from None
         return "scan"
     return "native"
+
+
+def _product(x: jax.Array, weights: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Multiply x (..., K) and weights (K, N), rounded to `dtype`: (..., N) float32 or wider."""
+    if jnp.dtype(dtype).itemsize < 4:
+        return _rounded_product(dtype, x.astype(jnp.float32), weights.astype(jnp.float32))
+    wide = jnp.result_type(jnp.float32, x, weights, dtype)
+    return jnp.matmul(x.astype(wide), weights.astype(wide), precision=PRECISION)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rounded_product(dtype: DTypeLike, x: jax.Array, weights: jax.Array) -> jax.Array:
+    """The product of float32 operands, rounded to a smaller type, with float32 sums.
+
+    JAX's own derivative would round the gradients of both in every step of a scan.
+    """
+    x, weights = x.astype(dtype), weights.astype(dtype)
+    return jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+
+
+def _rounded_product_fwd(
+    dtype: DTypeLike, x: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    rounded = x.astype(dtype), weights.astype(dtype)
+    return _rounded_product(dtype, *rounded), rounded
+
+
+def _rounded_product_bwd(
+    dtype: DTypeLike, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, weights = operands
+    rows, gradients = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    return (
+        _rounded_product(dtype, gradient, weights.T),
+        _rounded_product(dtype, rows.T, gradients),
+    )
+
+
+_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)

@@ -114,10 +114,11 @@ def beliefs(
     table.set_title(f"takes it for {winner} from {word} {decided} on, at the end by {end}")
     name_classes(table, classes)
     figure.colorbar(shown, ax=table, label="probability")
-    row, column = np.argwhere(steps_at(reading) == decided - 1)[0]
-    if reading in ("rows", "windows"):
+    read_at = steps_at(reading)
+    row, column = np.argwhere(read_at == decided - 1)[0]
+    if (read_at == read_at[:, :1]).all():  # A step reads whole rows.
         digit.axhline(row - 0.5, color=colour, linewidth=2)
-    elif reading == "columns":
+    elif (read_at == read_at[:1]).all():
         digit.axvline(column - 0.5, color=colour, linewidth=2)
     digit.set_title("the digit")
     return figure

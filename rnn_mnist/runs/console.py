@@ -18,6 +18,7 @@ from rich.cells import cell_len, set_cell_size
 
 from rnn_mnist.config import Config
 from rnn_mnist.metrics import Epoch, confidence_interval
+from rnn_mnist.model import inner_network
 from rnn_mnist.runs.folder import FILES
 from rnn_mnist.training import Plan, Progress
 
@@ -32,8 +33,8 @@ def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str])
     layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
     both = "both ways, " if config.bidirectional else ""
     reads = "" if config.reading == "rows" else f"reading {config.reading}, "
-    if config.reading == "windows":
-        reads = f"reading windows by {config.inner_size} units, "
+    if inner_network(config.reading) is not None:
+        reads = f"reading {config.reading} by {config.inner_size} units, "
     products = "" if config.precision == "float32" else f", products in {config.precision}"
     said = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),

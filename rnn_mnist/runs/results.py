@@ -15,26 +15,18 @@ from rnn_mnist import __version__
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.metrics import Epoch, Totals
 from rnn_mnist.model import (
-    ENDINGS,
+    Sizes,
     from_torch,
-    read_weights,
+    inner_network,
     readings_of,
     sizes_of,
     steps_of,
     to_torch,
-    with_sizes,
-    write_weights,
 )
 from rnn_mnist.runs.console import name_steps
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep
-from rnn_mnist.training import (
-    State,
-    abstract_state,
-    configured_optimizer,
-    eval_params,
-    make_model,
-    own_device,
-)
+from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
+from rnn_mnist.training import State, abstract_state, eval_params, make_learner, own_device
 
 if TYPE_CHECKING:
     from rnn_mnist.runs.checkpoint import Record
@@ -135,7 +127,7 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
         # The same weights can learn another order of as many steps, such as columns for rows.
         begin = dataclasses.replace(begin, reading=config.reading)
     names = ["hidden_size", "num_layers", "bidirectional", "reading"]
-    if begin.reading == "windows":
+    if inner_network(begin.reading) is not None:
         names.append("inner_size")
     for name in names:
         ours, theirs = getattr(config, name), getattr(begin, name)
@@ -174,11 +166,8 @@ def load_run(folder: Path | str) -> Result:
 
     def like(record: Record) -> State:
         check_record(record)
-        return abstract_state(
-            make_model(config, len(record["classes"])),
-            configured_optimizer(config, total_steps=1),
-            own_device(),
-        )
+        learner = make_learner(config, num_classes=len(record["classes"]), total_steps=1)
+        return abstract_state(learner.model, learner.optimizer, own_device())
 
     restored = None
     if (folder / CHECKPOINTS).is_dir():
@@ -214,11 +203,11 @@ def load_weights(path: Path | str) -> Result:
         if not readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
                 f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
-                "classes; of an image, 28 values or 1 can be read, or by inner LSTMs 14 windows "
-                "of 16, and at least 2 classes known"
+                "classes; a network of 28 x 28 images reads 28 values or 1, or as many as its "
+                "inner LSTMs make, and knows at least 2 classes"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()
-        config = with_sizes(config, sizes)
+        config = _with_sizes(config, sizes)
         classes = classes_of(json.loads(notes.get("classes", "[]")))
         history = history_of(json.loads(notes.get("history", "[]")))
         # Older files have no step. Their weights count as those of the last test.
@@ -235,6 +224,19 @@ def load_weights(path: Path | str) -> Result:
     }
     state = State(params, (), jnp.int32(step))
     return Result(state, history, config, classes)
+
+
+def _with_sizes(config: Config, sizes: Sizes) -> Config:
+    """A config with these sizes, and with a reading that fits them."""
+    known = readings_of(sizes)
+    return dataclasses.replace(
+        config,
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        bidirectional=sizes.bidirectional,
+        reading=known[0] if known and config.reading not in known else config.reading,
+        inner_size=sizes.inner_size or config.inner_size,
+    )
 
 
 def check_record(record: Record) -> None:
@@ -310,7 +312,7 @@ def save_weights(path: Path | str, result: Result) -> None:
         which .pt cannot tell.
     """
     state_dict = to_torch(result.params)
-    assumed = with_sizes(Config(), sizes_of(state_dict)).reading
+    assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
     if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
         raise InputError(
             f"{path}: would be taken for a network that reads {assumed}, and this one reads "

@@ -251,7 +251,7 @@ def _restore(plan: Plan, manager: Any) -> tuple[Progress | None, list[str]]:
                 f"{manager.directory}: the run began with {record['data']}, which is now "
                 f"{plan.version}; name another folder"
             )
-        return abstract_state(plan.model, plan.optimizer, own_device())
+        return abstract_state(plan.learner.model, plan.learner.optimizer, own_device())
 
     restored = restore(manager, like)
     if restored is None:
@@ -342,7 +342,7 @@ def _new(plan: Plan) -> Progress:
       InputError: The weights to start from cannot be read, or are another network's.
     """
     config = plan.config
-    state = init(plan.model, plan.optimizer, key=init_key(config.seed))
+    state = init(plan.learner.model, plan.learner.optimizer, key=init_key(config.seed))
     if config.init_from and is_first():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
@@ -352,7 +352,7 @@ def _new(plan: Plan) -> Progress:
                 f"this run, which has the {len(plan.classes)} classes of {config.data.name}; "
                 "choose the data that they were trained on"
             )
-        state = State(params, plan.optimizer.init(params), state.step)
+        state = State(params, plan.learner.optimizer.init(params), state.step)
     return Progress(state)
 
 

@@ -22,7 +22,7 @@ from rnn_mnist import training
 from rnn_mnist.config import Config
 from rnn_mnist.data import Split, epoch_order, in_parts, in_rows, steps_per_part
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.model import WINDOW, places
+from rnn_mnist.model import inner_network, places
 from rnn_mnist.parallel import free_memory, put, put_key
 from rnn_mnist.sweeps.grid import own_settings
 from rnn_mnist.training import (
@@ -31,10 +31,8 @@ from rnn_mnist.training import (
     Distortion,
     Metrics,
     State,
-    configured_optimizer,
     init_key,
-    make_distortion,
-    make_model,
+    make_learner,
     step_key,
 )
 
@@ -207,18 +205,20 @@ def memory_of(config: Config) -> int:
     """Bytes that a run is reckoned to take: six times its parameters, and what a step takes.
 
     A training step takes its batch's images, 12 numbers for each hidden unit in each of an image's
-    steps that is kept for the backward pass, and for each inner one at each window. A test takes
-    its images twice, two numbers for each inner unit, and for each unit of one layer below another.
+    steps that is kept for the backward pass, and for each inner unit in each inner step. A test
+    takes its images twice, two numbers for each inner unit, and for each unit of one layer below
+    another.
     """
     directions = 1 + config.bidirectional
     cells, units = config.num_layers * directions, config.hidden_size + 16
-    values = places(config.reading)  # (T, F)
-    weights, inner = cells * 4 * units * (3 * units + 28), 0
-    steps = kept = len(values)
-    if config.reading == "windows":
-        windows, both_ways = values.size // WINDOW**2, 2 * (config.inner_size + 16)
-        weights += 4 * directions * units * (windows // steps) * both_ways
-        inner = 2 * windows * both_ways  # Down the columns, and along the rows.
+    read_at = places(config.reading)  # (T, F)
+    steps = len(read_at)
+    weights, inner, kept = cells * 4 * units * (3 * units + 28), 0, steps
+    if (network := inner_network(config.reading)) is not None:
+        size = config.inner_size + 16
+        weights += 4 * directions * units * network.features(read_at.shape[1], size)
+        lines = network.lines(read_at.shape, size)
+        inner = sum(2 * size * line.length * line.number for line in lines)
     if config.remat:
         kept = min(steps, config.remat + -(-steps // config.remat))
     train = config.batch_size * (28 * 28 + 12 * (kept * units * cells + inner))
@@ -232,8 +232,12 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     batch_size = min(config.batch_size, train_size)
     steps = -(-train_size // batch_size)
-    model = make_model(config, classes)
-    optimizer = configured_optimizer(config, config.epochs * steps, swept=own_settings(config))
+    learner = make_learner(
+        config,
+        num_classes=classes,
+        total_steps=config.epochs * steps,
+        swept=own_settings(config),
+    )
     part = steps_per_part(steps, STEPS)
     tests = steps_per_part(-(-test_size // EVALUATION_BATCH), EVALUATION_STEPS)
     own, whole = NamedSharding(splits.mesh, _OWN), NamedSharding(splits.mesh, _WHOLE)
@@ -242,24 +246,21 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys, settings = _numbers([config] * runs)
-    start = init.lower(keys, settings, model=model, optimizer=optimizer)
+    start = init.lower(keys, settings, model=learner.model, optimizer=learner.optimizer)
     states = jax.tree.map(lambda x: abstract(x.shape, x.dtype, own), start.out_info)
     train = train_epoch.lower(
         states,
         *(abstract(x.shape, x.dtype, whole) for x in splits.train),
         abstract((runs, part, batch_size), np.int32, own),
         abstract((runs,), keys.dtype, own),
-        model=model,
-        optimizer=optimizer,
-        label_smoothing=config.label_smoothing,
-        distortion=make_distortion(config),
+        **learner._asdict(),
         mesh=splits.mesh,
     )
     test = evaluate.lower(
         training.eval_params(states),
         *(abstract(x.shape, x.dtype, whole) for x in splits.test),
         abstract((tests, EVALUATION_BATCH), np.int32, whole),
-        model=model,
+        model=learner.model,
         mesh=splits.mesh,
     )
     return Programs(start.compile(), train.compile(), test.compile(), runs, batch_size, part, tests)

@@ -1,4 +1,4 @@
-"""Random distortions of images, each image by its own key: moved, turned, resized, slanted, bent.
+"""Random distortions of images: each is moved, turned, resized, slanted and bent by its own key.
 
 Shapes are written with B images of M rows and N columns.
 """
@@ -12,35 +12,35 @@ import jax.numpy as jnp
 
 from rnn_mnist.randomness import AFFINE, ELASTIC
 
-KNOTS = 7  # Of the grid, along each side, whose points bend an image.
+KNOTS = 7  # Points along each side of the grid that bends an image.
 
 
 class Distortion(NamedTuple):
-    """How far images are distorted at most; each amount is drawn uniformly up to it, both ways."""
+    """The largest distortions. Each amount is drawn uniformly between it and its negative."""
 
     shift: float = 0.0
-    """Pixels, down or up, and as many right or left."""
+    """Pixels, both vertically and horizontally."""
     rotation: float = 0.0
     """Degrees."""
     scale: float = 0.0
-    """Share of the height, and of the width: 0.1 is from 0.9 to 1.1 times as large."""
+    """Share of the height and of the width: 0.1 resizes them by factors from 0.9 to 1.1."""
     shear: float = 0.0
     """Degrees by which upright lines slant."""
     elastic: float = 0.0
-    """Standard deviation in pixels of displacements on a grid of 7 by 7 points, which are normal,
-    and between which the image bends smoothly."""
+    """Standard deviation, in pixels, of normal displacements of 7 by 7 grid points. Between the
+    points the image bends smoothly."""
 
 
 def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> jax.Array:
     """Distort each image in its own way, around its middle.
 
-    All of it is one displacement of the pixels, so that images are resampled once, between their
-    four nearest pixels; beyond the edges there is 0.
+    All distortions together are one displacement of the pixels, so each image is resampled once,
+    linearly between the four nearest pixels. Values beyond the edges are 0.
 
     Args:
       images: (B, M, N) float.
-      distortion: What to do, and how far.
-      keys: (B,), one for each image; the same key distorts in the same way.
+      distortion: The largest amounts.
+      keys: (B,), one for each image. The same key gives the same distortion.
 
     Returns:
       Images (B, M, N) float.
@@ -56,7 +56,7 @@ def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> ja
 
 
 def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> jax.Array:
-    """Where each pixel of a distorted image comes from: rows and columns (2, M, N)."""
+    """The original place of each pixel of a distorted image: rows and columns (2, M, N)."""
     affine, elastic = (jax.random.fold_in(key, purpose) for purpose in (AFFINE, ELASTIC))
     drawn = jax.random.uniform(affine, (6,), jnp.float32, -1, 1)
     turn = jnp.deg2rad(distortion.rotation) * drawn[0]
@@ -80,15 +80,15 @@ def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> j
 def resample(images: jax.Array, places: jax.Array) -> jax.Array:
     """Images (B, M, N) at fractional rows and columns (B, 2, M', N'), linear between four pixels.
 
-    What `jax.scipy.ndimage.map_coordinates` of order 1 gives, in less than half of its time on a
-    CPU: the four pixels lie side by side and are fetched at once.
+    The result is that of `jax.scipy.ndimage.map_coordinates` of order 1. It takes less than half of
+    the time on a CPU, because the four pixels lie side by side and are fetched at once.
     """
     batch, rows, columns = images.shape
     padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2)))
     corners = jnp.stack(
         [padded[:, y : rows + 2 + y, x : columns + 2 + x] for y in (0, 1) for x in (0, 1)], axis=-1
     ).reshape(-1, 4)  # (B * (M + 2) * (N + 2), 4)
-    # From -1 to the size, beyond which there is nothing but zeros.
+    # Beyond -1 and the size, all values are zero.
     y = jnp.clip(places[:, 0], -1, rows) + 1  # (B, M', N')
     x = jnp.clip(places[:, 1], -1, columns) + 1
     top, left = jnp.floor(y), jnp.floor(x)

@@ -1,4 +1,4 @@
-"""The loop over epochs: from where a run stands to its end, without side effects."""
+"""The loop over epochs, from any progress of a run to its end, without side effects."""
 
 from __future__ import annotations
 
@@ -14,28 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, DivergenceError
-from rnn_mnist.data import epoch_order, in_rows
+from rnn_mnist.data import Part, epoch_order, in_rows
 from rnn_mnist.metrics import Epoch, Totals, judge
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
 
+Floats = NDArray[np.floating[Any]]
+
 
 class Progress(NamedTuple):
-    """Where a run stands. The next one takes this one's state: save before going on."""
+    """The progress of a run. The next one takes this one's state: save before going on."""
 
     state: State
     history: tuple[Epoch, ...] = ()
     partial_epoch: Totals = Totals()
-    """Sums over the epoch that is under way; zero between epochs."""
+    """Sums over the epoch that is not complete yet; zero between epochs."""
     seconds: float = 0.0
     """Seconds spent on that epoch so far."""
-    losses: NDArray[np.floating[Any]] = np.zeros(0)
+    losses: Floats = np.zeros(0)
     """Mean loss of each step since the last progress."""
 
     @property
     def step(self) -> int:
         """Steps taken so far."""
         return int(self.state.step)
+
+
+class _EpochPart(NamedTuple):
+    """A part of an epoch that one call trains."""
+
+    epoch: int
+    is_last: bool
+    """Whether the epoch ends with it."""
+    batches: Part
 
 
 def advance(
@@ -46,64 +57,57 @@ def advance(
     cuts: Sequence[int] = (),
     norms: bool = False,
 ) -> Iterator[Progress]:
-    """Go on with a run to its end.
+    """Train a run to its end.
 
     Args:
       plan: The run's.
       programs: Compiled for it.
-      progress: Where it stands.
-      cuts: Steps after which a part is to end, in ascending order; the result is the same.
+      progress: The progress to go on from.
+      cuts: Steps after which a part must end, in ascending order; the result is the same.
       norms: Keep the gradient's mean norm and the throughput of each epoch in the history.
 
     Yields:
-      A progress for the untrained network, then for every part of every epoch; that of an epoch's
-      last part has the epoch in its history.
+      A progress for the untrained network, then for every part of every epoch. The progress of an
+      epoch's last part has the epoch in its history.
 
     Raises:
-      DivergenceError: A loss, a gradient's norm or a parameter is not a finite number; it names the
-        step.
+      DivergenceError: A loss, a gradient's norm or a parameter is not a finite number; the message
+        names the step.
     """
-    config = plan.config
-    began = time.perf_counter()
-    state, history, partial_epoch, seconds, _ = progress
-    if not history:
-        untrained = _fetch_test(_evaluate(plan, programs, state))
-        history = (Epoch(0, 0, None, None, *untrained, time.perf_counter() - began),)
-        yield Progress(state, history)
-    step, began = int(state.step), time.perf_counter()
-    parts = _parts(plan, programs, first=len(history), step=step, cuts=cuts)
+    began, step = time.perf_counter(), progress.step
+    if not progress.history:
+        tested = _fetch_test(_evaluate(plan, programs, progress.state))
+        untrained = _epoch(0, step, Totals(), tested, seconds=time.perf_counter() - began)
+        progress = Progress(progress.state, history=(untrained,))
+        yield progress
+        began = time.perf_counter()
+    parts = _parts(plan, programs, first=len(progress.history), step=step, cuts=cuts)
     part = next(parts, None)
     while part is not None:
-        (epoch, closes), *arrays = part
-        state, metrics = programs.train(state, *arrays)
-        tests = _evaluate(plan, programs, state) if closes else None
-        part = next(parts, None)  # Made while the devices compute, as long as nothing is fetched.
-        partial_epoch, losses, lengths = _add(partial_epoch, metrics)
-        _check({"loss": losses, "gradient's norm": lengths}, step, config)
+        state, metrics = programs.train(progress.state, *part.batches, key=programs.key)
+        tests = _evaluate(plan, programs, state) if part.is_last else []
+        number, part = part.epoch, next(parts, None)  # Made while the devices compute.
+        totals, losses, lengths = _add(progress.partial_epoch, metrics)
+        _check({"loss": losses, "gradient's norm": lengths}, step, plan.config)
         step += len(losses)
-        tested = _fetch_test(tests) if tests else None
-        seconds += time.perf_counter() - began
-        if tested:
-            # What an update drives to infinity may only saturate a gate: no loss tells of it.
-            leaves = jax.tree.leaves(jax.device_get(state.params))
-            infinite = np.concatenate([leaf[~np.isfinite(leaf)] for leaf in leaves])[:1]
-            _check({"weights": infinite, "test loss": np.array(tested[:1])}, step - 1, config)
-            loss, correct, seen, norm, measured = partial_epoch
-            closed = Epoch(epoch, step, loss / seen, correct / seen, *tested, seconds)
-            if norms and measured:
-                closed = closed._replace(
-                    gradient_norm=norm / measured, images_per_second=seen / seconds
-                )
-            history += (closed._replace(note=judge(closed, history[0], plan.guessing)),)
-            partial_epoch, seconds = Totals(), 0.0
-        yield Progress(state, history, partial_epoch, seconds, losses)
+        tested = _fetch_test(tests)
+        seconds = progress.seconds + (time.perf_counter() - began)
+        progress = Progress(
+            state, progress.history, partial_epoch=totals, seconds=seconds, losses=losses
+        )
+        if tested.examples:
+            _check_weights(state, tested, step - 1, plan.config)
+            epoch = _epoch(number, step, totals, tested, seconds=seconds, norms=norms)
+            epoch = epoch._replace(note=judge(epoch, progress.history[0], plan.guessing))
+            progress = Progress(state, history=(*progress.history, epoch), losses=losses)
+        yield progress
         began = time.perf_counter()
 
 
 def _parts(
     plan: Plan, programs: Programs, *, first: int, step: int, cuts: Sequence[int]
-) -> Iterator[tuple[Any, ...]]:
-    """What is left to train: for each part its epoch, whether it closes it, and the part."""
+) -> Iterator[_EpochPart]:
+    """The parts that are left to train, from epoch `first` and after `step` steps."""
     for epoch in range(first, plan.config.epochs + 1):
         order = epoch_order(plan.train_size, plan.batch_size, seed=plan.config.seed, epoch=epoch)
         before = (epoch - 1) * plan.steps
@@ -112,48 +116,93 @@ def _parts(
         pieces = np.split(order[done:], [cut - done for cut in inside])
         number = sum(-(-len(piece) // programs.train_steps) for piece in pieces)
         parts = itertools.chain.from_iterable(
-            plan.train(piece, programs.train_steps) for piece in pieces
+            plan.parts(plan.train, piece, programs.train_steps) for piece in pieces
         )
         for count, part in enumerate(parts, 1):
-            yield (epoch, count == number), *part
+            yield _EpochPart(epoch=epoch, is_last=count == number, batches=part)
 
 
-def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, NDArray[Any], NDArray[Any]]:
+def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, Floats, Floats]:
     """Fetch metrics of steps (S,) and add them up; also each real step's mean loss and norm."""
     loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
     norms = norms[real]
     totals = Totals(
-        _sum(totals.loss, loss[real]),
-        totals.correct + int(correct.sum()),
-        totals.examples + int(examples.sum()),
-        _sum(totals.gradient_norm, norms),
-        totals.measured + len(norms),
+        loss=_sum(totals.loss, loss[real]),
+        correct=totals.correct + int(correct.sum()),
+        examples=totals.examples + int(examples.sum()),
+        gradient_norm=_sum(totals.gradient_norm, norms),
+        measured=totals.measured + len(norms),
     )
     return totals, loss[real] / examples[real], norms
 
 
-def _sum(total: float, numbers: NDArray[Any]) -> float:
+def _sum(total: float, numbers: Floats) -> float:
     """Add numbers one by one: the same sum wherever an epoch was cut."""
     return functools.reduce(operator.add, numbers.tolist(), total)
 
 
+def _epoch(
+    number: int,
+    step: int,
+    trained: Totals,
+    tested: Totals,
+    *,
+    seconds: float,
+    norms: bool = False,
+) -> Epoch:
+    """A line of the history; before epoch 0, nothing was trained."""
+    epoch = Epoch(
+        epoch=number,
+        step=step,
+        train_loss=None,
+        train_accuracy=None,
+        test_loss=tested.loss / tested.examples,
+        test_correct=tested.correct,
+        test_count=tested.examples,
+        seconds=seconds,
+    )
+    if trained.examples:
+        loss, accuracy = trained.loss / trained.examples, trained.correct / trained.examples
+        epoch = epoch._replace(train_loss=loss, train_accuracy=accuracy)
+    if norms and trained.measured:
+        norm, speed = trained.gradient_norm / trained.measured, trained.examples / seconds
+        epoch = epoch._replace(gradient_norm=norm, images_per_second=speed)
+    return epoch
+
+
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
-    """Test a state; nothing is waited for."""
+    """Start a test of a state; this does not wait for the devices."""
     order = in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
     params = eval_params(state)
-    return [programs.test(params, *part) for part in plan.test(order, programs.test_steps)]
+    parts = plan.parts(plan.test, order, programs.test_steps)
+    return [programs.test(params, *part) for part in parts]
 
 
-def _fetch_test(parts: list[Metrics]) -> tuple[float, int, int]:
-    """Mean loss over the test split, how many are right, and of how many."""
-    sums = zip(*(part[:3] for part in jax.device_get(parts)), strict=True)
-    loss, correct, examples = (sum(number.item() for number in column) for column in sums)
-    return loss / examples, correct, examples
+def _fetch_test(parts: Sequence[Metrics]) -> Totals:
+    """Wait for a test and add up its parts."""
+    totals = Totals()
+    for part in jax.device_get(parts):
+        totals = Totals(
+            loss=totals.loss + part.loss.item(),
+            correct=totals.correct + part.correct.item(),
+            examples=totals.examples + part.examples.item(),
+        )
+    return totals
 
 
-def _check(measured: Mapping[str, NDArray[Any]], step: int, config: Config) -> None:
-    """Stop a run if a number is not finite; there is one for each step after `step`, or none."""
+def _check_weights(state: State, tested: Totals, step: int, config: Config) -> None:
+    """Stop a run if a weight or the test loss is not finite after `step` + 1 steps.
+
+    An infinite weight may only saturate a gate, which leaves the training loss finite.
+    """
+    leaves = jax.tree.leaves(jax.device_get(state.params))
+    infinite = np.concatenate([leaf[~np.isfinite(leaf)] for leaf in leaves])[:1]
+    _check({"weights": infinite, "test loss": np.array([tested.loss])}, step, config)
+
+
+def _check(measured: Mapping[str, Floats], step: int, config: Config) -> None:
+    """Stop a run if a number is not finite. Each has one number per step after `step`, or none."""
     bad = [
         (index, what)
         for what, numbers in measured.items()

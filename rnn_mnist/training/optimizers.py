@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from rnn_mnist.model import Params
+
+Number = float | jax.Array
 
 
 def make_optimizer(
@@ -27,8 +31,8 @@ def make_optimizer(
 
     The arguments are the config's fields of the same names.
 
-    As in PyTorch: the gradient is clipped by its whole norm, then the decay is added (for adamw
-    it is taken off the weights instead), then comes momentum or Adam, then the learning rate.
+    The order is PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes
+    it off the weights instead), apply momentum or Adam, multiply by the learning rate.
 
     Args:
       optimizer: sgd, adam or adamw.
@@ -37,11 +41,11 @@ def make_optimizer(
       momentum: For sgd; 0 is none.
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
-      ema: Decay of a running average of the parameters; 0 is none. It is in the optimizer's state,
-        where `averaged` finds it.
-      total_steps: Steps of the whole run, over which the schedule goes.
-      swept: Which of the numbers, by name, are read from the state, from its `hyperparams`, where
-        every run may have its own under `jax.vmap`. Its `inner_state` is the state without them.
+      ema: Decay of a running average of the parameters; 0 is none. It is in the optimizer's
+        state, where `averaged` finds it.
+      total_steps: Steps of the whole run, and so of the schedule.
+      swept: Names of the numbers that are read from the state's `hyperparams`. There, every run may
+        have its own under `jax.vmap`. The `inner_state` is the state without them.
 
     Raises:
       ValueError: No such optimizer or schedule.
@@ -77,15 +81,15 @@ def _build(
     schedule: str,
     total_steps: int,
     *,
-    learning_rate: Any,
-    momentum: Any,
-    weight_decay: Any,
-    gradient_clip: Any,
-    ema: Any,
+    learning_rate: Number,
+    momentum: Number,
+    weight_decay: Number,
+    gradient_clip: Number,
+    ema: Number,
 ) -> optax.GradientTransformation:
-    """A swept number is an array, which counts as set, even if it is zero."""
+    """Chain the transformations. A swept number is an array; it counts as set, even if it is 0."""
 
-    def given(number: Any) -> bool:
+    def given(number: Number) -> bool:
         return not isinstance(number, float) or number != 0
 
     decay = optax.add_decayed_weights(weight_decay) if given(weight_decay) else optax.identity()
@@ -100,16 +104,17 @@ def _build(
     )
 
 
-def _clip_by_global_norm(limit: Any) -> optax.GradientTransformation:
+def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
     """Shorten a gradient whose norm exceeds the limit, by PyTorch's `clip_grad_norm_`.
 
     optax divides by the norm; PyTorch divides by the norm plus 1e-6. The difference is visible for
     a gradient of norm 0.1.
     """
 
-    def clip(gradient: Any, _: Any = None) -> Any:
+    def clip(gradient: Params, _: Params | None = None) -> Params:
         scale = jnp.minimum(1, limit / (optax.tree_utils.tree_norm(gradient) + 1e-6))
-        return jax.tree.map(lambda g: g * scale, gradient)
+        clipped: Params = jax.tree.map(lambda g: g * scale, gradient)
+        return clipped
 
     return optax.stateless(clip)
 
@@ -125,7 +130,9 @@ def _scale_by_adam() -> optax.GradientTransformation:
     """
     mean_decay, square_decay, epsilon = 0.9, 0.999, 1e-8
 
-    def update(gradient: Any, state: Any, _: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+    def update(
+        gradient: Params, state: optax.ScaleByAdamState, _: Params | None = None
+    ) -> tuple[Params, optax.ScaleByAdamState]:
         step = state.count + 1
         mean = optax.tree_utils.tree_update_moment(gradient, state.mu, mean_decay, 1)
         square = optax.tree_utils.tree_update_moment(gradient, state.nu, square_decay, 2)
@@ -144,24 +151,26 @@ class AverageState(NamedTuple):
 
     steps: jax.Array
     """Steps that it has seen, a scalar int32."""
-    average: Any
+    average: Params
     """As the parameters."""
 
 
-def _average(decay: Any) -> optax.GradientTransformation:
-    """Let updates pass, and average the parameters that they lead to.
+def _average(decay: Number) -> optax.GradientTransformation:
+    """Keep an average of the updated parameters. The updates stay as they are.
 
-    In step t the decay is at most (1 + t) / (10 + t), so that what the parameters were in the
-    beginning is soon forgotten.
+    In step t the decay is at most (1 + t) / (10 + t), so that the average soon forgets the first
+    parameters.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
     the decay of TensorFlow's ExponentialMovingAverage.
     """
 
-    def init(params: Any) -> AverageState:
+    def init(params: Params) -> AverageState:
         return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
-    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+    def update(
+        updates: Params, state: AverageState, params: Params | None = None
+    ) -> tuple[Params, AverageState]:
         steps = state.steps + 1
         share = jnp.maximum(1 - decay, 9 / (10 + steps))
         stepped = optax.apply_updates(params, updates)
@@ -172,12 +181,13 @@ def _average(decay: Any) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def averaged(opt_state: optax.OptState, params: Any) -> Any:
-    """The average that an optimizer with `ema` keeps of the parameters; else these themselves."""
-    return optax.tree_utils.tree_get(opt_state, "average", params)
+def averaged(opt_state: optax.OptState, params: Params) -> Params:
+    """The average of the parameters, if an optimizer with `ema` keeps one; else the parameters."""
+    average: Params = optax.tree_utils.tree_get(opt_state, "average", params)
+    return average
 
 
-def make_schedule(schedule: str, learning_rate: Any, total_steps: int) -> optax.ScalarOrSchedule:
+def make_schedule(schedule: str, learning_rate: Number, total_steps: int) -> optax.ScalarOrSchedule:
     """The learning rate by step: constant, cosine (to zero), or one_cycle.
 
     One cycle rises from 1/25 of the learning rate along a cosine for the first 30 % of the steps,

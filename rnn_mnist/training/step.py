@@ -1,18 +1,13 @@
-"""Learning as pure, jitted functions over a state: each is usable alone.
+"""Learning as pure, jitted functions over a state: a step, and what it measures.
 
-Shapes are written with N images in the data set, B in a batch, S steps, T rows of F values and
-C classes. `model` and `optimizer` are static: hand in the same objects at every call, or JAX
-compiles again.
+Shapes are written with B images in a batch, T rows of F values and C classes. `model` and
+`optimizer` are static: pass the same objects in every call, or JAX compiles again.
 
 Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; labels (B,) are
-integers from 0 to C - 1. A call with other values raises a ValueError, even if `order` does not
-name the image. Inside `jax.jit`, `jax.vmap` and the like values cannot be seen: there, every
-integer is divided by 255, floats are taken as they are, and an image does not count if its label
-names no class. All is computed in float32, or in float64 if the parameters or the images are
-float64.
-
-With a `mesh`, `train_epoch` and `evaluate` share every batch out among its devices, which add up
-their gradients in each step: the result is that of one device, but for the rounding of sums.
+integers from 0 to C - 1. A call with other values raises a ValueError. Inside `jax.jit`, `jax.vmap`
+and the like values cannot be seen: every integer is divided by 255, floats stay as they are, and an
+image does not count if its label names no class. All is computed in float32, or in float64 if the
+parameters or the images are float64.
 """
 
 from __future__ import annotations
@@ -26,11 +21,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from rnn_mnist.data import check_images, check_labels, preprocess
 from rnn_mnist.kernels import vary_alike
-from rnn_mnist.parallel import axis_of, psum, spread
+from rnn_mnist.model import Params
+from rnn_mnist.parallel import psum
 from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.optimizers import averaged
 
@@ -38,7 +34,7 @@ from rnn_mnist.training.optimizers import averaged
 class State(NamedTuple):
     """All that a run has learned so far."""
 
-    params: Any
+    params: Params
     """The model's parameters, a tree of float32 or float64 arrays."""
     opt_state: optax.OptState
     """The optimizer's memory."""
@@ -47,7 +43,7 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Sums over images, to be divided once, at the end."""
+    """Sums over images. Divide once, at the end."""
 
     loss: jax.Array
     """Summed negative log-likelihood in nats, float32 or float64."""
@@ -56,10 +52,10 @@ class Metrics(NamedTuple):
     examples: jax.Array
     """Images counted, int32."""
     gradient_norm: jax.Array | None = None
-    """Norm of a step's whole gradient before clipping; None where nothing is learned."""
+    """Norm of a step's whole gradient before clipping; None in an evaluation."""
 
 
-def _jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
+def jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
     """Like `jax.jit`, but every call first checks the values of images and labels."""
     jitted, signature = jax.jit(function, **settings), inspect.signature(function)
 
@@ -89,18 +85,19 @@ def init(
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
-def eval_params(state: State) -> Any:
-    """The parameters to test and to keep: their running average, where the optimizer has one."""
-    return averaged(state.opt_state, state.params)
+def eval_params(state: State) -> Params:
+    """The parameters to test and to keep: their running average, if the optimizer has one."""
+    params: Params = averaged(state.opt_state, state.params)
+    return params
 
 
-@functools.partial(_jit_with_checks, static_argnames="model")
-def apply(params: Any, images: jax.Array, *, model: nn.Module) -> jax.Array:
+@functools.partial(jit_with_checks, static_argnames="model")
+def apply(params: Params, images: jax.Array, *, model: nn.Module) -> jax.Array:
     """Log-probabilities (B, C) of images (B, T, F)."""
     return jnp.asarray(model.apply({"params": params}, preprocess(images, _dtype(params))))
 
 
-def _dtype(params: Any) -> Any:
+def _dtype(params: Params) -> DTypeLike:
     """The type in which a network computes: float32, or its parameters' own if that is wider."""
     return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
 
@@ -108,7 +105,7 @@ def _dtype(params: Any) -> Any:
 def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
     """Negative log-likelihood (B,) of labels (B,) under log-probabilities (B, C), in nats.
 
-    It is NaN where a label names no class.
+    It is NaN if a label names no class.
     """
     taken = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     return jnp.where(_is_class(log_probs, labels), taken, jnp.nan)
@@ -131,13 +128,15 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
         raise ValueError(f"images, labels and mask must be as many, not {sizes}")
     mask = mask & _is_class(log_probs, labels)
-    correct = (log_probs.argmax(-1) == labels) & mask
-    loss = jnp.where(mask, nll(log_probs, labels), 0)
-    return Metrics(loss.sum(), correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32))
+    return Metrics(
+        loss=jnp.where(mask, nll(log_probs, labels), 0).sum(),
+        correct=((log_probs.argmax(-1) == labels) & mask).sum(dtype=jnp.int32),
+        examples=mask.sum(dtype=jnp.int32),
+    )
 
 
 @functools.partial(
-    _jit_with_checks,
+    jit_with_checks,
     static_argnames=("model", "optimizer", "label_smoothing", "distortion", "axis_name"),
 )
 def train_step(
@@ -155,21 +154,21 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """Take one optimizer step on the mean loss of a batch.
 
-    What is random, the distortion and the model's dropout, is drawn for each image by the key, the
-    state's step and the image's place in the batch: it is the same however a batch is spread.
+    The distortion and the model's dropout are drawn for each image from the key, the state's step
+    and the image's place in the batch. They do not depend on how a batch is spread.
 
     Args:
-      state: Where to step from.
+      state: The state before the step.
       images: (B, T, F).
       labels: (B,).
-      mask: (B,) bool, false for images that only fill the batch; all count if left out. With
-        none to count, the state stays as it is.
+      mask: (B,) bool, false for images that only fill the batch. All images count without a mask.
+        If no image counts, the state stays as it is.
       model: Flax module that maps images to log-probabilities.
       optimizer: Optax transformation of gradients.
-      key: A run's key for all that is random in its steps.
-      label_smoothing: Share of each label that is spread over all classes, in what is minimised;
-        the metrics do not know of it.
-      distortion: How images are distorted.
+      key: A run's key for all randomness in its steps.
+      label_smoothing: Share of each label that the loss spreads over all classes. The metrics
+        ignore it.
+      distortion: How far images are distorted.
       axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
         over which the batch is spread. The next state and the metrics are equal along this axis.
 
@@ -177,7 +176,7 @@ def train_step(
       The next state, and the batch's metrics from before the step.
 
     Raises:
-      ValueError: Something is random, and there is no key; or images or labels have wrong values.
+      ValueError: Something is random and there is no key; or images or labels have wrong values.
     """
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
@@ -191,7 +190,7 @@ def train_step(
         images = distort(images, distortion, keys=keys)
         random = {"keys": keys} if drops else {}
 
-    def summed_loss(params: Any) -> tuple[jax.Array, Metrics]:
+    def summed_loss(params: Params) -> tuple[jax.Array, Metrics]:
         log_probs = jnp.asarray(model.apply({"params": params}, images, **random))
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
@@ -200,7 +199,7 @@ def train_step(
         spread_out = jnp.where(counted, -log_probs.mean(-1), 0).sum()
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
-    # Parameters that did not vary would get a gradient that JAX has already summed over devices.
+    # JAX would sum the gradient of parameters that do not vary along the axis by itself.
     index = () if axis_name is None else jax.lax.axis_index(axis_name)
     params, *_ = vary_alike((state.params, images, labels, index))
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
@@ -218,123 +217,3 @@ def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
     """A key for each image (B,), by its place in a batch that may be spread over an axis."""
     first = 0 if axis_name is None else count * jax.lax.axis_index(axis_name)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
-
-
-@functools.partial(
-    _jit_with_checks,
-    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
-    donate_argnames="state",
-)
-def train_epoch(
-    state: State,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    key: jax.Array | None = None,
-    label_smoothing: float = 0.0,
-    distortion: Distortion = Distortion(),
-    mesh: Mesh | None = None,
-    sharded: bool = False,
-) -> tuple[State, Metrics]:
-    """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
-
-    Args:
-      state: Where to start; its buffers are given away, so use the returned state from here on.
-      images: (N, T, F).
-      labels: (N,).
-      order: (S, B) int32, the images of every step's batch; -1 fills up a batch or, as a whole
-        row, a step. On a mesh of D devices, B is a multiple of D.
-      model: Flax module that maps images to log-probabilities.
-      optimizer: Optax transformation of gradients.
-      key: As `train_step` takes it, and the next two.
-      label_smoothing: As there.
-      distortion: As there.
-      mesh: From `make_mesh`; one device computes if left out.
-      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
-        order count from its first; else every device holds all.
-
-    Returns:
-      The state after the steps, and the metrics of every step, each of shape (S,).
-    """
-
-    def steps(
-        start: tuple[State, jax.Array | None],
-        images: jax.Array,
-        labels: jax.Array,
-        order: jax.Array,
-    ) -> tuple[State, Metrics]:
-        state, key = start
-        if axis_of(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
-            state, *_ = vary_alike((state, images, labels, order))
-
-        def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
-            stepped: tuple[State, Metrics]
-            stepped = train_step(
-                state,
-                *_gather(images, labels, batch),
-                model=model,
-                optimizer=optimizer,
-                key=key,
-                label_smoothing=label_smoothing,
-                distortion=distortion,
-                axis_name=axis_of(mesh),
-            )
-            return stepped
-
-        return jax.lax.scan(step, state, order)
-
-    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
-    return run((state, key), images, labels, order)
-
-
-@functools.partial(_jit_with_checks, static_argnames=("model", "mesh", "sharded"))
-def evaluate(
-    params: Any,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
-    *,
-    model: nn.Module,
-    mesh: Mesh | None = None,
-    sharded: bool = False,
-) -> Metrics:
-    """Metrics over all images that `order` names, each as often as it is named.
-
-    Args:
-      params: The model's parameters.
-      images: (N, T, F).
-      labels: (N,).
-      order: (S, B) int32, as `train_epoch` takes it.
-      model: Flax module that maps images to log-probabilities.
-      mesh: As `train_epoch` takes it.
-      sharded: As `train_epoch` takes it.
-    """
-
-    def total(params: Any, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
-        def tested(batch: jax.Array) -> Metrics:
-            x, y, mask = _gather(images, labels, batch)
-            return measure(apply(params, x, model=model), y, mask)
-
-        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
-            return jax.tree.map(jnp.add, total, tested(batch)), None
-
-        shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
-        zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        zero, *_ = vary_alike((zero, params, images, labels, order))
-        metrics, _ = jax.lax.scan(step, zero, order)
-        axis_name = axis_of(mesh)
-        return metrics if axis_name is None else psum(metrics, axis_name)
-
-    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
-    return run(params, images, labels, order)
-
-
-def _gather(
-    images: jax.Array, labels: jax.Array, batch: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Pick a batch (B,) of indices; -1 picks some image and masks it."""
-    index = jnp.maximum(batch, 0)
-    return images[index], labels[index], batch >= 0

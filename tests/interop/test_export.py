@@ -32,7 +32,7 @@ from rnn_mnist.interop.page import to_page
 from rnn_mnist.interop.stablehlo import to_stablehlo
 from rnn_mnist.model import weights
 from rnn_mnist.runs import results as loading
-from rnn_mnist.runs import run
+from rnn_mnist.runs import run, weight_files
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.training import setup as plan
 
@@ -208,7 +208,7 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
         said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
         assert float(said["test_accuracy"]) == accuracy
     described = {**loading.describe(result), "step": "-1"}
-    weights.write_weights(path, to_torch(result.params), described)
+    weight_files.write_weights(path, to_torch(result.params), described)
     with pytest.raises(InputError, match="its step is -1"):
         load_result(path)
 
@@ -238,7 +238,7 @@ def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbe
         fit(dataclasses.replace(config, reading="pixels"))
     head = {"hidden2digits.weight": np.zeros((9, 8), "f4"), "hidden2digits.bias": np.zeros(9, "f4")}
     nine = tmp_path / "nine.safetensors"
-    weights.write_weights(nine, to_torch(result.params) | head, {})
+    weight_files.write_weights(nine, to_torch(result.params) | head, {})
     with pytest.raises(InputError, match=r"init_from: the weights of .* have other classes or"):
         fit(dataclasses.replace(config, init_from=str(nine)))
 
@@ -319,7 +319,7 @@ def test_other_tensors_are_refused_in_one_line(tmp_path, capsys, change, message
         from_torch(state_dict)
     if not state_dict:  # No version of the file format's library has to write that.
         return
-    weights.write_weights(tmp_path / "odd.safetensors", state_dict, {})
+    weight_files.write_weights(tmp_path / "odd.safetensors", state_dict, {})
     code = export.main(["onnx", str(tmp_path / "odd.safetensors"), "-o", str(tmp_path / "o.onnx")])
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (2, 1)
@@ -404,18 +404,15 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
     seeds = 2**32 - 1, np.int64(2**32 - 1), np.uint32(2**32 - 1)
     (_, wanted), *others = (exported.train_step(leaves, images, labels, seed) for seed in seeds)
     assert all(loss == wanted for _, loss in others)
-    model = plan.make_model(result.config, 10)
+    learner = plan.make_learner(result.config, num_classes=10, total_steps=1)
     for _ in range(3):
         leaves, loss = exported.train_step(leaves, images, labels, 5)
         state, metrics = train_step(
             state,
             images,
             labels,
-            model=model,
-            optimizer=plan.make_optimizer(result.config, 1),
             key=plan.step_key(5),
-            label_smoothing=0.1,
-            distortion=plan.make_distortion(result.config),
+            **learner._asdict(),
         )
         np.testing.assert_allclose(loss, metrics.loss / 20, rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), leaves, strict=True):

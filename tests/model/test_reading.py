@@ -1,5 +1,7 @@
 """Reading orders, initial biases and memory for long sequences."""
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import from_torch, numpy_lstm, numpy_row_lstm, numpy_windows
 
+import rnn_mnist
 from rnn_mnist import LSTMCell, RowLSTM
 from rnn_mnist.model.lstm import lstm
 from rnn_mnist.model.reading import Reading, permutation, read, steps_at, steps_of
@@ -147,3 +150,13 @@ def test_initial_biases_for_long_memories():
     sorted_draws = (np.sort(np.exp(f)) - 1) / 782
     assert abs(sorted_draws - np.arange(1000) / 1000).max() < 0.062
     assert not np.concatenate([g, o, drawn_hh]).any()
+
+
+def test_only_its_module_and_the_table_of_readings_know_of_windows():
+    package = Path(rnn_mnist.__file__).parent
+    knowing = {
+        path.relative_to(package).as_posix()
+        for path in [*package.rglob("*.py"), *package.rglob("*.html")]
+        if re.search("windows|WINDOW", path.read_text(encoding="utf-8"))
+    }
+    assert knowing == {"config.py", "model/reading.py", "model/windows.py"}

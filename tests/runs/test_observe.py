@@ -134,13 +134,13 @@ def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
     config = dataclasses.replace(TINY, epochs=2, gradient_clip=0.0)
     result = fit(config, folder=tmp_path / "run", log_norms=True)
     split = load("mnist", "train[:100]")
-    model, optimizer = plan.make_model(config, 10), plan.configured_optimizer(config, 8)
-    state = step.init(model, optimizer, key=plan.init_key(0))
+    learner = plan.make_learner(config, num_classes=10, total_steps=8)
+    state = step.init(learner.model, learner.optimizer, key=plan.init_key(0))
     for epoch in (1, 2):
         norms = []
         for row in batches.epoch_order(100, 25, seed=0, epoch=epoch):
             before = state.params
-            settings = {"model": model, "optimizer": optimizer}
+            settings = {"model": learner.model, "optimizer": learner.optimizer}
             state, _ = train_step(state, split.images[row], split.labels[row], **settings)
             pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True)
             moved = [np.sum((np.float64(after) - start) ** 2) for after, start in pairs]
@@ -185,9 +185,9 @@ def test_each_trace_begins_and_ends_once(tmp_path, monkeypatch, steps, calls):
     def counted(*arguments, **settings):
         programs = compile_programs(*arguments, **settings)
 
-        def train(*part):
+        def train(*part, key):
             said.append("train")
-            return programs.train(*part)
+            return programs.train(*part, key=key)
 
         return programs._replace(train=train)
 

@@ -213,11 +213,13 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
     """Also where the loss stays a number: saturated gates hide a bias that is infinite."""
     prepared = plan.make_plan(SMALL, make_mesh(find_devices()))
     programs = plan.compile_programs(prepared, most=20)
-    begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
+    begin = loop.Progress(
+        init(prepared.learner.model, prepared.learner.optimizer, key=jax.random.key(0))
+    )
     norms = iter([1.0] * 30 + [np.inf] + [1.0] * 100)
 
-    def with_norms(state, *part):
-        state, metrics = programs.train(state, *part)
+    def with_norms(state, *part, key):
+        state, metrics = programs.train(state, *part, key=key)
         found = np.fromiter(norms, float, metrics.gradient_norm.size)
         return state, metrics._replace(gradient_norm=jnp.array(found))
 
@@ -225,13 +227,15 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
     with pytest.raises(DivergenceError, match="the gradient's norm became inf at step 31;"):
         list(loop.advance(prepared, patched, begin))
 
-    def with_a_bias(state, *part):
-        state, metrics = programs.train(state, *part)
+    def with_a_bias(state, *part, key):
+        state, metrics = programs.train(state, *part, key=key)
         bias = state.params["lstm_l0"]["bias_ih"].at[0].set(np.inf)
         lstm = state.params["lstm_l0"] | {"bias_ih": bias}
         return state._replace(params=state.params | {"lstm_l0": lstm}), metrics
 
-    begin = loop.Progress(init(prepared.model, prepared.optimizer, key=jax.random.key(0)))
+    begin = loop.Progress(
+        init(prepared.learner.model, prepared.learner.optimizer, key=jax.random.key(0))
+    )
     with pytest.raises(DivergenceError, match="the weights became inf at step 63;"):
         list(loop.advance(prepared, programs._replace(train=with_a_bias), begin))
 
@@ -239,8 +243,8 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
 def test_an_epoch_moves_nothing_between_host_and_device_unasked():
     prepared = plan.make_plan(SMALL, make_mesh(find_devices()))
     programs = plan.compile_programs(prepared, most=20)
-    model, optimizer = prepared.model, prepared.optimizer
-    state = init(model, optimizer, key=jax.random.key(0))
+    learner = prepared.learner
+    state = init(learner.model, learner.optimizer, key=jax.random.key(0))
     state = jax.device_put(state, prepared.shardings.state)
     with jax.transfer_guard("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):

@@ -1,0 +1,98 @@
+"""The reading `windows`: patches of 4 x 4 pixels, which small LSTMs read before the network does.
+
+Only `reading` uses this module; all others ask a reading for its `InnerNetwork`.
+Shapes are written with B images, T steps, W windows of P pixels in a step, and N inner units.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from rnn_mnist.model.lstm import Kernel, Params, read_layer
+
+WINDOW, STRIDE = 4, 2  # Height and width of a window, and the distance of two, in pixels.
+
+
+def window_places(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The windows (T, W * P) of an image (rows, columns) of pixel numbers.
+
+    A step reads all windows side by side. They overlap by half. Places beyond the edges get the
+    number of pixels. There is at least one window, even of a single row or column.
+    """
+    margin = (WINDOW - STRIDE) // 2
+    beyond = [(margin, max(margin, WINDOW - margin - size)) for size in pixels.shape]
+    padded = np.pad(pixels, beyond, constant_values=pixels.size)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (WINDOW, WINDOW))
+    windows = windows[::STRIDE, ::STRIDE]  # (T, W, 4, 4)
+    return windows.reshape(len(windows), -1)
+
+
+class Lines(NamedTuple):
+    """The sequences that one layer of an inner network reads in an image."""
+
+    length: int
+    """Steps in each sequence."""
+    number: int
+    """Sequences side by side."""
+    values: int
+    """Values in each step."""
+
+
+class InnerNetwork(NamedTuple):
+    """Two LSTM layers of both directions that read the windows: every column, then every row.
+
+    A layer has the same weights for all columns or rows, so it recognises a stroke in any place.
+    An LSTM that reads whole rows has to learn a stroke once for each place.
+
+    Source: Visin et al., "ReNet: A Recurrent Neural Network Based Alternative to Convolutional
+    Networks", 2015. This is one of its layers, with overlapping windows.
+    """
+
+    window: int = WINDOW**2
+    """P, the values of a window."""
+
+    def cells(self, size: int) -> dict[str, int]:
+        """Its LSTM cells of `size` units by the names of their parameters: input size of each."""
+        return {
+            f"inner_l{layer}{suffix}": values
+            for layer, values in enumerate((self.window, 2 * size))
+            for suffix in ("", "_reverse")
+        }
+
+    def lines(self, shape: tuple[int, ...], size: int) -> tuple[Lines, Lines]:
+        """What its layers of `size` units read of an image of shape (T, W * P)."""
+        steps, across = shape[0], shape[1] // self.window
+        return Lines(steps, across, self.window), Lines(across, steps, 2 * size)
+
+    def features(self, values: int, size: int) -> int:
+        """W * 2N: what it makes of the W * P values of a step with `size` units."""
+        return values // self.window * 2 * size
+
+    def about(self, size: int) -> str:
+        """A clause about it for the description of a network."""
+        return f"after two others of {size} units each have read all columns and rows"
+
+    def read(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        *,
+        dtype: DTypeLike,
+        kernel: Kernel,
+        remat: int = 0,
+    ) -> jax.Array:
+        """Read inputs (B, T, W * P) with the parameters of `cells`, as `lstm`: (B, T, W * 2N)."""
+        batch, steps, _ = inputs.shape
+        hidden = inputs.reshape(batch, steps, -1, self.window)  # (B, T, W, P)
+        for name in ("inner_l0", "inner_l1"):
+            lines = hidden.swapaxes(1, 2)  # (B, W, T, P), then (B, T, W, 2N)
+            flat, cells = lines.reshape(-1, *lines.shape[2:]), (name, f"{name}_reverse")
+            weights = [params[cell] for cell in cells]
+            states, _ = read_layer(weights, flat, dtype=dtype, kernel=kernel, remat=remat)
+            hidden = states.reshape(*lines.shape[:3], -1)
+        return hidden.reshape(batch, steps, -1)

@@ -1,0 +1,139 @@
+"""Epochs and evaluations: `lax.scan` over the batches of an order, spread over a mesh of devices.
+
+Shapes are written with N images in the data set, B in a batch, S steps, T rows of F values. Images,
+labels and static arguments are as in `step`; every image and label is checked, even if the order
+does not name it.
+
+With a `mesh`, every batch is shared out among its devices, which add up their gradients in each
+step. The result is that of one device, but for the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from rnn_mnist.kernels import vary_alike
+from rnn_mnist.model import Params
+from rnn_mnist.parallel import axis_of, psum, spread
+from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.step import Metrics, State, apply, jit_with_checks, measure, train_step
+
+
+@functools.partial(
+    jit_with_checks,
+    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh", "sharded"),
+    donate_argnames="state",
+)
+def train_epoch(
+    state: State,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    distortion: Distortion = Distortion(),
+    mesh: Mesh | None = None,
+    sharded: bool = False,
+) -> tuple[State, Metrics]:
+    """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
+
+    Args:
+      state: The state before the first step. Its buffers are donated: use the returned state.
+      images: (N, T, F).
+      labels: (N,).
+      order: (S, B) int32, the images of every step's batch. -1 fills up a batch; a row of -1 is a
+        step that changes nothing. On a mesh of D devices, B is a multiple of D.
+      model: As in `train_step`, like the next four.
+      optimizer: The same.
+      key: The same.
+      label_smoothing: The same.
+      distortion: The same.
+      mesh: From `make_mesh`; without a mesh, one device computes.
+      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
+        order count from its first image. Otherwise every device holds all images.
+
+    Returns:
+      The state after the steps, and the metrics of every step, each of shape (S,).
+    """
+
+    def steps(
+        start: tuple[State, jax.Array | None],
+        images: jax.Array,
+        labels: jax.Array,
+        order: jax.Array,
+    ) -> tuple[State, Metrics]:
+        state, key = start
+        if axis_of(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
+            state, *_ = vary_alike((state, images, labels, order))
+
+        def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
+            stepped: tuple[State, Metrics]
+            stepped = train_step(
+                state,
+                *_gather(images, labels, batch),
+                model=model,
+                optimizer=optimizer,
+                key=key,
+                label_smoothing=label_smoothing,
+                distortion=distortion,
+                axis_name=axis_of(mesh),
+            )
+            return stepped
+
+        return jax.lax.scan(step, state, order)
+
+    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
+    return run((state, key), images, labels, order)
+
+
+@functools.partial(jit_with_checks, static_argnames=("model", "mesh", "sharded"))
+def evaluate(
+    params: Params,
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    *,
+    model: nn.Module,
+    mesh: Mesh | None = None,
+    sharded: bool = False,
+) -> Metrics:
+    """Metrics over all images that `order` names, each as often as it is named.
+
+    The arguments are those of `train_epoch`.
+    """
+
+    def total(params: Params, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
+        def tested(batch: jax.Array) -> Metrics:
+            x, y, mask = _gather(images, labels, batch)
+            return measure(apply(params, x, model=model), y, mask)
+
+        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+            return jax.tree.map(jnp.add, total, tested(batch)), None
+
+        shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
+        zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zero, *_ = vary_alike((zero, params, images, labels, order))
+        metrics, _ = jax.lax.scan(step, zero, order)
+        axis_name = axis_of(mesh)
+        return metrics if axis_name is None else psum(metrics, axis_name)
+
+    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
+    return run(params, images, labels, order)
+
+
+def _gather(
+    images: jax.Array, labels: jax.Array, batch: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The images, labels and mask of a batch (B,) of indices; the mask leaves out -1."""
+    index = jnp.maximum(batch, 0)
+    return images[index], labels[index], batch >= 0
