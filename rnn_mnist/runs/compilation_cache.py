@@ -1,4 +1,4 @@
-"""Compiled programs in the cache folder: kept for the next start, and never used damaged."""
+"""Compiled programs in the cache folder: they are kept for the next start, unless damaged."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rnn_mnist.files import atomic_write, cache_folder
 
 MOST_BYTES = 2**28
-"""What the programs of one version may take; beyond that the oldest go."""
-_PROGRAM, _SUM = "-cache", ".sha256"  # JAX's ending, and ours.
+"""Bytes that the programs of one version may take. If they take more, the oldest are removed."""
+_CHECKSUM = ".sha256"
 
 
 @contextlib.contextmanager
 def compilation_cache() -> Iterator[None]:
-    """Let JAX keep what it compiles in the cache folder, unless the user has told it where.
+    """Let JAX keep compiled programs in the cache folder, unless the user has named another one.
 
-    JAX runs whatever it finds there. So each program gets its SHA-256 beside it at the end, and at
-    the start what does not fit its own, or has none, as after a kill, is removed.
+    JAX runs every program that it finds there, even a damaged one. So the checksum of each program
+    is written beside it at the end. At the start, programs with another checksum are removed, and
+    programs without one, as a kill leaves them.
     """
     import jax
 
-    settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:
         yield
         return
     folder = _folder()
@@ -39,14 +38,14 @@ def compilation_cache() -> Iterator[None]:
     finally:
         # A cache that cannot be written costs time on the next start, never this run.
         with contextlib.suppress(OSError):
-            add_sums(folder)
+            write_checksums(folder)
 
 
 def _folder() -> Path:
-    """A folder for this version of jaxlib on this kind of CPU: programs of others may crash."""
+    """A folder for this version of jaxlib on this kind of CPU. Programs of others may crash."""
     version = importlib.metadata.version("jaxlib")
     system = [version, platform.machine(), platform.processor()]
-    with contextlib.suppress(OSError):  # Linux tells what the CPU can do.
+    with contextlib.suppress(OSError):  # Only Linux has this list of the CPU's features.
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kinds = ("model name", "flags", "Features")
         system += sorted({line for line in lines if line.startswith(kinds)})
@@ -55,37 +54,38 @@ def _folder() -> Path:
 
 
 def remove_damaged(folder: Path) -> None:
-    """Remove programs that do not fit their SHA-256, or have none."""
+    """Remove programs that have another checksum than the one beside them, or none."""
     for program in _programs(folder):
         with contextlib.suppress(OSError):
-            noted = _sum_of(program)
-            if not noted.exists() or noted.read_bytes() != _sum(program):
+            beside = _checksum_file(program)
+            if not beside.exists() or beside.read_bytes() != _checksum(program):
                 program.unlink()
-                noted.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
 
 
-def add_sums(folder: Path) -> None:
-    """Write the SHA-256 of new programs beside them, and keep the newest that find room."""
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of new programs, and remove the oldest programs beyond `MOST_BYTES`."""
     room = MOST_BYTES
     for program in sorted(_programs(folder), key=lambda p: p.stat().st_mtime, reverse=True):
         room -= program.stat().st_size
         if room < 0:
             program.unlink()
-        elif not _sum_of(program).exists():
-            with atomic_write(_sum_of(program)) as file:
-                file.write(_sum(program))
-    for noted in folder.glob(f"*{_SUM}"):
-        if not noted.with_suffix("").exists():
-            noted.unlink()
+        elif not _checksum_file(program).exists():
+            with atomic_write(_checksum_file(program)) as file:
+                file.write(_checksum(program))
+    for beside in folder.glob(f"*{_CHECKSUM}"):
+        if not beside.with_suffix("").exists():
+            beside.unlink()
 
 
 def _programs(folder: Path) -> list[Path]:
-    return list(folder.glob(f"*{_PROGRAM}"))
+    return list(folder.glob("*-cache"))  # JAX's names.
 
 
-def _sum_of(program: Path) -> Path:
-    return program.with_name(program.name + _SUM)
+def _checksum_file(program: Path) -> Path:
+    return program.with_name(program.name + _CHECKSUM)
 
 
-def _sum(program: Path) -> bytes:
+def _checksum(program: Path) -> bytes:
+    """The SHA-256 of a program, in hexadecimal digits."""
     return hashlib.sha256(program.read_bytes()).hexdigest().encode()
