@@ -94,25 +94,24 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from rnn_mnist.sweeps import grid
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import grid, vmapped
     from rnn_mnist.training import step as learn
     from rnn_mnist.training.setup import configured_optimizer, make_distortion, make_model
 
-    own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
-    runs, swept = 2 * mesh.size, grid.own_settings(config)
+    own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((vmapped.AXIS,), ()))
+    runs, swept = 2 * mesh.size, grid.per_run_settings(config)
     model, optimizer = make_model(config, 10), configured_optimizer(config, 6000, swept=swept)
 
     def each(*shape: int, dtype=np.int32, sharding=own) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys = each(runs, dtype=jax.random.key(0).dtype)
-    start = functools.partial(waves.init, model=model, optimizer=optimizer)
+    start = functools.partial(vmapped.init, model=model, optimizer=optimizer)
     states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
     data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
     settings = {"model": model, "mesh": mesh}
-    train = waves.train_epoch.trace(
+    train = vmapped.train_epoch.trace(
         states,
         *data,
         each(runs, 100, config.batch_size),
@@ -124,7 +123,7 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     )
     yield "train", train
     order = each(100, config.batch_size, sharding=whole)
-    yield "test", waves.evaluate.trace(learn.eval_params(states), *data, order, **settings)
+    yield "test", vmapped.evaluate.trace(learn.eval_params(states), *data, order, **settings)
 
 
 def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:
@@ -133,10 +132,10 @@ def check_tpu(topology: str, what: str, trace: Callable, count: int | None = Non
     from jax.sharding import Mesh
 
     from rnn_mnist.parallel.mesh import AXIS
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import vmapped
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
-    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
+    axis, reduces = (vmapped.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
     for name, traced in trace(mesh=Mesh(np.array(devices), (axis,))):
         began = time.perf_counter()
         text = traced.lower().compile().as_text()
@@ -156,9 +155,9 @@ def check_cuda(count: int, what: str, trace: Callable) -> None:
     from jax.sharding import AbstractMesh, AxisType
 
     from rnn_mnist.parallel.mesh import AXIS
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import vmapped
 
-    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
+    axis, reduces = (vmapped.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
     for name, traced in trace(mesh=AbstractMesh((count,), (axis,), axis_types=(AxisType.Auto,))):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert f"num_partitions = {count} " in text

@@ -106,8 +106,8 @@ ALL = list(
     [
         "rnn_mnist",
         "rnn_mnist.model.lstm",
-        "rnn_mnist.runs.run",
-        "rnn_mnist.sweeps.explore",
+        "rnn_mnist.runs.fitting",
+        "rnn_mnist.sweeps.search",
     ],
 )
 def test_docstring_examples(module):

@@ -1,4 +1,4 @@
-"""What a run prints: a line for each fact, a table of its epochs, and a progress bar on a terminal."""
+"""What a run prints: lines of facts, a table of its epochs, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def describe_run(
 
 
 def _describe_model(config: Config, progress: Progress) -> str:
+    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     parts = [f"LSTM with hidden size {config.hidden_size}"]
     if config.num_layers > 1:
         parts.append(f"{config.num_layers} layers")
@@ -57,9 +58,7 @@ def _describe_model(config: Config, progress: Progress) -> str:
         parts.append(f"reading windows by {config.inner_size} units")
     elif config.reading != "rows":
         parts.append(f"reading {config.reading}")
-    parts.append(
-        f"{sum(leaf.size for leaf in jax.tree.leaves(progress.state.params)):,} parameters"
-    )
+    parts.append(f"{size:,} parameters")
     if config.precision != "float32":
         parts.append(f"products in {config.precision}")
     return ", ".join(parts)

@@ -196,6 +196,12 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/config.toml"))
 
 
+def sweep_of(folder: Path) -> Path | None:
+    """The folder of the sweep to which a best run belongs; None if the run is another's."""
+    sweep = folder.parent.parent
+    return sweep if folder.parent.name == BEST and (sweep / SWEEP_CSV).exists() else None
+
+
 def best_run(folder: Path) -> Path:
     """The run folder that a folder stands for: a sweep's best run, or else the folder itself.
 

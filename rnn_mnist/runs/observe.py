@@ -163,10 +163,8 @@ def _write_events(writer: EventsWriter, folder: Path, progress: Progress) -> Non
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
-    first = progress.step - len(progress.losses) + 1
-    scalars = [
-        ("loss/step", loss, step) for step, loss in enumerate(progress.losses.tolist(), first)
-    ]
+    losses, first = progress.losses.tolist(), progress.step - len(progress.losses) + 1
+    scalars = [("loss/step", loss, step) for step, loss in enumerate(losses, first)]
     last = progress.history[-1]
     if last.step == progress.step:
         scalars += [

@@ -20,7 +20,7 @@ class Record(TypedDict):
     classes: list[str]
     history: list[list[Any]]
     """The fields of each `Epoch`."""
-    under_way: list[float]
+    under_way: list[Any]
     """The fields of `Totals`: sums over the partial epoch."""
     seconds: float
     """Seconds spent on the partial epoch."""

@@ -1,4 +1,4 @@
-"""Writes a run into its folder: claims it, restores what is there, saves checkpoints and metrics."""
+"""Writes a run into its folder: locks it, restores a stopped run, saves checkpoints and metrics."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from rnn_mnist.interop.onnx_graph import to_onnx
 from rnn_mnist.interop.page import to_page
 from rnn_mnist.interop.stablehlo import to_stablehlo
 from rnn_mnist.model import weights
+from rnn_mnist.runs import fitting
 from rnn_mnist.runs import results as loading
-from rnn_mnist.runs import run
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.training import setup as plan
 
@@ -186,8 +186,8 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
     result, _ = undisturbed
     folder, path, calls = tmp_path / "run", tmp_path / "model.safetensors", itertools.count()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
-        patch.setattr(run, "any_process", lambda _: next(calls) == 3)
+        patch.setattr(fitting, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        patch.setattr(fitting, "any_process", lambda _: next(calls) == 3)
         with pytest.raises(KeyboardInterrupt, match="stopped and saved at step 18"):
             fit(SMALL, folder=folder)
 

@@ -29,7 +29,7 @@ from rnn_mnist import (
 )
 from rnn_mnist.metrics import Epoch, confidence_interval, judge
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
-from rnn_mnist.runs import run
+from rnn_mnist.runs import fitting
 from rnn_mnist.training import loop
 from rnn_mnist.training import setup as plan
 
@@ -98,7 +98,7 @@ def test_run_folder_holds_what_it_says(undisturbed):
 def test_a_finished_run_does_nothing(undisturbed, monkeypatch):
     result, folder = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(run, "compile_programs", None)  # Not even this.
+    monkeypatch.setattr(fitting, "compile_programs", None)  # Not even this.
     assert_identical(fit(SMALL, folder=folder).state, result.state)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
