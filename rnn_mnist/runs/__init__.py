@@ -1,6 +1,5 @@
 """A run and its side effects: its folder, checkpoints, console and event files, and its result."""
 
-from rnn_mnist.runs.compilation_cache import compilation_cache
 from rnn_mnist.runs.console import Console, describe_devices
 from rnn_mnist.runs.fitting import fit, train_run
 from rnn_mnist.runs.folder import (
@@ -15,6 +14,7 @@ from rnn_mnist.runs.folder import (
     write_file,
 )
 from rnn_mnist.runs.observe import Watch
+from rnn_mnist.runs.program_cache import compilation_cache
 from rnn_mnist.runs.results import (
     PRETRAINED_BEST,
     Result,

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from rnn_mnist.runs import compilation_cache as compiled
+from rnn_mnist.runs import program_cache as compiled
 
 
 def programs(folder):
