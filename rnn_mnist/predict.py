@@ -162,7 +162,7 @@ def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str
     if rows:
         console = Console()
         what = "digit" if all(name.isdigit() for name in classes) else "class"
-        console.print_table(["file", what, "probability", "second guess"], rows)
+        console.print_table([["file", what, "probability", "second guess"], *rows])
 
 
 def _show(

@@ -112,6 +112,10 @@ class _Speed(rich.progress.ProgressColumn):
 _COLUMNS = "epoch", "train loss", "train accuracy", "test loss", "test accuracy", "time"
 
 
+Advance = Callable[[int, str], None]
+"""Moves a progress bar by some steps, and gives it another text."""
+
+
 class Console:
     """Prints what happens in a run."""
 
@@ -140,7 +144,7 @@ class Console:
         self._steps = self._epochs = 0
         self._log_every = log_every
         self._losses = collections.deque[float](maxlen=log_every)
-        self._bar: rich.progress.Progress | None = None
+        self._advance: Advance = lambda *_: None
 
     def print(self, line: str, *, style: str | None = None) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -152,72 +156,33 @@ class Console:
         for name, fact in facts.items():
             self.print(f"{name:<8}{fact}")
 
-    def print_table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table. Each column is as wide as its widest cell."""
-        widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-        for number, row in enumerate((header, *rows)):
+    def print_table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the first row is its header. Each column is as wide as its widest cell."""
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for number, row in enumerate(rows):
             cells = map(set_cell_size, row, widths)
             self.print("   ".join(cells).rstrip(), style=None if number else "bold")
 
     @contextlib.contextmanager
-    def steps_bar(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Draw a progress bar on a terminal; the yielded function advances it by some steps."""
+    def progress_bar(self, total: int, *, completed: int = 0) -> Iterator[Advance]:
+        """Draw a progress bar on a terminal; yields the function that moves it."""
         if not self._has_bar:
-            yield lambda _: None
+            yield lambda *_: None
             return
-        bar = self._make_bar(
-            rich.progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
+        bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
-        )
-        task = bar.add_task("", total=total)
-        with bar:
-            yield lambda steps: bar.advance(task, steps)
-
-    @contextlib.contextmanager
-    def training(self, *, steps: int) -> Iterator[None]:
-        """Print the header of the table of epochs, and draw a progress bar on a terminal.
-
-        Args:
-          steps: Steps taken before.
-        """
-        self._print_row(*_COLUMNS, style="bold")
-        if not self._has_bar:
-            yield
-            return
-        self._bar = self._make_bar(
-            rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            rich.progress.BarColumn(),
-            rich.progress.TextColumn("loss {task.fields[loss]}"),
-        )
-        self._bar.add_task(
-            "",
-            total=self._steps * self._epochs,
-            completed=steps,
-            epoch=steps // self._steps + 1,
-            epochs=self._epochs,
-            loss="-",
-        )
-        with self._bar:
-            yield
-        self._bar = None
-
-    def _make_bar(self, *columns: rich.progress.ProgressColumn) -> rich.progress.Progress:
-        return rich.progress.Progress(
-            *columns,
             _Speed(),
             rich.progress.TimeRemainingColumn(),
             console=self._rich,
             transient=True,
         )
+        task = bar.add_task("", total=total, completed=completed)
+        with bar:
+            yield lambda steps, text: bar.update(task, advance=steps, description=text)
 
     def start(self, facts: Mapping[str, str], *, steps: int, epochs: int) -> None:
-        """Print what the run is, and end the time of the start-up.
-
-        Args:
-          facts: From `describe_run`.
-          steps: Steps in an epoch.
-          epochs: Epochs in the run.
-        """
+        """Print facts about a run of some epochs of some steps each; the start-up ends here."""
         self.print_facts(facts)
         self.print("")
         self._steps, self._epochs = steps, epochs
@@ -231,22 +196,28 @@ class Console:
             yield
         self._compile = time.perf_counter() - began
 
+    @contextlib.contextmanager
+    def training(self, *, steps: int) -> Iterator[None]:
+        """Print the header of the table of epochs, and draw a bar; `steps` were taken before."""
+        self._print_row(*_COLUMNS, style="bold")
+        with self.progress_bar(self._steps * self._epochs, completed=steps) as self._advance:
+            yield
+
     def report(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:
         """Report steps taken, and the epoch that they complete.
 
         Args:
           losses: (S,) mean loss of each step taken since the last call.
-          history: The epochs completed so far, and the untrained network.
+          history: The untrained network, and the epochs completed so far.
           step: Steps taken in the whole run.
         """
         for number, loss in enumerate(losses.tolist(), step - len(losses) + 1):
             self._losses.append(loss)
             if self._log_every and number % self._log_every == 0:
                 self._print_loss(number)
-        if self._bar is not None and len(losses):
-            epoch = (step - 1) // self._steps + 1
-            recent = _loss(losses.mean().item())
-            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=recent)
+        if len(losses):
+            epoch, loss = (step - 1) // self._steps + 1, _loss(losses.mean().item())
+            self._advance(len(losses), f"epoch {epoch}/{self._epochs}  loss {loss}")
         if history[-1].step == step:
             self._print_epoch(history[-1])
 
@@ -287,16 +258,14 @@ class Console:
             f"{last.test_correct:,} of {last.test_count:,} images",
             markup=False,
         )
-        if last.note:
-            self.print_facts({"note": last.note})
+        lines = {"note": last.note} if last.note else {}
         if timed:
             train = seconds - self._start_up - self._compile
-            time_line = (
+            lines["time"] = (
                 f"{seconds:.1f} s: start-up {self._start_up:.1f}, compile {self._compile:.1f}, "
                 f"train and test {train:.1f}"
             )
-            self.print_facts({"time": time_line})
-        self.print_facts(facts)
+        self.print_facts(lines | dict(facts))
 
 
 def _loss(loss: float | None) -> str:

@@ -7,16 +7,12 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.metrics import Epoch
 from rnn_mnist.training import Progress
-
-if TYPE_CHECKING:
-    from tensorboardX.event_file_writer import EventsWriter
 
 PROFILE = "profile"
 
@@ -88,9 +84,9 @@ def observing(
         yield lambda _: None
         return
     with contextlib.ExitStack() as stack:
-        events = None
+        write = None
         if watch.tensorboard:
-            events = stack.enter_context(_open_events(folder, begin.step))
+            write = stack.enter_context(_open_events(folder, begin.step))
         tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
@@ -101,8 +97,8 @@ def observing(
 
         def observe(progress: Progress) -> None:
             trace(progress.step)
-            if events is not None:
-                _write_events(events, folder, progress)
+            if write is not None:
+                write(progress)
 
         # A new run calls `observe` for step 0 too, after it has tested the untrained network.
         if begin.history:
@@ -125,26 +121,33 @@ def _trace(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_events(folder: Path, step: int) -> Iterator[EventsWriter]:
-    """A writer of an event file of a run that has taken some steps.
+def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]]:
+    """Open a new event file of a run that has taken some steps; yields a function that writes.
 
     tensorboardX's `SummaryWriter` writes in a process and a thread of its own, which print
-    tracebacks if the disk is full. This writer raises the error here.
+    tracebacks if the disk is full. This raises the error in the thread of the run.
     """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
-    # The suffix tells files apart that begin in the same second.
-    with _errors_explained(folder):
-        writer = EventsWriter(str(folder / "events"), filename_suffix=f".{step}")
-    try:
-        if step:  # TensorBoard leaves out what an earlier file has of later steps.
-            restart = SessionLog(status=SessionLog.START)
-            writer.write_event(Event(step=step + 1, session_log=restart))
-        yield writer
-    finally:
-        with contextlib.suppress(OSError):  # Each call of `_write_events` has flushed.
-            writer.close()
+    def write(progress: Progress) -> None:
+        with _errors_explained(folder):
+            for name, step, value in _scalars(progress):
+                summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+                writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            writer.flush()
+
+    with contextlib.ExitStack() as stack:
+        with _errors_explained(folder):
+            # The suffix tells files apart that begin in the same second.
+            writer = EventsWriter(str(folder / "events"), filename_suffix=f".{step}")
+            stack.enter_context(contextlib.suppress(OSError))  # What is not flushed is lost anyway.
+            stack.callback(writer.close)
+            if step:  # TensorBoard leaves out what an earlier file has of later steps.
+                restart = SessionLog(status=SessionLog.START)
+                writer.write_event(Event(step=step + 1, session_log=restart))
+        yield write
 
 
 @contextlib.contextmanager
@@ -158,28 +161,13 @@ def _errors_explained(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _write_events(writer: EventsWriter, folder: Path, progress: Progress) -> None:
-    """Write the losses and the epoch that are new in a progress."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    losses, first = progress.losses.tolist(), progress.step - len(progress.losses) + 1
-    scalars = [("loss/step", loss, step) for step, loss in enumerate(losses, first)]
-    last = progress.history[-1]
-    if last.step == progress.step:
-        scalars += [
-            (name, value, last.step) for name, value in _scalars(last).items() if value is not None
-        ]
-    with _errors_explained(folder):
-        for name, value, step in scalars:
-            summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-            writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        writer.flush()
-
-
-def _scalars(epoch: Epoch) -> dict[str, float | None]:
-    """The measurements of an epoch, by TensorBoard's names."""
-    return {
+def _scalars(progress: Progress) -> Iterator[tuple[str, int, float]]:
+    """TensorBoard's name, the step and the value of each number that is new in a progress."""
+    losses = progress.losses.tolist()
+    for step, loss in enumerate(losses, progress.step - len(losses) + 1):
+        yield "loss/step", step, loss
+    epoch = progress.history[-1]
+    measured = {
         "loss/train": epoch.train_loss,
         "loss/test": epoch.test_loss,
         "accuracy/train": epoch.train_accuracy,
@@ -187,3 +175,6 @@ def _scalars(epoch: Epoch) -> dict[str, float | None]:
         "gradient_norm": epoch.gradient_norm,
         "images_per_second": epoch.images_per_second,
     }
+    for name, value in measured.items():
+        if epoch.step == progress.step and value is not None:
+            yield name, epoch.step, value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 from rnn_mnist import __version__
@@ -13,34 +14,21 @@ from rnn_mnist.training import Progress, State
 class Record(TypedDict):
     """What a checkpoint keeps beside the state. The keys are those of version 0.1.0."""
 
-    rnn_mnist: str
-    """The version of this package."""
-    data: str
-    """TFDS's name of the data set with its version."""
+    rnn_mnist: str  # The version of this package.
+    data: str  # TFDS's name of the data set with its version.
     classes: list[str]
-    history: list[list[Any]]
-    """The fields of each `Epoch`."""
-    under_way: list[Any]
-    """The fields of `Totals`: sums over the partial epoch."""
-    seconds: float
-    """Seconds spent on the partial epoch."""
+    history: list[list[Any]]  # The fields of each `Epoch`.
+    under_way: list[Any]  # The fields of `Totals`, for the partial epoch.
+    seconds: float  # Time spent on the partial epoch.
     devices: NotRequired[int]
     cores: NotRequired[int]
     kernel: NotRequired[str]
 
 
 def make_record(
-    progress: Progress, *, version: str, classes: tuple[str, ...], kernel: str, devices: int = 1
+    progress: Progress, *, version: str, classes: Sequence[str], kernel: str, devices: int = 1
 ) -> Record:
-    """The record of a run's progress.
-
-    Args:
-      progress: Where the run stands.
-      version: TFDS's name of the data set with its version.
-      classes: TFDS's names of the classes.
-      kernel: As `training.describe_kernel` gives it.
-      devices: The number of devices that compute.
-    """
+    """The record of a run's progress; `version` is the data set's, `kernel` is in words."""
     return {
         "rnn_mnist": __version__,
         "data": version,

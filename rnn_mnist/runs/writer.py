@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -201,7 +201,7 @@ def write_run(
     progress: Progress,
     *,
     version: str,
-    classes: tuple[str, ...],
+    classes: Sequence[str],
     kernel: str,
 ) -> None:
     """Write the folder of a run that was trained elsewhere, as if it had been trained there.

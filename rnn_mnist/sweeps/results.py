@@ -79,23 +79,16 @@ def ranked(settings: Iterable[Setting]) -> list[Setting]:
     return sorted(settings, key=lambda s: (any(r.diverged for r in s.runs), -s.mean, s.loss))
 
 
-class Table(NamedTuple):
-    """A table to print."""
-
-    header: list[str]
-    rows: list[list[str]]
-
-
-def to_table(settings: Sequence[Setting]) -> Table:
-    """A table with a row for each setting."""
-    table = Table([*settings[0].values, "validation accuracy", "loss", "seeds"], [])
+def to_table(settings: Sequence[Setting]) -> list[list[str]]:
+    """The rows of a table to print: a header, then a row for each setting."""
+    rows = [[*settings[0].values, "validation accuracy", "loss", "seeds"]]
     for setting in settings:
         accuracy = f"{100 * setting.mean:.2f} %"
         if len(setting.runs) > 1:
             accuracy += f" +- {100 * setting.spread:.2f}"
         values = map(format_value, setting.values.values())
-        table.rows.append([*values, accuracy, f"{setting.loss:.4g}", str(len(setting.runs))])
-    return table
+        rows.append([*values, accuracy, f"{setting.loss:.4g}", str(len(setting.runs))])
+    return rows
 
 
 _SETTINGS = [field.name for field in dataclasses.fields(Config) if field.name != "data"]

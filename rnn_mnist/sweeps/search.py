@@ -251,12 +251,16 @@ def _train(
     Yields:
       The runs of each group, with their final states.
     """
+
+    def advanced(steps: int) -> None:
+        advance(steps, f"{len(configs)} runs")
+
     splits = vmapped.Splits.put(plan.train, plan.validation, plan.mesh)
     devices, train_size = list(plan.mesh.devices.flat), len(plan.train.labels)
     shapes = by_shape(configs)
     sizes = [vmapped.runs_at_once(same[0], len(same), devices) for same in shapes]
     total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
-    with ThreadPoolExecutor(1) as compiler, console.steps_bar(total) as advance:
+    with ThreadPoolExecutor(1) as compiler, console.progress_bar(total) as advance:
         compiling = [
             compiler.submit(
                 vmapped.compile_programs, same[0], size, splits, len(plan.train.classes)
@@ -267,7 +271,7 @@ def _train(
             for same, size, programs in zip(shapes, sizes, compiling, strict=True):
                 for first in range(0, len(same), size):
                     group = same[first : first + size]
-                    trained = vmapped.train(group, programs.result(), splits, advance=advance)
+                    trained = vmapped.train(group, programs.result(), splits, advance=advanced)
                     yield [
                         (Run(one, history), vmapped.run_state(trained.states, number))
                         for number, (one, history) in enumerate(
@@ -309,7 +313,7 @@ def _print_settings(
 ) -> None:
     """Print the table of the settings, and draw the picture of the sweep in its folder."""
     console.print("")
-    console.print_table(*to_table(settings))
+    console.print_table(to_table(settings))
     console.print("")
     if seconds is not None:
         console.print_facts({"time": f"{seconds:.1f} s for {runs} runs"})
