@@ -29,16 +29,12 @@ from rnn_mnist.training import Plan, Progress, State, abstract_state, own_device
 class Writer:
     """Writes a run into its folder.
 
-    Without a folder, and in every process but the first, it does nothing. An error in the first
-    process is raised in all of them, so every process must call the same methods.
+    Without a folder, and in every process but the first, it does nothing. An InputError in the
+    first process is raised in all of them, so every process must call the same methods.
     """
 
     def __init__(self, folder: Path | None, config: Config) -> None:
-        """Check that the run may use the folder. Nothing is changed.
-
-        Raises:
-          InputError: It may not.
-        """
+        """Check that the run may use the folder. Nothing is changed."""
         self.folder = folder if is_first() else None
         self._checkpoints: Checkpoints | None = None
         self._config = config
@@ -48,15 +44,7 @@ class Writer:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[list[str]]:
-        """Make the folder, and keep other processes out of it meanwhile.
-
-        Yields:
-          Notes for the console.
-
-        Raises:
-          InputError: The folder cannot be written, holds another run, or another process trains
-            there.
-        """
+        """Make the folder, keep other processes out of it meanwhile; yields notes to print."""
         notes = list[str]()
         with contextlib.ExitStack() as stack:
             with together():
@@ -71,15 +59,9 @@ class Writer:
             yield notes
 
     def restore(self, plan: Plan, start: Callable[[], Progress]) -> tuple[Progress, list[str]]:
-        """Where the run in the folder stands, and notes for the console.
+        """The progress of the run in the folder, or `start()` of a new one; and notes to print.
 
-        Args:
-          plan: The run's plan. Its number of epochs is written into config.toml.
-          start: Gives the progress of a run that has not begun.
-
-        Raises:
-          InputError: The checkpoints are damaged, the data have changed since, or the run has
-            taken more steps than its epochs have now; or `start` raised it.
+        The plan's number of epochs is written into config.toml.
         """
         with together():
             if self.folder is None or self._checkpoints is None:
@@ -102,11 +84,7 @@ class Writer:
         return abstract_state(plan.model, plan.optimizer, own_device())
 
     def save(self, plan: Plan, progress: Progress) -> None:
-        """Begin to save a checkpoint and the metrics, once the save before is done.
-
-        Raises:
-          InputError: The save before failed.
-        """
+        """Begin to save a checkpoint and the metrics, once the save before is done."""
         with together():
             self._saving.result()
             if self.folder is not None and self._checkpoints is not None:
@@ -118,11 +96,7 @@ class Writer:
                 )
 
     def finish(self, progress: Progress) -> None:
-        """Wait for the last save, and write the files that the folder lacks.
-
-        Raises:
-          InputError: The save failed, or a file cannot be written.
-        """
+        """Wait for the last save, and write the files that the folder lacks."""
         with together():
             self._saving.result()
             if self.folder is not None:

@@ -30,16 +30,9 @@ from rnn_mnist.runs import (
     write_run,
 )
 from rnn_mnist.sweeps import folder as sweep_folder
-from rnn_mnist.sweeps import vmapped
+from rnn_mnist.sweeps import grid, vmapped
 from rnn_mnist.sweeps.folder import PICTURE, RUNS, Folders
-from rnn_mnist.sweeps.grid import (
-    Grid,
-    as_lists,
-    by_shape,
-    describe_settings,
-    format_value,
-    make_configs,
-)
+from rnn_mnist.sweeps.grid import Grid, describe_settings
 from rnn_mnist.sweeps.results import Run, Setting, by_setting, ranked, to_table
 from rnn_mnist.sweeps.validation import final_data, hold_out
 from rnn_mnist.training import Progress, State, default_cpu_count, describe_kernel
@@ -99,7 +92,7 @@ def sweep(
       [1, 1]
     """
     console = Console(silent=not verbose)
-    folder, values = None if folder is None else Path(folder), as_lists(values or {})
+    folder, values = None if folder is None else Path(folder), grid.as_lists(values or {})
     data_files = None if data_files is None else Path(data_files)
     _check(config, values, keep=keep, folder=folder)
     plan = _make_plan(config, values, final=final, data_files=data_files, devices=devices)
@@ -121,8 +114,13 @@ def sweep(
             if folder is not None:
                 sweep_folder.write(folder, done.values())
         settings = ranked(by_setting([done[one] for one in plan.names], values))
-        seconds = time.perf_counter() - began if missing else None
-        _print_settings(console, settings, folder, keep=keep, seconds=seconds, runs=len(missing))
+        facts = dict[str, str]()
+        if missing:
+            facts["time"] = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs"
+        if folder is not None:
+            files = [SWEEP_CSV, PICTURE, RUNS] if keep else [SWEEP_CSV, PICTURE]
+            facts["files"] = f"{folder}: {', '.join(files)}"
+        _print_settings(console, settings, folder, facts)
         best = None
         if final:
             best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
@@ -172,7 +170,7 @@ def _make_plan(
     all_images = final_data(config.data, held)
     with naming("data.test"):
         slices(all_images.test if final else held.test, archive.sizes)
-    configs = make_configs(dataclasses.replace(config, data=held), values)
+    configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     found = find_devices(devices)
     mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])
     return _Plan(
@@ -226,7 +224,8 @@ def _print_plan(
         f"({data.train}), {len(validation.labels):,} validation images ({data.test})",
         "kernel": " and ".join(dict.fromkeys(plan.kernels.values())),
         "grid": "; ".join(
-            f"{name} {', '.join(map(format_value, values))}" for name, values in plan.values.items()
+            f"{name} {', '.join(map(grid.format_value, values))}"
+            for name, values in plan.values.items()
         ),
         "sweep": f"{folder}, {len(plan.names)} runs" if folder else f"{len(plan.names)} runs",
     }
@@ -257,7 +256,7 @@ def _train(
 
     splits = vmapped.Splits.put(plan.train, plan.validation, plan.mesh)
     devices, train_size = list(plan.mesh.devices.flat), len(plan.train.labels)
-    shapes = by_shape(configs)
+    shapes = grid.by_shape(configs)
     sizes = [vmapped.runs_at_once(same[0], len(same), devices) for same in shapes]
     total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
     with ThreadPoolExecutor(1) as compiler, console.progress_bar(total) as advance:
@@ -303,24 +302,15 @@ def _keep(plan: _Plan, run: Run, state: State, folder: Path) -> None:
 
 
 def _print_settings(
-    console: Console,
-    settings: Sequence[Setting],
-    folder: Path | None,
-    *,
-    keep: bool,
-    seconds: float | None,
-    runs: int,
+    console: Console, settings: Sequence[Setting], folder: Path | None, facts: dict[str, str]
 ) -> None:
-    """Print the table of the settings, and draw the picture of the sweep in its folder."""
+    """Print the table of the settings and some facts, and draw the picture of the sweep."""
     console.print("")
     console.print_table(to_table(settings))
     console.print("")
-    if seconds is not None:
-        console.print_facts({"time": f"{seconds:.1f} s for {runs} runs"})
     if folder is not None:
         _draw(folder, settings)
-        files = [SWEEP_CSV, PICTURE, RUNS] if keep else [SWEEP_CSV, PICTURE]
-        console.print_facts({"files": f"{folder}: {', '.join(files)}"})
+    console.print_facts(facts)
 
 
 def _draw(folder: Path, settings: Sequence[Setting]) -> None:

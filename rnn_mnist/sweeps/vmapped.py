@@ -324,9 +324,8 @@ def train(
             advance(steps * len(configs))
         tested = _test(programs, splits, tests, states)
         seconds = (time.perf_counter() - began) / len(configs)
-        for run, history in enumerate(histories):
-            measured = _make_epoch(epoch, step, sums, tested, run, seconds)
-            histories[run] = (*history, measured)
+        measured = _make_epochs(epoch, step, sums, tested, seconds)
+        histories = [(*history, last) for history, last in zip(histories, measured, strict=False)]
     return Trained(histories, jax.device_get(states))
 
 
@@ -376,30 +375,26 @@ def _stack(metrics: Metrics) -> NDArray[np.float64]:
     return np.stack([np.asarray(array, np.float64) for array in parts])
 
 
-def _make_epoch(
+def _make_epochs(
     epoch: int,
     step: int,
     trained: NDArray[np.float64] | None,
     tested: NDArray[np.float64],
-    run: int,
     seconds: float,
-) -> Epoch:
-    """The measurements of one run, from the sums (3, R) of all; no `trained` before training."""
-    train_loss = train_accuracy = None
-    if trained is not None:
-        loss, correct, examples = trained[:, run].tolist()
-        train_loss, train_accuracy = loss / examples, correct / examples
-    loss, correct, examples = tested[:, run].tolist()
-    return Epoch(
-        epoch=epoch,
-        step=step,
-        train_loss=train_loss,
-        train_accuracy=train_accuracy,
-        test_loss=loss / examples,
-        test_correct=int(correct),
-        test_count=int(examples),
-        seconds=seconds,
-    )
+) -> Iterator[Epoch]:
+    """The measurements of each run, from the sums (3, R); no `trained` before training."""
+    for run, (loss, correct, examples) in enumerate(tested.T.tolist()):
+        train = [None, None] if trained is None else (trained[:2, run] / trained[2, run]).tolist()
+        yield Epoch(
+            epoch=epoch,
+            step=step,
+            train_loss=train[0],
+            train_accuracy=train[1],
+            test_loss=loss / examples,
+            test_correct=int(correct),
+            test_count=int(examples),
+            seconds=seconds,
+        )
 
 
 def run_state(states: State, run: int) -> State:
