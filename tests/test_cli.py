@@ -163,6 +163,16 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     assert options.run == Path(f"{name}-hidden-size-40")
 
 
+def test_the_next_run_after_a_sweep_lies_beside_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/swept/best/learning-rate-1")
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "sweep.csv").touch()
+    history = (Epoch(0, 0, None, None, 2.3, 10, 100, 1.0),)
+    line = console.next_steps(Config(), folder, history)["next"]
+    assert line.endswith(" --run runs/swept-hidden-size-40")
+
+
 def test_bad_toml_names_file_and_field(command):
     Path("bad.toml").write_text("epochs = 'many'\n")
     code, _, err = command("bad.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,27 +128,32 @@ def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]
     tensorboardX's `SummaryWriter` writes in a process and a thread of its own, which print
     tracebacks if the disk is full. This raises the error in the thread of the run.
     """
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import RecordWriter
 
-    def write(progress: Progress) -> None:
+    # The step tells files apart that begin in the same second.
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step}"
+    with _errors_explained(folder):
+        file = RecordWriter(str(folder / name))
+
+    def write(**event: object) -> None:
+        file.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+    def write_progress(progress: Progress) -> None:
         with _errors_explained(folder):
             for name, step, value in _scalars(progress):
-                summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-                writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-            writer.flush()
+                write(step=step, summary=Summary(value=[{"tag": name, "simple_value": value}]))
+            file.flush()
 
-    with contextlib.ExitStack() as stack:
-        with _errors_explained(folder):
-            # The suffix tells files apart that begin in the same second.
-            writer = EventsWriter(str(folder / "events"), filename_suffix=f".{step}")
-            stack.enter_context(contextlib.suppress(OSError))  # What is not flushed is lost anyway.
-            stack.callback(writer.close)
-            if step:  # TensorBoard leaves out what an earlier file has of later steps.
-                restart = SessionLog(status=SessionLog.START)
-                writer.write_event(Event(step=step + 1, session_log=restart))
-        yield write
+    try:
+        write(file_version="brain.Event:2")
+        if step:  # TensorBoard leaves out what an earlier file has of later steps.
+            write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        yield write_progress
+    finally:
+        with contextlib.suppress(OSError):  # `write_progress` has flushed all that matters.
+            file.close()
 
 
 @contextlib.contextmanager

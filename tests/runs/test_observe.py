@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import gzip
 import itertools
 import json
+import os
 import re
 import struct
 import sys
@@ -90,6 +92,21 @@ def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monke
     ours, theirs = scalars(folder), scalars(whole)
     assert list(ours["loss/step"]) == list(range(1, 190))
     assert ours == theirs
+
+
+def test_an_event_file_that_cannot_be_written_is_one_error(tmp_path, monkeypatch, capfd):
+    from tensorboardX.record_writer import RecordWriter
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "flush", full)
+        message = r"run: the event file cannot be written \(No space left on device\); fix this"
+        with pytest.raises(InputError, match=message):
+            fit(TINY, folder=tmp_path / "run", tensorboard=True)
+    assert capfd.readouterr() == ("", "")
+    assert len(fit(TINY, folder=tmp_path / "run", tensorboard=True).history) == 4
 
 
 def test_tensorboard_without_its_library_says_what_to_install(tmp_path, monkeypatch):
