@@ -312,6 +312,6 @@ def test_a_terminal_gets_a_live_bar_and_the_same_lines(tmp_path):
     os.close(ours)
     assert (process.returncode, error) == (0, b"")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
-    assert re.search(r"epoch 1/1 [^\n]*loss \d\.\d{4} [\d,]+ steps/s 0:00:\d\d", text)
+    assert re.search(r"epoch 1/1  loss \d\.\d{4} ━[^\n]* [\d,]+ steps/s 0:00:\d\d", text)
     assert re.search(r"\n  1/1 +\d\.\d{4} +\d\d\.\d\d %", text.replace("\r", "\n"))
     assert "result  test accuracy" in text

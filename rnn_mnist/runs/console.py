@@ -164,7 +164,7 @@ class Console:
             self.print("   ".join(cells).rstrip(), style=None if number else "bold")
 
     @contextlib.contextmanager
-    def progress_bar(self, total: int, *, completed: int = 0) -> Iterator[Advance]:
+    def progress_bar(self, total: int, text: str, *, completed: int = 0) -> Iterator[Advance]:
         """Draw a progress bar on a terminal; yields the function that moves it."""
         if not self._has_bar:
             yield lambda *_: None
@@ -177,7 +177,7 @@ class Console:
             console=self._rich,
             transient=True,
         )
-        task = bar.add_task("", total=total, completed=completed)
+        task = bar.add_task(text, total=total, completed=completed)
         with bar:
             yield lambda steps, text: bar.update(task, advance=steps, description=text)
 
@@ -200,7 +200,8 @@ class Console:
     def training(self, *, steps: int) -> Iterator[None]:
         """Print the header of the table of epochs, and draw a bar; `steps` were taken before."""
         self._print_row(*_COLUMNS, style="bold")
-        with self.progress_bar(self._steps * self._epochs, completed=steps) as self._advance:
+        total, text = self._steps * self._epochs, f"epoch {steps // self._steps + 1}/{self._epochs}"
+        with self.progress_bar(total, text, completed=steps) as self._advance:
             yield
 
     def report(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:

@@ -81,7 +81,7 @@ def parse_classes(names: object) -> tuple[str, ...]:
       ValueError: The JSON is not a list of names.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are no list of names")
+        raise ValueError("its classes are not a list of names")
     return tuple(names)
 
 
@@ -94,10 +94,10 @@ def parse_history(lines: object) -> tuple[Epoch, ...]:
     try:
         history = tuple(Epoch(*line) for line in cast(list[list[Any]], lines))
     except TypeError:
-        raise ValueError("its history is no list of epochs") from None
+        raise ValueError("its history is not a list of epochs") from None
     for number, epoch in enumerate(history):
         if not _is_possible(epoch) or epoch.epoch != number:
-            raise ValueError(f"its history has no epoch {number} that could be")
+            raise ValueError(f"epoch {number} of its history has impossible values")
     return history
 
 

@@ -270,9 +270,9 @@ def load_weights(path: Path | str) -> Result:
         sizes = sizes_of(arrays)
         if not readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
-                f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
-                "classes; of an image, 28 values or 1 can be read, or by inner LSTMs 14 windows "
-                "of 16, and at least 2 classes known"
+                f"the network reads {sizes.input_size} values in each step and knows "
+                f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
+                "14 windows of 16 values by inner LSTMs, and needs at least 2 classes"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()
         config = with_sizes(config, sizes)
@@ -305,8 +305,8 @@ def save_weights(path: Path | str, result: Result) -> None:
     assumed = with_sizes(Config(), sizes_of(state_dict)).reading
     if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
         raise InputError(
-            f"{path}: would be taken for a network that reads {assumed}, and this one reads "
-            f"{result.config.reading}; write .safetensors, which says so"
+            f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "
+            f"would be loaded as a network that reads {assumed}; write .safetensors instead"
         )
     write_weights(Path(path), state_dict, describe(result))
 

@@ -259,7 +259,10 @@ def _train(
     shapes = grid.by_shape(configs)
     sizes = [vmapped.runs_at_once(same[0], len(same), devices) for same in shapes]
     total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
-    with ThreadPoolExecutor(1) as compiler, console.progress_bar(total) as advance:
+    with (
+        ThreadPoolExecutor(1) as compiler,
+        console.progress_bar(total, f"{len(configs)} runs") as advance,
+    ):
         compiling = [
             compiler.submit(
                 vmapped.compile_programs, same[0], size, splits, len(plan.train.classes)

@@ -346,7 +346,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 def test_what_a_format_cannot_express_is_refused(tmp_path):
     pytest.importorskip("torch")
-    with pytest.raises(InputError, match="a network that reads rows, and this one reads col"):
+    with pytest.raises(
+        InputError,
+        match="reads columns, and a .pt file would be loaded as a network that reads rows",
+    ):
         loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
     assert not (tmp_path / "a.pt").exists()
     loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
