@@ -115,17 +115,8 @@ def train_run(
     """Do what `fit` does, on a given console.
 
     If several processes train together, all of them call this. Only the first one prints, and reads
-    and writes the folder.
-
-    Args:
-      config: As `fit` takes it, and the next three.
-      console: Where to print.
-      folder: As there.
-      data_files: As there.
-      devices: As there.
-      watch: What to write for TensorBoard and the profiler.
-      named: Fields of the config that count as set even if they are at their defaults.
-      printed: Notes that were printed before, and are not printed again.
+    and writes the folder. The fields of the config in `named` count as set even if they are at
+    their defaults. The notes in `printed` were printed before, and are not printed again.
     """
     with together():
         mesh = make_mesh(find_devices(devices))
