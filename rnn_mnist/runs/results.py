@@ -98,8 +98,8 @@ class Result(NamedTuple):
     def __repr__(self) -> str:
         config, measured = self.config, "not tested"
         if self.accuracy is not None:
-            epochs = self.history[-1].epoch
-            measured = f"test accuracy {100 * self.accuracy:.2f} % after {epochs} epochs"
+            epoch = self.history[-1].epoch
+            measured = f"test accuracy {100 * self.accuracy:.2f} % after epoch {epoch}"
         return (
             f"<Result: {measured}; {config.data.name}, LSTM with hidden size {config.hidden_size}, "
             f"seed {config.seed}>"

@@ -83,7 +83,7 @@ def test_a_result_predicts_and_shows_itself(undisturbed):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert result.accuracy == np.mean(probabilities.argmax(axis=1) == split.labels)
     assert repr(result) == (
-        f"<Result: test accuracy {100 * result.accuracy:.2f} % after 3 epochs; mnist, "
+        f"<Result: test accuracy {100 * result.accuracy:.2f} % after epoch 3; mnist, "
         "LSTM with hidden size 8, seed 0>"
     )
     shown = result._repr_html_()
