@@ -106,21 +106,15 @@ def sweep(
         _print_plan(console, plan, folder, notes, missing)
         began = time.perf_counter()
         for trained in _train(console, plan, missing):
+            done |= {run.config: run for run, _ in trained}
             for run, state in trained:
-                done[run.config] = run
                 _print_run(console, plan, run)
-                if run.config in folders.runs and not run.diverged:
-                    _keep(plan, run, state, folders.runs[run.config])
+                _keep(plan, run, state, folders)
             if folder is not None:
                 sweep_folder.write(folder, done.values())
         settings = ranked(by_setting([done[one] for one in plan.names], values))
-        facts = dict[str, str]()
-        if missing:
-            facts["time"] = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs"
-        if folder is not None:
-            files = [SWEEP_CSV, PICTURE, RUNS] if keep else [SWEEP_CSV, PICTURE]
-            facts["files"] = f"{folder}: {', '.join(files)}"
-        _print_settings(console, settings, folder, facts)
+        spent = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs" if missing else ""
+        _print_settings(console, settings, folder, folders, spent)
         best = None
         if final:
             best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
@@ -292,10 +286,12 @@ def _print_run(console: Console, plan: _Plan, run: Run) -> None:
     console.print(f"{plan.names[run.config]:<{width}}  {result}")
 
 
-def _keep(plan: _Plan, run: Run, state: State, folder: Path) -> None:
-    """Write the folder of a run."""
+def _keep(plan: _Plan, run: Run, state: State, folders: Folders) -> None:
+    """Write the folder of a run, if it is to have one."""
+    if run.config not in folders.runs or run.diverged:
+        return
     write_run(
-        folder,
+        folders.runs[run.config],
         run.config,
         Progress(state, run.history),
         version=plan.train.version,
@@ -305,15 +301,22 @@ def _keep(plan: _Plan, run: Run, state: State, folder: Path) -> None:
 
 
 def _print_settings(
-    console: Console, settings: Sequence[Setting], folder: Path | None, facts: dict[str, str]
+    console: Console,
+    settings: Sequence[Setting],
+    folder: Path | None,
+    folders: Folders,
+    spent: str,
 ) -> None:
-    """Print the table of the settings and some facts, and draw the picture of the sweep."""
+    """Print the table of the settings, the time and the files; draw the picture of the sweep."""
     console.print("")
     console.print_table(to_table(settings))
     console.print("")
+    if spent:
+        console.print_facts({"time": spent})
     if folder is not None:
         _draw(folder, settings)
-    console.print_facts(facts)
+        files = [SWEEP_CSV, PICTURE, *([RUNS] if folders.runs else [])]
+        console.print_facts({"files": f"{folder}: {', '.join(files)}"})
 
 
 def _draw(folder: Path, settings: Sequence[Setting]) -> None:
