@@ -152,8 +152,6 @@ def _answers(names: Sequence[str], probabilities: Any, result: Result) -> list[d
 
 def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str]) -> None:
     """Print what the network says of each image, and its second guess."""
-    import time
-
     from rnn_mnist.runs import Console
 
     rows = []
@@ -162,9 +160,9 @@ def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str
         guess = f"{classes[second]}  {100 * shares[second]:.1f} %"
         rows.append([name, classes[first], f"{100 * shares[first]:.1f} %", guess])
     if rows:
-        console = Console(quiet=False, began=time.perf_counter())
+        console = Console()
         what = "digit" if all(name.isdigit() for name in classes) else "class"
-        console.say_table(["file", what, "probability", "second guess"], rows)
+        console.print_table([["file", what, "probability", "second guess"], *rows])
 
 
 def _show(

@@ -87,23 +87,22 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from rnn_mnist.sweeps import grid
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import grid, vmapped
     from rnn_mnist.training import eval_params, make_learner
 
-    own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((waves.AXIS,), ()))
-    runs, swept = 2 * mesh.size, grid.own_settings(config)
+    own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((vmapped.AXIS,), ()))
+    runs, swept = 2 * mesh.size, grid.per_run_settings(config)
     learner = make_learner(config, num_classes=10, total_steps=6000, swept=swept)
 
     def each(*shape: int, dtype=np.int32, sharding=own) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys = each(runs, dtype=jax.random.key(0).dtype)
-    start = functools.partial(waves.init, model=learner.model, optimizer=learner.optimizer)
+    start = functools.partial(vmapped.init, model=learner.model, optimizer=learner.optimizer)
     states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
     data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
-    train = waves.train_epoch.trace(
+    train = vmapped.train_epoch.trace(
         states,
         *data,
         each(runs, 100, config.batch_size),
@@ -114,7 +113,7 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     yield "train", train
     order = each(100, config.batch_size, sharding=whole)
     params = eval_params(states)
-    test = waves.evaluate.trace(params, *data, order, model=learner.model, mesh=mesh)
+    test = vmapped.evaluate.trace(params, *data, order, model=learner.model, mesh=mesh)
     yield "test", test
 
 
@@ -124,10 +123,10 @@ def check_tpu(topology: str, what: str, trace: Callable, count: int | None = Non
     from jax.sharding import Mesh
 
     from rnn_mnist.parallel.mesh import AXIS
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import vmapped
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:count]
-    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
+    axis, reduces = (vmapped.AXIS, 0) if what.startswith("sweep") else (AXIS, len(devices) > 1)
     for name, traced in trace(mesh=Mesh(np.array(devices), (axis,))):
         began = time.perf_counter()
         text = traced.lower().compile().as_text()
@@ -147,9 +146,9 @@ def check_cuda(count: int, what: str, trace: Callable) -> None:
     from jax.sharding import AbstractMesh, AxisType
 
     from rnn_mnist.parallel.mesh import AXIS
-    from rnn_mnist.sweeps import vmapped as waves
+    from rnn_mnist.sweeps import vmapped
 
-    axis, reduces = (waves.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
+    axis, reduces = (vmapped.AXIS, 0) if what.startswith("sweep") else (AXIS, count > 1)
     for name, traced in trace(mesh=AbstractMesh((count,), (axis,), axis_types=(AxisType.Auto,))):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert f"num_partitions = {count} " in text

@@ -49,19 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from rnn_mnist.inference.inspect import predict
     from rnn_mnist.interop.onnx_graph import to_onnx
     from rnn_mnist.interop.stablehlo import to_stablehlo
-    from rnn_mnist.runs import run
+    from rnn_mnist.runs import fitting
     from rnn_mnist.runs.results import save_weights
 
     folder.mkdir(parents=True)
     whole = fit(CONFIG)
-    advance = run.advance
+    advance = fitting.advance
 
     def first_epoch(*arguments, **settings):
         parts = advance(*arguments, **settings)
         yield from itertools.takewhile(lambda progress: progress.step <= 20, parts)
         raise StoppedError
 
-    run.advance = first_epoch
+    fitting.advance = first_epoch
     try:
         fit(dataclasses.replace(CONFIG), folder=folder / "run")
     except StoppedError:

@@ -47,7 +47,7 @@ def traced(config: Config, values: dict[str, list[Any]]) -> Iterator[dict[str, A
     """What the devices' threads do in a sweep: JAX's profiler's events, times in microseconds."""
     import jax
 
-    from rnn_mnist.sweeps.explore import sweep
+    from rnn_mnist.sweeps.search import sweep
 
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -71,15 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
 
     from rnn_mnist.parallel.resources import cores
-    from rnn_mnist.sweeps import vmapped as waves
-    from rnn_mnist.sweeps.explore import sweep
+    from rnn_mnist.sweeps import vmapped
+    from rnn_mnist.sweeps.search import sweep
 
     config, grid = (QUICK, QUICK_GRID) if quick else (CONFIG, GRID)
     jax.config.update("jax_num_cpu_devices", cores())
     starting, compiling = list[float](), list[float]()
     imports = [sys.executable, "-c", "from rnn_mnist.sweeps import sweep"]
     clocked(subprocess.run, starting)(imports, check=True)
-    waves.compile_programs = clocked(waves.compile_programs, compiling)
+    vmapped.compile_programs = clocked(vmapped.compile_programs, compiling)
     began = time.perf_counter()
     sweep(config, grid, final=False)
     rest = time.perf_counter() - began - compiling[0]

@@ -80,7 +80,7 @@ def make_scene(folder: Path, seed: int | None = None) -> Scene:
     process = start(folder / "half")
     assert process.stdout is not None
     for line in process.stdout:
-        if "epoch 1/3  test accuracy" in line:
+        if line.startswith("  1/3  "):
             process.send_signal(signal.SIGTERM)
     process.communicate()
     whole = load_run(folder / "whole" / RUN)
@@ -172,7 +172,7 @@ def _stopped(
             # Whatever was saved before is still there, and what was printed is saved but for one.
             with contextlib.suppress(InputError):
                 now = load_run(folder / RUN).history[-1].epoch
-                printed = [int(k) for k in re.findall(r"epoch (\d)/3  test accuracy", out)]
+                printed = [int(k) for k in re.findall(r"^  (\d)/3  ", out, re.M)]
                 if now < max([saved, *(k - 1 for k in printed)]):
                     lost.append(f"{number.name}: epoch {now} is left of {saved}, {printed}")
                 saved = now

@@ -154,13 +154,23 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     Path(name).mkdir(parents=True)
     (Path(name) / "config.toml").write_text(to_toml(Config(epochs=3)))
     history = (Epoch(0, 0, None, None, 2.3, 10, 100, 1.0),)
-    line = console.endings(Config(epochs=3), Path(name), history)["next"]
+    line = console.next_steps(Config(epochs=3), Path(name), history)["next"]
     program = ["python", "-m", "rnn_mnist.train"]
     words = shlex.split(line)
     assert words[:3] == program
     options, *_ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
     assert options.config == Config(epochs=3, hidden_size=40)
     assert options.run == Path(f"{name}-hidden-size-40")
+
+
+def test_the_next_run_after_a_sweep_lies_beside_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/swept/best/learning-rate-1")
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "sweep.csv").touch()
+    history = (Epoch(0, 0, None, None, 2.3, 10, 100, 1.0),)
+    line = console.next_steps(Config(), folder, history)["next"]
+    assert line.endswith(" --run runs/swept-hidden-size-40")
 
 
 def test_bad_toml_names_file_and_field(command):
@@ -188,37 +198,34 @@ def test_plain_output_shows_what_the_notebook_shows(command):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[1] == (
-        "data    mnist:3.0.1, shipped with rnn_mnist: 25,000 images to train on, 500 to test on"
+        "data    mnist:3.0.1, shipped with rnn_mnist: 25,000 training, 500 test images"
     )
     assert lines[2] == "model   LSTM with hidden size 20, 4,210 parameters"
     assert re.fullmatch(r"kernel  (native, for \w+|scan; the native kernel cannot .*)", lines[3])
     assert lines[4] == "run     runs/reference, new"
-    assert re.fullmatch(
-        r"untrained  test accuracy +\d+\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[6]
-    )
-    assert re.fullmatch(r"epoch 1/1  batch 100/250  loss \d\.\d{4}", lines[7])
-    assert re.fullmatch(r"epoch 1/1  batch 200/250  loss \d\.\d{4}", lines[8])
-    assert re.fullmatch(
-        r"epoch 1/1  test accuracy \d\d\.\d\d %  loss \d\.\d{4}  \d\.\d s", lines[9]
-    )
+    header = "epoch   train loss   train accuracy   test loss   test accuracy       time"
+    assert (lines[6], len({*map(len, lines[6:9])})) == (header, 1)
+    assert re.fullmatch(r"  0/1 +- +- +\d\.\d{4} +\d+\.\d\d % +\d\.\d s", lines[7])
+    measured = r" +\d\.\d{4} +\d\d\.\d\d %"
+    assert re.fullmatch(rf"  1/1{measured}{measured} +\d\.\d s", lines[8])
     assert re.match(
-        r"result  test accuracy .* % \(95 % confidence: .*\), \d+ of 500 images", lines[11]
+        r"result  test accuracy .* % \(95 % confidence: .*\), \d+ of 500 images", lines[10]
     )
     parts = re.fullmatch(
-        r"time    (\S+) s: start-up (\S+), compile (\S+), train and test (\S+)", lines[12]
+        r"time    (\S+) s: start-up (\S+), compile (\S+), train and test (\S+)", lines[11]
     )
     whole, *split = (float(number) for number in parts.groups())
     assert abs(whole - sum(split)) < 0.21
-    assert lines[13] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
-    assert lines[14].startswith(
+    assert lines[12] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
+    assert lines[13].startswith(
         "next    python -m rnn_mnist.train runs/reference/config.toml --hidden-size 40 "
     )
-    assert len(lines) == 15
+    assert len(lines) == 14
 
     code, out, err = command(*small)
     assert (code, err) == (0, "")
     assert "run     runs/reference, finished already: nothing to do" in out
-    assert lines[11] in out
+    assert lines[10] in out
 
     code, out, err = command(*small, "--hidden-size", "64")
     assert (code, out) == (2, "")
@@ -305,6 +312,6 @@ def test_a_terminal_gets_a_live_bar_and_the_same_lines(tmp_path):
     os.close(ours)
     assert (process.returncode, error) == (0, b"")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
-    assert re.search(r"epoch 1/1 [^\n]*loss \d\.\d{4} [\d,]+ steps/s 0:00:\d\d", text)
-    assert "epoch 1/1  batch 200/250  loss" in text
+    assert re.search(r"epoch 1/1  loss \d\.\d{4} ━[^\n]* [\d,]+ steps/s 0:00:\d\d", text)
+    assert re.search(r"\n  1/1 +\d\.\d{4} +\d\d\.\d\d %", text.replace("\r", "\n"))
     assert "result  test accuracy" in text

@@ -57,7 +57,7 @@ RUN = {
     "python -m rnn_mnist.predict runs/reference photo.jpg": "",
     "tensorboard --logdir runs": "--inspect",  # Else it serves until it is stopped.
     "python -m rnn_mnist.train configs/strong.toml": SHORT,
-    "python -m rnn_mnist.export torch runs/strong -o rnn_mnist/runs/pretrained/strong.safetensors": "",
+    "python -m rnn_mnist.export torch runs/strong -o strong.safetensors": "",
 }
 # Commands that are not run, with the reason; `*` stands for anything.
 NOT_RUN = {
@@ -106,8 +106,8 @@ ALL = list(
     [
         "rnn_mnist",
         "rnn_mnist.model.lstm",
-        "rnn_mnist.runs.run",
-        "rnn_mnist.sweeps.explore",
+        "rnn_mnist.runs.fitting",
+        "rnn_mnist.sweeps.search",
     ],
 )
 def test_docstring_examples(module):

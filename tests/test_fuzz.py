@@ -51,10 +51,11 @@ from rnn_mnist.interop import stablehlo
 from rnn_mnist.metrics import Epoch, to_csv
 from rnn_mnist.model import weights
 from rnn_mnist.plots import charts
-from rnn_mnist.runs import checkpoint, run
+from rnn_mnist.runs import checkpoint
+from rnn_mnist.runs import record as records
 from rnn_mnist.runs import results as loading
 from rnn_mnist.sweeps import folder as sweep_folder
-from rnn_mnist.sweeps import grid
+from rnn_mnist.sweeps import results
 
 # Few examples for every run of the tests, more where there is time.
 TIMES = pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
@@ -541,14 +542,14 @@ def test_records_of_checkpoints_are_taken_or_refused(times):
         if not isinstance(record, dict):
             return
         try:
-            loading.check_record(record)
+            records.check_record(record)
         except ValueError:
             return
-        progress = run._progress(SimpleNamespace(), record)
+        progress = records.to_progress(SimpleNamespace(), record)
         charts.curves(progress.history)
         assert to_csv(progress.history)
 
-    loading.check_record(RECORD)
+    records.check_record(RECORD)
     fuzz(check, altered(RECORD), examples=60 * times)
 
 
@@ -611,9 +612,9 @@ def test_odd_things_among_checkpoints_do_not_matter(undisturbed, tmp_path):
 @TIMES
 def test_any_sweep_csv_is_read_or_refused(tmp_path, times):
     first = tuple(Epoch(*line) for line in HISTORY)
-    runs = [grid.Run(Config(epochs=1, seed=seed), first) for seed in (0, 1)]
-    text = grid.to_csv(runs)
-    assert grid.from_csv(text) == [
+    runs = [results.Run(Config(epochs=1, seed=seed), first) for seed in (0, 1)]
+    text = results.to_csv(runs)
+    assert results.from_csv(text) == [
         one._replace(
             history=tuple(e._replace(gradient_norm=None, images_per_second=None) for e in first)
         )
@@ -623,7 +624,9 @@ def test_any_sweep_csv_is_read_or_refused(tmp_path, times):
     def check(content):
         write(tmp_path / "sweep.csv", content)
         with refused():
-            for setting in grid.by_setting(sweep_folder.read(tmp_path).values(), {"seed": [0, 1]}):
+            for setting in results.by_setting(
+                sweep_folder.read(tmp_path).values(), {"seed": [0, 1]}
+            ):
                 assert 0 <= setting.mean <= 1
 
     fuzz(check, damaged(text.encode()), examples=60 * times)

@@ -15,7 +15,7 @@ from rnn_mnist import load, load_pretrained, load_run, predict
 from rnn_mnist.inference.inspect import predict as probabilities_of
 from rnn_mnist.inference.pictures import read_pictures
 from rnn_mnist.runs.results import save_weights
-from rnn_mnist.sweeps import grid
+from rnn_mnist.sweeps import results
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_folders_and_arrays_are_read(command):
 def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
     shutil.copytree(undisturbed[1], "swept/best/learning-rate-1")
     shutil.copy("0.png", "swept/sweep.png")
-    Path("swept/sweep.csv").write_text(grid.to_csv(()))
+    Path("swept/sweep.csv").write_text(results.to_csv(()))
     _, out, _ = command(str(undisturbed[1]), "2.png", "--json")
     for name in ("swept", "swept/best"):
         code, said, err = command(name, "2.png", "--json")

@@ -15,7 +15,7 @@ from rnn_mnist.config import Config
 from rnn_mnist.data import check_images, preprocess
 from rnn_mnist.model import PRECISION, inner_network, lstm, read, steps_of
 from rnn_mnist.runs import Result
-from rnn_mnist.training import EVALUATION_BATCH, apply, make_model
+from rnn_mnist.training import make_model
 
 Real = NDArray[np.float32]
 
@@ -39,15 +39,8 @@ def predict(runs: Sequence[Result], images: ArrayLike) -> Real:
     """
     if not runs or any(run.classes != runs[0].classes for run in runs):
         raise ValueError("runs must be at least one, and all of the same classes")
-    images = np.asarray(images)
-    probabilities = np.zeros((len(images), len(runs[0].classes)), np.float32)
-    for run in runs:
-        model = make_model(run.config, len(run.classes))
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = apply(run.params, images[batch], model=model)
-            probabilities[batch] += np.exp(jax.device_get(log_probs)) / len(runs)
-    return probabilities
+    probabilities = [run.predict(images) / len(runs) for run in runs]
+    return np.sum(probabilities, axis=0, dtype=np.float32)
 
 
 def beliefs(run: Result, image: ArrayLike) -> Real:

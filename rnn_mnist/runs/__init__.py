@@ -1,19 +1,20 @@
 """A run and its side effects: its folder, checkpoints, console and event files, and its result."""
 
-from rnn_mnist.runs.compilation_cache import compilation_cache
 from rnn_mnist.runs.console import Console, describe_devices
+from rnn_mnist.runs.fitting import fit, train_run
 from rnn_mnist.runs.folder import (
     BEST,
-    CSV,
-    FILES,
-    MARK,
+    BEST_TXT,
+    RUN_FILES,
+    SWEEP_CSV,
     best_run,
-    check,
+    check_run_folder,
     is_run_or_sweep,
-    occupied,
+    lock_folder,
     write_file,
 )
 from rnn_mnist.runs.observe import Watch
+from rnn_mnist.runs.program_cache import compilation_cache
 from rnn_mnist.runs.results import (
     PRETRAINED_BEST,
     Result,
@@ -24,19 +25,19 @@ from rnn_mnist.runs.results import (
     load_run,
     save_weights,
 )
-from rnn_mnist.runs.run import fit, train_run, write_run
+from rnn_mnist.runs.writer import write_run
 
 __all__ = [
     "BEST",
-    "CSV",
-    "FILES",
-    "MARK",
+    "BEST_TXT",
     "PRETRAINED_BEST",
+    "RUN_FILES",
+    "SWEEP_CSV",
     "Console",
     "Result",
     "Watch",
     "best_run",
-    "check",
+    "check_run_folder",
     "compilation_cache",
     "describe",
     "describe_devices",
@@ -46,7 +47,7 @@ __all__ = [
     "load_pretrained",
     "load_result",
     "load_run",
-    "occupied",
+    "lock_folder",
     "save_weights",
     "train_run",
     "write_file",

@@ -1,10 +1,10 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
 A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for
-each leaf of the state, named by the leaf's path. The record is JSON: facts about the checkpoint
-that a person may want to read. Beside them lies SHA256SUMS, in the format of `sha256sum --check`.
-It tells a damaged checkpoint from a good one before anything is read. Version 0.1.0 saved the state
-with orbax's own handler; such checkpoints can still be read.
+each leaf of the state, named by the leaf's path. The record is JSON, as `record`
+describes it. The file SHA256SUMS beside them, in the format of `sha256sum --check`, tells a damaged
+checkpoint from a good one before anything is read. Version 0.1.0 saved the state with orbax's own
+handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -27,22 +27,42 @@ import orbax.checkpoint as ocp
 from rnn_mnist.config import InputError
 from rnn_mnist.data import read_npz
 from rnn_mnist.files import atomic_write
+from rnn_mnist.runs.record import Record
 from rnn_mnist.training import State
-
-Record = dict[str, Any]
 
 KEPT = 3
 SUMS = "SHA256SUMS"
 _STATE = "state.npz"
 
 
+class Checkpoints(NamedTuple):
+    """An open folder of checkpoints."""
+
+    folder: Path
+    manager: ocp.CheckpointManager
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in ascending order."""
+        return sorted(self.manager.all_steps())
+
+
+class Restored(NamedTuple):
+    """The newest good checkpoint."""
+
+    state: State
+    record: Record
+    damaged: list[int]
+    """The steps of newer checkpoints, which are damaged."""
+
+
 @contextlib.contextmanager
-def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
     """Open a folder of checkpoints.
 
     Args:
-      folder: Made if absent; what a killed process left half done there is removed.
-      read_only: Change nothing: another process may be training there.
+      folder: It is made if absent. What a killed process left half done in it is removed.
+      read_only: Change nothing, because another process may be training there.
 
     Raises:
       InputError: The folder cannot be created.
@@ -62,7 +82,7 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
         cleanup_tmp_directories=not read_only,
         create=False,
         read_only=read_only,
-        # Where several processes train together, the one that opens it is alone with it.
+        # If several processes train together, only the one that opens the folder uses it.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}
         )
@@ -72,7 +92,7 @@ def opened(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointM
     with _log_hidden():
         manager = ocp.CheckpointManager(folder.absolute(), options=options)
     with manager:
-        yield manager
+        yield Checkpoints(folder, manager)
 
 
 @contextlib.contextmanager
@@ -87,70 +107,66 @@ def _log_hidden() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def save(manager: ocp.CheckpointManager, state: State, record: Record) -> None:
+def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
     """Save a state, which may lie on several devices, under its step, with its record.
 
     Raises:
-      InputError: It could not be written; the checkpoints before are kept.
+      InputError: It cannot be written. The checkpoints before are kept.
     """
     state = jax.device_get(state)
     step = int(state.step)
-    args = ocp.args.Composite(arrays=_Args(state), record=ocp.args.JsonSave(record))
-    run = Path(manager.directory).parent
+    args = ocp.args.Composite(arrays=_StateArgs(state), record=ocp.args.JsonSave(record))
+    run = checkpoints.folder.parent
     try:
         before = run.stat()
         with _log_hidden():
-            manager.save(step, args=args, force=True)
+            checkpoints.manager.save(step, args=args, force=True)
         # If somebody renames or removes the run's folder meanwhile, orbax creates it again.
         if not os.path.samestat(before, run.stat()):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        _write_sums(_place(manager, step))
+        _write_sums(checkpoints.folder / str(step))
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{manager.directory}: step {step:,} cannot be saved ({reason}); fix this and run the "
-            "same command again, the checkpoints before are kept"
+            f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); fix this and run the "
+            "same command again; the checkpoints before are kept"
         ) from None
 
 
-def restore(
-    manager: ocp.CheckpointManager, like: Callable[[Record], State]
-) -> tuple[State, Record, list[int]] | None:
-    """Restore the newest good checkpoint.
+def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Restored | None:
+    """Restore the newest good checkpoint; None if there is no checkpoint.
 
     Args:
-      manager: An opened folder.
-      like: Given a record, the `jax.ShapeDtypeStruct`s of the state that goes with it, with their
-        shardings.
-
-    Returns:
-      The state, its record, and the steps of newer checkpoints that are damaged; None where there
-      is no checkpoint.
+      checkpoints: From `open_checkpoints`.
+      abstract: Given a record, the `jax.ShapeDtypeStruct`s of the state that goes with it, with
+        their shardings.
 
     Raises:
-      InputError: There are checkpoints, and all are damaged; or `like` raised it.
+      InputError: All checkpoints are damaged; or `abstract` raised it.
     """
-    damaged: list[int] = []
-    for step in sorted(manager.all_steps(), reverse=True):
-        place = _place(manager, step)
-        summed = (place / SUMS).exists()
-        if not summed or (place / SUMS).read_bytes() == _sums(place):
+    damaged = list[int]()
+    for step in reversed(checkpoints.steps):
+        path = checkpoints.folder / str(step)
+        has_sums = (path / SUMS).exists()
+        if not has_sums or (path / SUMS).read_bytes() == _sums(path):
             try:
                 with _log_hidden():
                     args = ocp.args.Composite(record=ocp.args.JsonRestore())
-                    record = dict(manager.restore(step, args=args).record)
-                    return _restored(manager, step, like(record)), record, damaged
+                    saved = checkpoints.manager.restore(step, args=args).record
+                    record = cast(Record, dict(saved))
+                    state = _restore_state(checkpoints, step, abstract(record))
+                    return Restored(state, record, damaged)
             except Exception as error:
                 if isinstance(error, InputError | MemoryError):
                     raise
-                # Without its sums, because of a kill right after it was saved, it may be damaged.
-                if summed:
+                # A kill right after a save leaves no sums; then the checkpoint may be damaged.
+                if has_sums:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                    raise InputError(f"{place}: cannot be read: {reason}") from None
+                    raise InputError(f"{path}: cannot be read: {reason}") from None
         damaged.append(step)
     if damaged:
         raise InputError(
-            f"{manager.directory}: no checkpoint can be read, all are damaged; delete the run's "
+            f"{checkpoints.folder}: no checkpoint can be read, all are damaged; delete the run's "
             "folder to start again, or put back a copy"
         )
     return None
@@ -159,89 +175,87 @@ def restore(
 _OTHER_SHAPES = "its state is not of the shapes that the config asks for"
 
 
-def _restored(manager: ocp.CheckpointManager, step: int, like: State) -> State:
+def _restore_state(checkpoints: Checkpoints, step: int, abstract: State) -> State:
     """The state of a step, saved by this version or by 0.1.0."""
-    old = _place(manager, step) / "state"
+    old = checkpoints.folder / str(step) / "state"
     if old.exists():
-        # Where arrays have other shapes than wanted, orbax's threads print tracebacks.
-        if _shapes(ocp.StandardCheckpointHandler().metadata(old).tree) != _shapes(like):
+        # If arrays have other shapes than expected, orbax's threads print tracebacks.
+        saved = ocp.StandardCheckpointHandler().metadata(old.absolute()).tree
+        if _shapes(saved) != _shapes(abstract):
             raise ValueError(_OTHER_SHAPES)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     else:
-        args = ocp.args.Composite(arrays=_Args(like))
-    (state,) = manager.restore(step, args=args).values()
+        args = ocp.args.Composite(arrays=_StateArgs(abstract))
+    (state,) = checkpoints.manager.restore(step, args=args).values()
     return cast(State, state)
 
 
-def _shapes(state: Any) -> list[tuple[int, ...]]:
-    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(state))
+def _shapes(tree: object) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def mend(manager: ocp.CheckpointManager, restored: int, damaged: list[int]) -> None:
-    """Finish what a kill interrupted: deleting old checkpoints, writing the restored one's sums.
+def clean_up(checkpoints: Checkpoints, restored: Restored) -> None:
+    """Finish the work of a killed process: delete old checkpoints, write the restored one's sums.
 
     Damaged checkpoints are deleted, too.
     """
-    good = sorted(set(manager.all_steps()) - set(damaged))
-    for step in [*damaged, *good[:-KEPT]]:
-        manager.delete(step)
-    place = _place(manager, restored)
-    if not (place / SUMS).exists():
-        _write_sums(place)
+    good = [step for step in checkpoints.steps if step not in restored.damaged]
+    for step in [*restored.damaged, *good[:-KEPT]]:
+        checkpoints.manager.delete(step)
+    path = checkpoints.folder / str(int(restored.state.step))
+    if not (path / SUMS).exists():
+        _write_sums(path)
 
 
-def _place(manager: ocp.CheckpointManager, step: int) -> Path:
-    return Path(manager.directory) / str(step)
-
-
-def _write_sums(place: Path) -> None:
-    sums = _sums(place)
-    with atomic_write(place / SUMS) as file:
+def _write_sums(folder: Path) -> None:
+    sums = _sums(folder)
+    with atomic_write(folder / SUMS) as file:
         file.write(sums)
 
 
-def _sums(place: Path) -> bytes:
+def _sums(folder: Path) -> bytes:
     """A line for each file in a checkpoint's folder: its SHA-256 and its name."""
-    files = sorted(p for p in place.rglob("*") if p.is_file() and SUMS not in p.name)
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(place)}" for p in files]
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name)
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in files
+    ]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-class _Arrays(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
+class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
     """Saves a state as one .npz file.
 
-    Orbax's own handler writes through TensorStore. That needs file locks, which some network drives
-    lack. Where a disk is full, its threads print tracebacks beside the error.
+    Orbax's own handler writes through TensorStore, which needs file locks. Some network drives have
+    none. If a disk is full, TensorStore's threads print tracebacks beside the error.
     """
 
-    def save(self, directory: Any, args: _Args) -> None:
+    def save(self, directory: Path, args: _StateArgs) -> None:
         npz = io.BytesIO()  # Zipping into the file itself would hide why a write failed.
-        np.savez(npz, **_named(args.state))
+        np.savez(npz, **_by_path(args.state))
         with (Path(directory) / _STATE).open("wb") as file:
             file.write(npz.getbuffer())
             file.flush()
             os.fsync(file.fileno())
 
-    def restore(self, directory: Any, args: _Args) -> State:
+    def restore(self, directory: Path, args: _StateArgs) -> State:
         with (Path(directory) / _STATE).open("rb") as file:
             arrays = read_npz(file)
-        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(args.state).items()}
+        abstract = _by_path(args.state)
+        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()}
         if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
             raise ValueError(_OTHER_SHAPES)
-        leaves, tree = jax.tree.flatten(args.state)
-        placed = map(jax.device_put, map(arrays.get, wanted), (leaf.sharding for leaf in leaves))
-        state: State = jax.tree.unflatten(tree, placed)
-        return state
+        leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in abstract.items()]
+        return cast(State, jax.tree.unflatten(jax.tree.structure(args.state), leaves))
 
 
-@ocp.args.register_with_handler(_Arrays, for_save=True, for_restore=True)
+@ocp.args.register_with_handler(_StateHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
-class _Args(ocp.args.CheckpointArgs):  # type: ignore[misc]
+class _StateArgs(ocp.args.CheckpointArgs):  # type: ignore[misc]
     state: State
     """The state to save; or the shapes, dtypes and shardings of the state to restore."""
 
 
-def _named(state: State) -> dict[str, Any]:
-    """The leaves of a state by their paths, such as params/lstm_l0/weight_ih."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+def _by_path(state: State) -> dict[str, Any]:
+    """The leaves of a state, in order, by their paths, such as params/lstm_l0/weight_ih."""
+    leaves = jax.tree.leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

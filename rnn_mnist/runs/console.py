@@ -1,7 +1,8 @@
-"""What a run says on the terminal: plain lines, and a live bar where one can be drawn."""
+"""What a run prints: lines of facts, a table of its epochs, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import shlex
 import time
@@ -19,72 +20,81 @@ from rich.cells import cell_len, set_cell_size
 from rnn_mnist.config import Config
 from rnn_mnist.metrics import Epoch, confidence_interval
 from rnn_mnist.model import inner_network
-from rnn_mnist.runs.folder import FILES
+from rnn_mnist.runs.folder import RUN_FILES, sweep_of
 from rnn_mnist.training import Plan, Progress
 
-REPORT_EVERY = 100
-"""Batches between two lines about the loss, as in the notebook."""
 
-
-def facts(plan: Plan, progress: Progress, folder: Path | None, notes: list[str]) -> dict[str, str]:
-    """What a run is and where it stands, for the console."""
-    config, done = plan.config, progress.step
-    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
-    layers = f"{config.num_layers} layers, " if config.num_layers > 1 else ""
-    both = "both ways, " if config.bidirectional else ""
-    reads = "" if config.reading == "rows" else f"reading {config.reading}, "
-    if inner_network(config.reading) is not None:
-        reads = f"reading {config.reading} by {config.inner_size} units, "
-    products = "" if config.precision == "float32" else f", products in {config.precision}"
-    said = {
+def describe_run(
+    plan: Plan, progress: Progress, folder: Path | None, notes: Sequence[str]
+) -> dict[str, str]:
+    """What a run trains, with what, and where it stands: a sentence for each subject."""
+    config, step = plan.config, progress.step
+    lines = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),
-        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} images to train on, "
-        f"{plan.test_size:,} to test on",
-        "model": f"LSTM with hidden size {config.hidden_size}, {layers}{both}{reads}{size:,} "
-        f"parameters{products}",
+        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} training, "
+        f"{plan.test_size:,} test images",
+        "model": _describe_model(config, progress),
         "kernel": plan.kernel,
     }
     if folder is not None:
-        where = (
-            f"going on at step {done:,} of {config.epochs * plan.steps:,}"
-            if progress.history
-            else "new"
-        )
-        finished = len(progress.history) > config.epochs
-        said["run"] = f"{folder}, {'finished already: nothing to do' if finished else where}"
+        where = "new"
+        if progress.history:
+            where = f"going on at step {step:,} of {config.epochs * plan.steps:,}"
+        if len(progress.history) > config.epochs:
+            where = "finished already: nothing to do"
+        lines["run"] = f"{folder}, {where}"
     if notes:
-        said["note"] = "; ".join(notes)
-    return said
+        lines["note"] = "; ".join(notes)
+    return lines
+
+
+def _describe_model(config: Config, progress: Progress) -> str:
+    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
+    parts = [f"LSTM with hidden size {config.hidden_size}"]
+    if config.num_layers > 1:
+        parts.append(f"{config.num_layers} layers")
+    if config.bidirectional:
+        parts.append("both directions")
+    if inner_network(config.reading) is not None:
+        parts.append(f"reading {config.reading} by {config.inner_size} units")
+    elif config.reading != "rows":
+        parts.append(f"reading {config.reading}")
+    parts.append(f"{size:,} parameters")
+    if config.precision != "float32":
+        parts.append(f"products in {config.precision}")
+    return ", ".join(parts)
 
 
 def describe_devices(devices: Sequence[jax.Device]) -> str:
-    """JAX's version, and what it computes on."""
+    """The version of JAX, and the devices that compute."""
     number = f"{len(devices)} devices" if len(devices) > 1 else "1 device"
     if jax.process_count() > 1:
         number += f" of {jax.process_count()} processes"
     return f"{jax.__version__} on {number}: {devices[0].device_kind}"
 
 
-def name_steps(damaged: list[int]) -> str:
-    """Damaged checkpoints in words."""
-    return f"the checkpoint of step {', '.join(f'{step:,}' for step in damaged)}"
+def name_checkpoints(steps: Sequence[int]) -> str:
+    """The checkpoints of some steps, in words."""
+    return f"the checkpoint of step {', '.join(f'{step:,}' for step in steps)}"
 
 
-def endings(config: Config, folder: Path | None, history: Sequence[Epoch]) -> dict[str, str]:
-    """Where the files are and what to try next, for the console."""
+def next_steps(config: Config, folder: Path | None, history: Sequence[Epoch]) -> dict[str, str]:
+    """Where the files of a run are, and a command to try next."""
     if folder is None:
         return {}
-    last, size = history[-1], 2 * config.hidden_size
-    setting, value = "hidden-size", f"{size}"
+    last = history[-1]
+    setting, value = "hidden-size", f"{2 * config.hidden_size}"
     if last.note or config.init_from:  # Initial weights fix the size.
         rate = min(config.learning_rate, 1.0) / 10
         if last.note and last.test_loss <= history[0].test_loss:  # Steps were too small.
             rate = 3 * config.learning_rate
         setting, value = "learning-rate", f"{rate:g}"
+    # A sweep's own folders are for its own runs.
+    beside = sweep_of(folder) or folder
     return {
-        "files": f"{folder}: {', '.join(FILES)}",
+        "files": f"{folder}: {', '.join(RUN_FILES)}",
         "next": f"python -m rnn_mnist.train {_shell_word(f'{folder}/config.toml')} "
-        f"--{setting} {value} --run {_shell_word(f'{folder}-{setting}-{value}')}",
+        f"--{setting} {value} --run {_shell_word(f'{beside}-{setting}-{value}')}",
     }
 
 
@@ -100,157 +110,172 @@ class _Speed(rich.progress.ProgressColumn):
         return rich.text.Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
 
 
-class Console:
-    """Says what happens; keeps only what it needs to say it."""
+_COLUMNS = "epoch", "train loss", "train accuracy", "test loss", "test accuracy", "time"
 
-    def __init__(self, *, quiet: bool, began: float) -> None:
-        """Say nothing if quiet; `began` is the run's begin on `time.perf_counter`'s clock."""
-        self.quiet = quiet
-        self._rich = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self._live = self._rich.is_terminal and not quiet
-        self._began = began
+
+Advance = Callable[[int, str], None]
+"""Moves a progress bar by some steps, and gives it another text."""
+
+
+class Console:
+    """Prints what happens in a run."""
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        log_every: int = 0,
+        silent: bool = False,
+        began: float | None = None,
+    ) -> None:
+        """Make a console.
+
+        Args:
+          quiet: Print only the result.
+          log_every: Print the mean training loss each time after this number of steps; 0: never.
+          silent: Print nothing at all.
+          began: When the run began, on the clock of `time.perf_counter`; None: now.
+        """
+        self.silent = silent
+        self._quiet = quiet or silent
+        self._rich = rich.console.Console(quiet=silent, highlight=False, soft_wrap=True)
+        self._has_bar = self._rich.is_terminal and not self._quiet
+        self._began = time.perf_counter() if began is None else began
         self._start_up = self._compile = 0.0
         self._steps = self._epochs = 0
-        self._losses: list[float] = []
-        self._bar: rich.progress.Progress | None = None
+        self._log_every = log_every
+        self._losses = collections.deque[float](maxlen=log_every)
+        self._advance: Advance = lambda *_: None
 
-    def say(self, line: str) -> None:
-        """Print a line, above the bar if there is one."""
-        self._rich.print(line, markup=False)
+    def print(self, line: str, *, style: str | None = None) -> None:
+        """Print a line, above the progress bar if there is one."""
+        if not self._quiet:
+            self._rich.print(line, markup=False, style=style)
 
-    def say_facts(self, facts: Mapping[str, str]) -> None:
+    def print_facts(self, facts: Mapping[str, str]) -> None:
         """Print a line for each fact, after its name."""
         for name, fact in facts.items():
-            self.say(f"{name:<8}{fact}")
+            self.print(f"{name:<8}{fact}")
 
-    def say_table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table with a head for each column, as wide as it is."""
-        widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
-        for number, row in enumerate((heads, *rows)):
+    def print_table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; the first row is its header. Each column is as wide as its widest cell."""
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for number, row in enumerate(rows):
             cells = map(set_cell_size, row, widths)
-            style = "bold" if number == 0 else None
-            self._rich.print("   ".join(cells).rstrip(), markup=False, style=style)
+            self.print("   ".join(cells).rstrip(), style=None if number else "bold")
 
     @contextlib.contextmanager
-    def counting(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Draw a bar of so many steps; what is given moves it on by some. On a terminal only."""
-        if not self._live:
-            yield lambda _: None
+    def progress_bar(self, total: int, text: str, *, completed: int = 0) -> Iterator[Advance]:
+        """Draw a progress bar on a terminal; yields the function that moves it."""
+        if not self._has_bar:
+            yield lambda *_: None
             return
         bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
+            rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             _Speed(),
             rich.progress.TimeRemainingColumn(),
             console=self._rich,
             transient=True,
         )
-        task = bar.add_task("", total=total)
+        task = bar.add_task(text, total=total, completed=completed)
         with bar:
-            yield lambda steps: bar.advance(task, steps)
+            yield lambda steps, text: bar.update(task, advance=steps, description=text)
 
-    def start(self, facts: dict[str, str], steps: int, epochs: int) -> None:
-        """Print what the run is, a line for each fact; start-up ends here.
-
-        Args:
-          facts: What to say, by its name.
-          steps: Steps in an epoch.
-          epochs: Epochs in the run.
-        """
-        self.say_facts(facts)
-        self.say("")
+    def start(self, facts: Mapping[str, str], *, steps: int, epochs: int) -> None:
+        """Print facts about a run of some epochs of some steps each; the start-up ends here."""
+        self.print_facts(facts)
+        self.print("")
         self._steps, self._epochs = steps, epochs
         self._start_up = time.perf_counter() - self._began
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Count the time within as compiling, and show that something happens."""
+        """Count the time within as compiling, and show on a terminal that something happens."""
         began = time.perf_counter()
-        with self._rich.status("compiling") if self._live else contextlib.nullcontext():
+        with self._rich.status("compiling") if self._has_bar else contextlib.nullcontext():
             yield
         self._compile = time.perf_counter() - began
 
     @contextlib.contextmanager
-    def live(self, *, done: int) -> Iterator[None]:
-        """Draw a bar of all steps, of which some are done, while within; on a terminal only."""
-        if not self._live:
+    def training(self, *, steps: int) -> Iterator[None]:
+        """Print the header of the table of epochs, and draw a bar; `steps` were taken before."""
+        self._print_row(*_COLUMNS, style="bold")
+        total, text = self._steps * self._epochs, f"epoch {steps // self._steps + 1}/{self._epochs}"
+        with self.progress_bar(total, text, completed=steps) as self._advance:
             yield
-            return
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            rich.progress.BarColumn(),
-            rich.progress.TextColumn("loss {task.fields[loss]}"),
-            _Speed(),
-            rich.progress.TimeRemainingColumn(),
-            console=self._rich,
-            transient=True,
-        )
-        total = self._steps * self._epochs
-        self._bar.add_task(
-            "",
-            total=total,
-            completed=done,
-            epoch=done // self._steps + 1,
-            epochs=self._epochs,
-            loss="-",
-        )
-        with self._bar:
-            yield
-        self._bar = None
 
-    def show(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:
-        """Tell of steps taken, and of the epoch that they closed or that was before training.
+    def report(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:
+        """Report steps taken, and the epoch that they complete.
 
         Args:
           losses: (S,) mean loss of each step taken since the last call.
-          history: The epochs closed so far.
+          history: The untrained network, and the epochs completed so far.
           step: Steps taken in the whole run.
         """
-        for number, loss in enumerate(losses.tolist(), step - len(losses)):
-            epoch, batch = divmod(number, self._steps)
-            if batch == 0:
-                self._losses.clear()
+        for number, loss in enumerate(losses.tolist(), step - len(losses) + 1):
             self._losses.append(loss)
-            if (batch + 1) % REPORT_EVERY == 0:
-                mean = sum(self._losses[-REPORT_EVERY:]) / len(self._losses[-REPORT_EVERY:])
-                count = f"{batch + 1:>{len(str(self._steps))}}/{self._steps}"
-                self.say(f"{self._name(epoch + 1)}  batch {count}  loss {_loss(mean)}")
-        if self._bar is not None and len(losses):
-            epoch = (step - 1) // self._steps + 1
-            recent = _loss(losses.mean().item())
-            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, loss=recent)
-        last = history[-1]
-        if last.step == step:
-            self.say(
-                f"{self._name(last.epoch)}  test accuracy {100 * last.test_accuracy:5.2f} %  "
-                f"loss {_loss(last.test_loss)}  {last.seconds:.1f} s"
-            )
+            if self._log_every and number % self._log_every == 0:
+                self._print_loss(number)
+        if len(losses):
+            epoch, loss = (step - 1) // self._steps + 1, _loss(losses.mean().item())
+            self._advance(len(losses), f"epoch {epoch}/{self._epochs}  loss {loss}")
+        if history[-1].step == step:
+            self._print_epoch(history[-1])
 
-    def _name(self, epoch: int) -> str:
-        name = f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"
-        return name if epoch else f"{'untrained':<{len(name)}}"
+    def _print_loss(self, step: int) -> None:
+        epoch, batch = divmod(step - 1, self._steps)
+        mean = sum(self._losses) / len(self._losses)
+        count = f"batch {batch + 1:>{len(str(self._steps))}}/{self._steps}"
+        self.print(f"{self._epoch_cell(epoch + 1)}   {count}   loss {_loss(mean)}")
 
-    def finish(self, history: Sequence[Epoch], endings: dict[str, str], *, timed: bool) -> None:
-        """Print what came of the run, where the time went if asked to, then the endings."""
-        last, now = history[-1], time.perf_counter()
+    def _print_epoch(self, epoch: Epoch) -> None:
+        self._print_row(
+            self._epoch_cell(epoch.epoch),
+            _loss(epoch.train_loss),
+            _share(epoch.train_accuracy),
+            _loss(epoch.test_loss),
+            _share(epoch.test_accuracy),
+            f"{epoch.seconds:.1f} s",
+        )
+
+    def _epoch_cell(self, epoch: int) -> str:
+        return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}".rjust(len(_COLUMNS[0]))
+
+    def _print_row(self, *cells: str, style: str | None = None) -> None:
+        """Print a row of the table of epochs."""
+        widths = [len(self._epoch_cell(0)), *map(len, _COLUMNS[1:-1]), len("1000.0 s")]
+        row = "   ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        self.print(row, style=style)
+
+    def finish(self, history: Sequence[Epoch], facts: Mapping[str, str], *, timed: bool) -> None:
+        """Print the result of a run, its time if it was trained now, then some facts."""
+        last, seconds = history[-1], time.perf_counter() - self._began
         low, high = confidence_interval(last.test_correct, last.test_count)
-        facts = {
-            "result": f"test accuracy {100 * last.test_accuracy:.2f} % "
-            f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f}), "
-            f"{last.test_correct:,} of {last.test_count:,} images"
-        }
-        if last.note:
-            facts["note"] = last.note
         if timed:
-            self.say("")
-            train = now - self._began - self._start_up - self._compile
-            facts["time"] = (
-                f"{now - self._began:.1f} s: start-up {self._start_up:.1f}, "
-                f"compile {self._compile:.1f}, train and test {train:.1f}"
+            self.print("")
+        self._rich.print(
+            f"result  test accuracy {100 * last.test_accuracy:.2f} % "
+            f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f}), "
+            f"{last.test_correct:,} of {last.test_count:,} images",
+            markup=False,
+        )
+        lines = {"note": last.note} if last.note else {}
+        if timed:
+            train = seconds - self._start_up - self._compile
+            lines["time"] = (
+                f"{seconds:.1f} s: start-up {self._start_up:.1f}, compile {self._compile:.1f}, "
+                f"train and test {train:.1f}"
             )
-        self.say_facts(facts | endings)
+        self.print_facts(lines | dict(facts))
 
 
-def _loss(loss: float) -> str:
-    """Four decimals; one that exploded is cut short."""
+def _loss(loss: float | None) -> str:
+    """A loss with four decimals; one that exploded has three digits and its exponent."""
+    if loss is None:
+        return "-"
     return f"{loss:.4f}" if loss < 1000 else f"{loss:.3g}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

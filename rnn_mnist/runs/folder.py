@@ -1,6 +1,6 @@
-"""The run folder: what is in it, who may use it, and how it is written whole.
+"""The run folder: what it holds, which process may use it, and how its files are written.
 
-config.toml     the complete config; can be run again
+config.toml     the complete config; it can be run again
 metrics.csv     the history, a line for every epoch
 curves.png      accuracy and loss by epoch
 checkpoints/    the last states, by step
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,22 +21,22 @@ from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch, to_csv
 
 CHECKPOINTS = "checkpoints"
-FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
-CSV, BEST, MARK = "sweep.csv", "best", "best.txt"
-"""In a sweep's folder: its results, its best runs, and the name of the best of these."""
+RUN_FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
+SWEEP_CSV, BEST, BEST_TXT = "sweep.csv", "best", "best.txt"
+"""In a sweep's folder: the results, the folder of the best runs, and the name of the best one."""
 
 
-def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
-    """Find out whether a run of this config may use a folder; changes nothing.
+def check_run_folder(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
+    """Check that a run of this config may use a folder. Nothing is changed.
 
     Args:
-      folder: The run's.
-      config: The run's.
-      any_epochs: The folder may hold a run with another number of epochs, if its schedule is
-        constant: the steps then do not depend on that number.
+      folder: The run's folder.
+      config: The run's config.
+      any_epochs: The folder may hold a run with another number of epochs if its schedule is
+        constant, because the steps then do not depend on that number.
 
     Raises:
-      InputError: It holds another run or something else.
+      InputError: The folder holds another run or something else.
     """
     if (folder / "config.toml").exists():
         there = read_config(folder / "config.toml")
@@ -45,46 +46,57 @@ def check(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
                 return
             raise InputError(
                 f"{folder}: the schedule {config.schedule} is for {there.epochs} epochs, so the "
-                f"run cannot have {config.epochs}; train in another folder, from the start or from "
-                "these weights (init_from)"
+                f"run cannot have {config.epochs}; train in {_free_name(folder)}, from the start "
+                f"or from these weights (init_from = {str(folder)!r})"
             )
-        other = [f"{name} is {theirs!r} there and {ours!r} here" for name, ours, theirs in found]
-        if other:
+        if found:
+            other = [f"{name} is {old!r} there and {new!r} here" for name, new, old in found]
             raise InputError(
-                f"{folder}: holds a run of another config: {', '.join(other)}; name another folder"
+                f"{folder}: holds a run of another config: {', '.join(other)}; name another "
+                f"folder, such as {_free_name(folder)}"
             )
     elif folder.is_dir():
         foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if foreign:
             raise InputError(
                 f"{folder}: holds {min(foreign)} but no config.toml, so it is no run's folder; "
-                "name another folder"
+                f"name another folder, such as {_free_name(folder)}"
             )
 
 
+def _free_name(folder: Path) -> Path:
+    """A folder beside this one that does not exist yet: runs/reference-2."""
+    names = (folder.with_name(f"{folder.absolute().name}-{n}") for n in itertools.count(2))
+    return next(name for name in names if not name.exists())
+
+
 @contextlib.contextmanager
-def claimed(folder: Path, config: Config, *, any_epochs: bool = False) -> Iterator[list[str]]:
-    """Make a folder the place of a run, and keep others out meanwhile.
+def lock_run_folder(
+    folder: Path, config: Config, *, any_epochs: bool = False
+) -> Iterator[list[str]]:
+    """Make a run's folder with its config, and keep other processes out of it meanwhile.
 
     Yields:
       Notes for the console.
 
     Raises:
-      InputError: The folder cannot be written, another process trains there, or as in `check`.
+      InputError: As `check_run_folder` and `lock_folder` raise it.
     """
-    with occupied(folder) as notes:
+    with lock_folder(folder) as notes:
         # Another process may have changed the folder before it was locked.
-        check(folder, config, any_epochs=any_epochs)
+        check_run_folder(folder, config, any_epochs=any_epochs)
         restore_config(folder, config)
         yield notes
 
 
 @contextlib.contextmanager
-def occupied(folder: Path) -> Iterator[list[str]]:
+def lock_folder(folder: Path) -> Iterator[list[str]]:
     """Make a folder, and keep other processes out of it meanwhile.
 
+    A folder on a drive without locks is used without a lock.
+
     Yields:
-      Notes for the console. A folder on a drive without locks is used without a lock.
+      Notes for the console.
 
     Raises:
       InputError: The folder cannot be written, or another process trains there.
@@ -97,26 +109,20 @@ def occupied(folder: Path) -> Iterator[list[str]]:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from None
-    with _locked(folder) as notes:
-        yield notes
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[list[str]]:
-    """Hold the folder's lock, which a process gives back however it ends; yields notes."""
     try:
         import fcntl
-    except ImportError:  # Windows has none of this kind.
+    except ImportError:  # Windows has no such locks.
         yield [_UNLOCKED.format("this system has no such locks")]
         return
-    handle = os.open(folder, os.O_RDONLY)
+    notes, handle = list[str](), os.open(folder, os.O_RDONLY)
     try:
-        notes = list[str]()
         try:
+            # The system releases the lock, however the process ends.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{folder}: another process is training there; wait for it, or name another folder"
+                f"{folder}: another process is training there; wait for it, or name another "
+                f"folder, such as {_free_name(folder)}"
             ) from None
         except OSError as error:  # Network drives may have no locks.
             notes.append(_UNLOCKED.format(error.strerror))
@@ -148,7 +154,7 @@ def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
     write_file(folder / "metrics.csv", to_csv(history).encode())
 
 
-def complete(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
+def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     """Write the files that a folder lacks, because of a kill or because a user deleted them."""
     from rnn_mnist.plots import charts
 
@@ -179,12 +185,21 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def is_run_or_sweep(folder: Path) -> bool:
-    """Whether a folder is a run's, a sweep's, or the `best` in a sweep's."""
-    return any((folder / name).exists() for name in (*FILES, CSV)) or _is_best(folder)
+    """Whether a folder is a run's or a sweep's, or holds the run folders of a sweep or others."""
+    named = any((folder / name).exists() for name in (*RUN_FILES, SWEEP_CSV))
+    in_sweep = folder.is_dir() and (folder.parent / SWEEP_CSV).exists()
+    return named or in_sweep or bool(run_folders(folder))
 
 
-def _is_best(folder: Path) -> bool:
-    return folder.name == BEST and (folder.parent / CSV).exists()
+def run_folders(folder: Path) -> list[Path]:
+    """The run folders in a folder, by name."""
+    return sorted(path.parent for path in folder.glob("*/config.toml"))
+
+
+def sweep_of(folder: Path) -> Path | None:
+    """The folder of the sweep to which a best run belongs; None if the run is another's."""
+    sweep = folder.parent.parent
+    return sweep if folder.parent.name == BEST and (sweep / SWEEP_CSV).exists() else None
 
 
 def best_run(folder: Path) -> Path:
@@ -198,26 +213,23 @@ def best_run(folder: Path) -> Path:
     """
     if (folder / "config.toml").exists():
         return folder
-    if _is_best(folder):
+    if folder.name == BEST and (folder.parent / SWEEP_CSV).exists():
         folder = folder.parent
-    if not (folder / CSV).exists():
+    if not (folder / SWEEP_CSV).exists():
         return folder
-    runs = {path.parent.name: path.parent for path in (folder / BEST).glob("*/config.toml")}
-    marked = folder / MARK
-    name = marked.read_text(encoding="utf-8").strip() if marked.exists() else ""
-    if name in runs:
-        return runs[name]
-    finished = [run for run in runs.values() if _is_finished(run)]
-    if len(finished) != 1:
+    runs, marked = run_folders(folder / BEST), folder / BEST_TXT
+    name = marked.read_text("utf-8", "replace").strip() if marked.exists() else ""
+    best = [run for run in runs if run.name == name] or [run for run in runs if _is_finished(run)]
+    if len(best) != 1:
         raise InputError(
             f"{folder}: this sweep has not trained its best setting on everything yet; run the "
             "same sweep again to its end (with final), or name the folder of a single run"
         )
-    return finished[0]
+    return best[0]
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether metrics.csv has a line for its head, the untrained network and every epoch."""
+    """Whether metrics.csv has a line for its header, the untrained network and every epoch."""
     metrics = folder / "metrics.csv"
     lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
     return lines == read_config(folder / "config.toml").epochs + 2

@@ -1,29 +1,30 @@
-"""What others may watch of a run: TensorBoard's events, and a trace by JAX's profiler."""
+"""What others may watch of a run: TensorBoard's event files, and a trace by JAX's profiler."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.metrics import Epoch
 from rnn_mnist.training import Progress
 
 PROFILE = "profile"
 
 
 class Watch(NamedTuple):
-    """What to measure and to write for those who watch a run, beside what every run writes."""
+    """What to measure and write for those who watch a run, beside what every run writes."""
 
     tensorboard: bool = False
-    """Write the loss of every step, and what every epoch measured, as TensorBoard's events."""
+    """Write the loss of every step, and the measurements of every epoch, for TensorBoard."""
     profile: tuple[int, int] | None = None
-    """First and last of the steps to trace, counted from 1."""
+    """The first and the last step to trace, counted from 1."""
     log_norms: bool = False
     """Keep the gradient's norm and the throughput of each epoch."""
 
@@ -33,8 +34,8 @@ class Watch(NamedTuple):
         return () if self.profile is None else (self.profile[0] - 1, self.profile[1])
 
 
-def check(watch: Watch, *, steps: int, folder: Path | None) -> None:
-    """Find out whether a run of so many steps can be watched in this way.
+def check_watch(watch: Watch, *, steps: int, folder: Path | None) -> None:
+    """Check that a run of so many steps can be watched in this way.
 
     Raises:
       InputError: It cannot, or tensorboardX is not installed.
@@ -53,37 +54,40 @@ def check(watch: Watch, *, steps: int, folder: Path | None) -> None:
         )
 
 
-def missed(watch: Watch, *, done: int) -> list[str]:
-    """What can be watched no longer of a run that has taken so many steps, in words."""
-    if watch.profile is None or done < watch.profile[0]:
+def missed_trace(watch: Watch, *, steps: int) -> list[str]:
+    """A note if a run that has taken so many steps is too late for its trace."""
+    if watch.profile is None or steps < watch.profile[0]:
         return []
     return [f"no trace is written: the run was beyond step {watch.profile[0]:,} already"]
 
 
 @contextlib.contextmanager
-def watched(
+def observing(
     folder: Path | None, watch: Watch, begin: Progress
 ) -> Iterator[Callable[[Progress], None]]:
-    """Let a run be watched.
+    """Write what `watch` asks for.
 
     Args:
-      folder: The run's; event files lie in it, a trace in its `profile`. None writes nothing.
+      folder: The run's folder, for the event files; the trace is in its `profile`. None writes
+        nothing.
       watch: What to write.
       begin: Where the run stands.
 
     Yields:
-      What to call with every progress, before it is saved: where a run is stopped and goes on, what
-      came after its last save is left out of TensorBoard's curves.
+      A function to call with every progress before it is saved. If a run is stopped and goes on,
+      TensorBoard then leaves out what was written after the last save.
 
     Raises:
-      InputError: The trace would begin while JAX's profiler writes another one in this process. The
-        yielded function raises this.
+      InputError: The function raises it if an event file cannot be written, or if the trace would
+        begin while JAX's profiler writes another one in this process.
     """
     if folder is None:
         yield lambda _: None
         return
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_events(folder, begin.step)) if watch.tensorboard else None
+        write = None
+        if watch.tensorboard:
+            write = stack.enter_context(_open_events(folder, begin.step))
         tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
@@ -92,15 +96,15 @@ def watched(
             if watch.profile is not None and step >= watch.profile[1]:
                 tracing.close()
 
-        def see(progress: Progress) -> None:
+        def observe(progress: Progress) -> None:
             trace(progress.step)
-            if writer is not None:
-                _write(writer, progress)
+            if write is not None:
+                write(progress)
 
-        # A new run calls `see` for step 0 too, after it has tested the untrained network.
+        # A new run calls `observe` for step 0 too, after it has tested the untrained network.
         if begin.history:
             trace(begin.step)
-        yield see
+        yield observe
 
 
 @contextlib.contextmanager
@@ -118,32 +122,58 @@ def _trace(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _events(folder: Path, done: int) -> Iterator[Any]:
-    """A writer of TensorBoard's events into a folder."""
-    from tensorboardX import SummaryWriter
+def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]]:
+    """Open a new event file of a run that has taken some steps; yields a function that writes.
 
-    # Of two that begin in the same second, the second would else take the first one's place.
-    suffix = f".{done}"
-    purge = done + 1 if done else None
-    with SummaryWriter(str(folder), purge_step=purge, filename_suffix=suffix) as writer:
-        yield writer
+    tensorboardX's `SummaryWriter` writes in a process and a thread of its own, which print
+    tracebacks if the disk is full. This raises the error in the thread of the run.
+    """
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import RecordWriter
+
+    # The step tells files apart that begin in the same second.
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step}"
+    with _errors_explained(folder):
+        file = RecordWriter(str(folder / name))
+
+    def write(**event: object) -> None:
+        file.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+    def write_progress(progress: Progress) -> None:
+        with _errors_explained(folder):
+            for name, step, value in _scalars(progress):
+                write(step=step, summary=Summary(value=[{"tag": name, "simple_value": value}]))
+            file.flush()
+
+    try:
+        write(file_version="brain.Event:2")
+        if step:  # TensorBoard leaves out what an earlier file has of later steps.
+            write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        yield write_progress
+    finally:
+        with contextlib.suppress(OSError):  # `write_progress` has flushed all that matters.
+            file.close()
 
 
-def _write(writer: Any, progress: Progress) -> None:
-    """Write what is new in a progress."""
-    for step, loss in enumerate(progress.losses.tolist(), progress.step - len(progress.losses) + 1):
-        writer.add_scalar("loss/step", loss, step)
-    last = progress.history[-1]
-    if last.step == progress.step:
-        for name, value in _scalars(last).items():
-            if value is not None:
-                writer.add_scalar(name, value, last.step)
-    writer.flush()
+@contextlib.contextmanager
+def _errors_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the event file cannot be written ({error.strerror}); fix this and run the "
+            "same command again, or leave tensorboard out; what was saved before is kept"
+        ) from None
 
 
-def _scalars(epoch: Epoch) -> dict[str, float | None]:
-    """What an epoch measured, by TensorBoard's name."""
-    return {
+def _scalars(progress: Progress) -> Iterator[tuple[str, int, float]]:
+    """TensorBoard's name, the step and the value of each number that is new in a progress."""
+    losses = progress.losses.tolist()
+    for step, loss in enumerate(losses, progress.step - len(losses) + 1):
+        yield "loss/step", step, loss
+    epoch = progress.history[-1]
+    measured = {
         "loss/train": epoch.train_loss,
         "loss/test": epoch.test_loss,
         "accuracy/train": epoch.train_accuracy,
@@ -151,3 +181,6 @@ def _scalars(epoch: Epoch) -> dict[str, float | None]:
         "gradient_norm": epoch.gradient_norm,
         "images_per_second": epoch.images_per_second,
     }
+    for name, value in measured.items():
+        if epoch.step == progress.step and value is not None:
+            yield name, epoch.step, value

@@ -1,19 +1,25 @@
-"""What was learned, from wherever it is kept: a run's folder or a file of weights."""
+"""The result of a run, and how to load one: from a run's folder or from a file of weights."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html
+import io
 import json
 import warnings
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist import __version__
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
-from rnn_mnist.metrics import Epoch, Totals
+from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import (
     Sizes,
     from_torch,
@@ -23,14 +29,20 @@ from rnn_mnist.model import (
     steps_of,
     to_torch,
 )
-from rnn_mnist.runs.console import name_steps
-from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep
+from rnn_mnist.runs.console import name_checkpoints
+from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
+from rnn_mnist.runs.record import Record, check_record, parse_classes, parse_history
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
-from rnn_mnist.training import State, abstract_state, eval_params, make_learner, own_device
-
-if TYPE_CHECKING:
-    from rnn_mnist.runs.checkpoint import Record
-
+from rnn_mnist.training import (
+    EVALUATION_BATCH,
+    State,
+    abstract_state,
+    apply,
+    eval_params,
+    make_learner,
+    make_model,
+    own_device,
+)
 
 PRETRAINED = "reference", "strong"
 """Names of the networks that come with this package, trained by the configs of these names."""
@@ -39,37 +51,81 @@ PRETRAINED_BEST = "strong"
 
 
 class Result(NamedTuple):
-    """What a run gives."""
+    """A trained network, and what was measured while it was trained."""
 
     state: State
-    """The final state, from which training could go on."""
+    """The final state, from which training can go on."""
     history: tuple[Epoch, ...]
-    """What was measured: the untrained network, then every epoch."""
+    """The measurements of the untrained network, then of every epoch."""
     config: Config
     classes: tuple[str, ...]
     """Names of the classes."""
 
     @property
     def params(self) -> Any:
-        """What was learned: the parameters that were tested."""
+        """The parameters that were tested: their running average if the config has `ema`."""
         return eval_params(self.state)
 
     @property
     def tested(self) -> Epoch | None:
-        """The test of these weights; None if the run was stopped within an epoch."""
+        """The test of these parameters; None if the run was stopped within an epoch."""
         last = self.history[-1] if self.history else None
         return last if last is not None and last.step == int(self.state.step) else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of test images classified right in the last test; None without a history."""
+        return self.history[-1].test_accuracy if self.history else None
+
+    def predict(self, images: ArrayLike) -> NDArray[np.float32]:
+        """Probabilities of the classes, (N, C) float32, which add up to 1 for each image.
+
+        Args:
+          images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1].
+
+        Raises:
+          ValueError: The images have values outside of these ranges.
+        """
+        images, model = np.asarray(images), make_model(self.config, len(self.classes))
+        probabilities = np.zeros((len(images), len(self.classes)), np.float32)
+        for first in range(0, len(images), EVALUATION_BATCH):
+            batch = slice(first, first + EVALUATION_BATCH)
+            log_probs = apply(self.params, images[batch], model=model)
+            probabilities[batch] = np.exp(jax.device_get(log_probs))
+        return probabilities
+
+    def __repr__(self) -> str:
+        config, measured = self.config, "not tested"
+        if self.accuracy is not None:
+            epoch = self.history[-1].epoch
+            measured = f"test accuracy {100 * self.accuracy:.2f} % after epoch {epoch}"
+        return (
+            f"<Result: {measured}; {config.data.name}, LSTM with hidden size {config.hidden_size}, "
+            f"seed {config.seed}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook: a line and, with a history, its curves."""
+        line = f"<p>{html.escape(repr(self)[1:-1])}</p>"
+        if not self.history:
+            return line
+        from rnn_mnist.plots import charts
+
+        png = io.BytesIO()
+        charts.curves(self.history).savefig(png, format="png", dpi=75)
+        data = base64.b64encode(png.getvalue()).decode()
+        return f'{line}<img alt="accuracy and loss by epoch" src="data:image/png;base64,{data}">'
 
 
 def load_result(source: Path | str) -> Result:
     """Load a trained network.
 
     Args:
-      source: A run's folder; a sweep's folder (its best run is used); a file of weights from this
-        package or from PyTorch; or the name of a pretrained network.
+      source: A run's folder; a sweep's folder, which stands for its best run; a file of weights
+        from this package or from PyTorch; or the name of a pretrained network.
 
     Raises:
-      InputError: It is none of these, or cannot be read.
+      InputError: The source is none of these, or cannot be read.
     """
     source = Path(source)
     if source.suffix in ENDINGS:
@@ -85,19 +141,19 @@ def load_result(source: Path | str) -> Result:
 
 
 def is_result(source: Path) -> bool:
-    """Whether a path is a source for `load_result`, and does not name pictures."""
+    """Whether a path names a source for `load_result`, and not pictures."""
     pretrained = str(source) in PRETRAINED and not source.exists()
     return pretrained or source.suffix in ENDINGS or is_run_or_sweep(source)
 
 
 def load_pretrained(name: str = PRETRAINED_BEST) -> Result:
-    """Load a network that comes with this package, and what was measured while it was trained.
+    """Load a network that comes with this package, with the history of its training.
 
     Args:
       name: `reference`, the classroom notebook's network after the reference run, or `strong`.
 
     Raises:
-      InputError: There is none of this name.
+      InputError: No pretrained network has this name.
     """
     if name not in PRETRAINED:
         raise InputError(f"{name!r}: no pretrained network; there are {', '.join(PRETRAINED)}")
@@ -110,12 +166,12 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     Args:
       config: Fields that are not at their defaults count as set.
       named: Fields that count as set even if they are at their defaults.
-      folder: The run's. If it holds a config already, the sizes are taken from that, and
-        `init_from` is not read.
+      folder: The run's folder. If it holds a config already, the sizes are those of that config,
+        and `init_from` is not read.
 
     Raises:
-      InputError: A size that is set is not the network's, the network cannot have the reading that
-        is set, or `init_from` cannot be read.
+      InputError: A size that is set differs from the network's, the network cannot have the reading
+        that is set, or `init_from` cannot be read.
     """
     if not config.init_from:
         return config
@@ -133,7 +189,7 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
         ours, theirs = getattr(config, name), getattr(begin, name)
         if name not in named and ours == getattr(plain, name):
             taken[name] = theirs
-        elif ours != theirs and not begun:  # `run_folder.check` compares it later.
+        elif ours != theirs and not begun:  # `check_run_folder` compares it later.
             raise InputError(
                 f"{name}: is {ours!r}, but {theirs!r} in {config.init_from}; the run begins "
                 "with these weights (init_from), so do not set it"
@@ -142,59 +198,67 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
 
 
 def load_run(folder: Path | str) -> Result:
-    """Load what a run has learned so far, from its folder, in which it may still be training.
+    """Load a run from its folder as far as it is trained. Another process may be training it.
 
     Args:
-      folder: The run's folder, or a sweep's (its best run is used).
+      folder: The run's folder; or a sweep's folder, which stands for its best run.
 
     Warns:
       UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
-      InputError: It is neither folder, the sweep has no best run yet, or the run has no checkpoint
+      InputError: The folder is neither, the sweep has no best run yet, or the run has no checkpoint
         yet or only damaged ones.
     """
-    from rnn_mnist.runs.checkpoint import opened, restore
+    from rnn_mnist.runs.checkpoint import open_checkpoints, restore
 
     folder = best_run(Path(folder))
     if not (folder / "config.toml").exists():
+        runs = run_folders(folder)
+        instead = f"a run in it, such as {runs[0]}" if runs else "another folder"
         raise InputError(
             f"{folder}: holds no config.toml and no sweep.csv, so it is neither a run's "
-            "folder nor a sweep's; name another folder"
+            f"folder nor a sweep's; name {instead}"
         )
     config = read_config(folder / "config.toml")
 
-    def like(record: Record) -> State:
+    def abstract(record: Record) -> State:
         check_record(record)
         learner = make_learner(config, num_classes=len(record["classes"]), total_steps=1)
         return abstract_state(learner.model, learner.optimizer, own_device())
 
     restored = None
     if (folder / CHECKPOINTS).is_dir():
-        with opened(folder / CHECKPOINTS, read_only=True) as manager:
-            restored = restore(manager, like)
+        with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+            restored = restore(checkpoints, abstract)
     if restored is None:
-        raise InputError(f"{folder}: nothing has been trained there yet")
-    state, record, damaged = restored
-    if damaged:
-        warnings.warn(
-            f"{folder}: damaged: {name_steps(damaged)}; the one before is used", stacklevel=2
+        raise InputError(
+            f"{folder}: nothing has been trained there yet; python -m rnn_mnist.train {folder} "
+            "trains it"
         )
-    history = tuple(Epoch(*line) for line in record["history"])
-    return Result(state, history, config, tuple(record["classes"]))
+    if restored.damaged:
+        damaged = name_checkpoints(restored.damaged)
+        warnings.warn(f"{folder}: damaged: {damaged}; the one before is used", stacklevel=2)
+    record = restored.record
+    return Result(
+        state=restored.state,
+        history=parse_history(record["history"]),
+        config=config,
+        classes=tuple(record["classes"]),
+    )
 
 
 def load_weights(path: Path | str) -> Result:
-    """Load a file of weights: .safetensors, or .pt where PyTorch is installed.
+    """Load a file of weights: .safetensors, or .pt if PyTorch is installed.
 
-    Its sizes are the tensors'. What else the config says, and what was measured, is the file's,
-    where this program wrote it; classes of other files are numbers.
+    The tensors tell the sizes. The rest of the config, the classes and the history are in files
+    that this program wrote. The classes of other files are numbers.
 
     Returns:
-      A result whose state has no memory of an optimizer.
+      A result whose state has no optimizer state.
 
     Raises:
-      InputError: It cannot be read, or is not the weights of such a network.
+      InputError: The file cannot be read, or does not hold the weights of such a network.
     """
     path = Path(path)
     arrays, notes = read_weights(path)
@@ -202,14 +266,14 @@ def load_weights(path: Path | str) -> Result:
         sizes = sizes_of(arrays)
         if not readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
-                f"reads {sizes.input_size} values in each step and knows {sizes.num_classes} "
-                "classes; a network of 28 x 28 images reads 28 values or 1, or as many as its "
-                "inner LSTMs make, and knows at least 2 classes"
+                f"the network reads {sizes.input_size} values in each step and knows "
+                f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
+                "as many as its inner LSTMs make, and needs at least 2 classes"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()
         config = _with_sizes(config, sizes)
-        classes = classes_of(json.loads(notes.get("classes", "[]")))
-        history = history_of(json.loads(notes.get("history", "[]")))
+        classes = parse_classes(json.loads(notes.get("classes", "[]")))
+        history = parse_history(json.loads(notes.get("history", "[]")))
         # Older files have no step. Their weights count as those of the last test.
         step = int(notes.get("step", history[-1].step if history else 0))
         if not 0 <= step < 2**31:
@@ -239,95 +303,30 @@ def _with_sizes(config: Config, sizes: Sizes) -> Config:
     )
 
 
-def check_record(record: Record) -> None:
-    """Find out whether a checkpoint's record is what `run` writes.
-
-    Raises:
-      ValueError: It is not.
-    """
-    classes_of(record.get("classes"))
-    if not history_of(record.get("history")):
-        raise ValueError("it has no history")
-    under_way, others = record.get("under_way"), [record.get("seconds")]
-    others += [record.get("devices", 1), record.get("cores", 1)]
-    texts = [record.get("data"), record.get("kernel", "")]
-    if not (
-        isinstance(under_way, list)
-        and len(under_way) <= len(Totals._fields)
-        and all(map(_is_number, under_way + others))
-        and all(isinstance(text, str) for text in texts)
-    ):
-        raise ValueError("it does not say where the run stands")
-
-
-def classes_of(names: Any) -> tuple[str, ...]:
-    """The names of classes, from JSON.
-
-    Raises:
-      ValueError: They are none.
-    """
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are no list of names")
-    return tuple(names)
-
-
-def history_of(lines: Any) -> tuple[Epoch, ...]:
-    """A history from JSON.
-
-    Raises:
-      ValueError: It is none.
-    """
-    try:
-        history = tuple(Epoch(*line) for line in lines)
-    except TypeError:
-        raise ValueError("its history is no list of epochs") from None
-    for number, epoch in enumerate(history):
-        numbers = {name: value for name, value in epoch._asdict().items() if name != "note"}
-        known = [v for name, v in numbers.items() if v is not None or name not in _UNKNOWN]
-        whole = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
-        if not (
-            all(map(_is_number, known))
-            and all(isinstance(value, int) for value in whole)
-            and epoch.epoch == number
-            and isinstance(epoch.note, str)
-            and 0 <= epoch.test_correct <= epoch.test_count > 0
-        ):
-            raise ValueError(f"its history has no epoch {number} that could be")
-    return history
-
-
-_UNKNOWN = "train_loss", "train_accuracy", "gradient_norm", "images_per_second"
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a number from JSON that may count or measure something."""
-    return type(value) in (int, float) and 0 <= value < 1e39
-
-
 def save_weights(path: Path | str, result: Result) -> None:
-    """Write what was learned as a file that PyTorch loads: .safetensors, or .pt.
+    """Write the parameters of a network as a file that PyTorch loads: .safetensors, or .pt.
 
     Raises:
-      InputError: The ending is another, .pt without PyTorch, or the network reads in an order of
-        which .pt cannot tell.
+      InputError: The file has another ending, PyTorch is not installed, or the network has a
+        reading that a .pt file cannot tell.
     """
     state_dict = to_torch(result.params)
     assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
     if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
         raise InputError(
-            f"{path}: would be taken for a network that reads {assumed}, and this one reads "
-            f"{result.config.reading}; write .safetensors, which says so"
+            f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "
+            f"would be loaded as a network that reads {assumed}; write .safetensors instead"
         )
     write_weights(Path(path), state_dict, describe(result))
 
 
 def describe(result: Result) -> dict[str, str]:
-    """What there is to say of a network beside its weights."""
-    said = {"rnn_mnist": __version__, "config": to_toml(result.config)}
-    said["classes"] = json.dumps(result.classes)
+    """What a file of weights tells about its network: version, config, classes and history."""
+    notes = {"rnn_mnist": __version__, "config": to_toml(result.config)}
+    notes["classes"] = json.dumps(result.classes)
     if result.history:
         tested = result.tested
-        said["test_accuracy"] = "not measured" if tested is None else str(tested.test_accuracy)
-        said["step"] = str(int(result.state.step))
-        said["history"] = json.dumps(result.history)
-    return said
+        notes["test_accuracy"] = "not measured" if tested is None else str(tested.test_accuracy)
+        notes["step"] = str(int(result.state.step))
+        notes["history"] = json.dumps(result.history)
+    return notes

@@ -1,6 +1,6 @@
-"""Sweeps: a grid of settings, runs of one shape as one program, and what came of them."""
+"""Sweeps: a grid of settings, runs of one shape as one program, and their results."""
 
-from rnn_mnist.sweeps.explore import Sweep, sweep
+from rnn_mnist.sweeps.search import Sweep, sweep
 
 __all__ = [
     "Sweep",

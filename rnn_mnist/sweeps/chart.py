@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnn_mnist.plots import dress, palette
-from rnn_mnist.sweeps.grid import Setting, word, words
+from rnn_mnist.sweeps.grid import describe_settings, format_value
+from rnn_mnist.sweeps.results import Setting
 
 
 def draw_sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
@@ -29,8 +30,8 @@ def draw_sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
         epochs = [e.epoch for e in setting.runs[0].history]
         by_epoch = list(zip(*accuracies, strict=True))
         means = [sum(column) / len(column) for column in by_epoch]
-        said = words({name: setting.values[name] for name in knobs}) or "all runs"
-        axes.plot(epochs, means, color=colour, label=f"{said}: {means[-1]:.2f} %")
+        name = describe_settings({name: setting.values[name] for name in knobs}) or "all runs"
+        axes.plot(epochs, means, color=colour, label=f"{name}: {means[-1]:.2f} %")
         low, high = [min(column) for column in by_epoch], [max(column) for column in by_epoch]
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="epoch", ylabel="validation images classified right (%)")
@@ -58,6 +59,6 @@ def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any
             colour = "white" if mean < middle else "black"
             axes.text(x, y, f"{mean:.2f}", ha="center", va="center", color=colour)
     axes.set(xlabel=across, ylabel=down, title="accuracy after the last epoch (%)")
-    axes.set_xticks(range(len(columns)), list(map(word, columns)))
-    axes.set_yticks(range(len(rows)), list(map(word, rows)))
+    axes.set_xticks(range(len(columns)), list(map(format_value, columns)))
+    axes.set_yticks(range(len(rows)), list(map(format_value, rows)))
     axes.figure.colorbar(image, ax=axes)

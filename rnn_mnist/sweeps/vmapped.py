@@ -1,7 +1,7 @@
-"""Runs of one shape as one vmapped program, spread over the devices: each trains its own runs.
+"""Runs of one shape as one vmapped program. Each device trains its own runs.
 
-Shapes are written with R runs, S steps and B images in a batch. What `learn` does for one run these
-functions do for all of a wave; a device has R / D of them, and none waits for another.
+Shapes are written with R runs, D devices, S steps and B images in a batch. These functions do for R
+runs what `training.step` does for one. A device trains R / D of them and waits for no other one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from rnn_mnist import training
 from rnn_mnist.config import Config
@@ -24,7 +25,7 @@ from rnn_mnist.data import Split, epoch_order, in_parts, in_rows, steps_per_part
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import inner_network, places
 from rnn_mnist.parallel import free_memory, put, put_key
-from rnn_mnist.sweeps.grid import own_settings
+from rnn_mnist.sweeps.grid import per_run_settings
 from rnn_mnist.training import (
     EVALUATION_BATCH,
     EVALUATION_STEPS,
@@ -37,12 +38,13 @@ from rnn_mnist.training import (
 )
 
 AXIS = "runs"
-STEPS = 100  # In a call at most, so that there is progress to show.
-_OWN, _WHOLE = PartitionSpec(AXIS), PartitionSpec()
+MOST_STEPS = 100
+"""Steps in a call at most, so that the progress bar moves."""
+_PER_RUN, _REPLICATED = PartitionSpec(AXIS), PartitionSpec()
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """A mesh of one axis, along which runs are shared out."""
+    """A mesh with one axis, over which the runs are divided."""
     return Mesh(np.array(devices), (AXIS,))
 
 
@@ -54,12 +56,12 @@ def init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
 ) -> State:
-    """Draw initial parameters for keys (R,), with each run's own settings (R,) of the optimizer."""
+    """Draw initial parameters for keys (R,). `settings` are each run's of the optimizer, (R,)."""
     start = functools.partial(training.init, model, optimizer)
     states = jax.vmap(lambda key: start(key=key))(keys)
-    own = states.opt_state._replace(hyperparams=dict(settings))
-    placed: State = states._replace(opt_state=own)
-    return placed
+    opt_state = states.opt_state._replace(hyperparams=dict(settings))
+    initial: State = states._replace(opt_state=opt_state)
+    return initial
 
 
 @functools.partial(
@@ -80,9 +82,9 @@ def train_epoch(
     distortion: Distortion,
     mesh: Mesh,
 ) -> tuple[State, Metrics]:
-    """`train_epoch` for all runs: states with R in front, orders (R, S, B), metrics (R, S).
+    """`training.train_epoch` for all runs: states (R, ...), orders (R, S, B), metrics (R, S).
 
-    The runs share images (N, 28, 28) uint8 and labels (N,) int32; each has its key (R,).
+    The runs share images (N, 28, 28) uint8 and labels (N,) int32. Each has its own key (R,).
     """
 
     def train(
@@ -101,8 +103,8 @@ def train_epoch(
         )
         return trained
 
-    spread = _spread(jax.vmap(train, (0, None, None, 0)), mesh, _OWN)
-    trained: tuple[State, Metrics] = spread((states, keys), images, labels, orders)
+    mapped = _shard_map(jax.vmap(train, (0, None, None, 0)), mesh, order=_PER_RUN)
+    trained: tuple[State, Metrics] = mapped((states, keys), images, labels, orders)
     return trained
 
 
@@ -116,21 +118,27 @@ def evaluate(
     model: nn.Module,
     mesh: Mesh,
 ) -> Metrics:
-    """`training.evaluate` for all runs: params with R in front, one order (S, B), metrics (R,)."""
+    """`training.evaluate` for all runs: params (R, ...), one order (S, B), metrics (R,)."""
     test = functools.partial(training.evaluate, model=model)
-    spread = _spread(jax.vmap(test, (0, None, None, None)), mesh, _WHOLE)
-    measured: Metrics = spread(params, images, labels, order)
+    mapped = _shard_map(jax.vmap(test, (0, None, None, None)), mesh, order=_REPLICATED)
+    measured: Metrics = mapped(params, images, labels, order)
     return measured
 
 
-def _spread(body: Any, mesh: Mesh, order: PartitionSpec) -> Any:
+def _shard_map(body: Callable[..., Any], mesh: Mesh, *, order: PartitionSpec) -> Callable[..., Any]:
     """Let every device call `body` with its own runs."""
-    specs = _OWN, _WHOLE, _WHOLE, order
-    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False)
+    mapped: Callable[..., Any] = jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=(_PER_RUN, _REPLICATED, _REPLICATED, order),
+        out_specs=_PER_RUN,
+        check_vma=False,
+    )
+    return mapped
 
 
 class Splits(NamedTuple):
-    """What the runs of a sweep train and are compared on, whole on every device of a mesh."""
+    """The images that the runs train on and are compared on. Every device of a mesh has all."""
 
     mesh: Mesh
     train: tuple[jax.Array, jax.Array]
@@ -140,9 +148,11 @@ class Splits(NamedTuple):
     @classmethod
     def put(cls, train: Split, test: Split, mesh: Mesh) -> Splits:
         """Put two splits onto the devices of a mesh."""
-        whole = NamedSharding(mesh, _WHOLE)
+        everywhere = NamedSharding(mesh, _REPLICATED)
         return cls(
-            mesh, *((put(split.images, whole), put(split.labels, whole)) for split in (train, test))
+            mesh=mesh,
+            train=(put(train.images, everywhere), put(train.labels, everywhere)),
+            test=(put(test.images, everywhere), put(test.labels, everywhere)),
         )
 
 
@@ -153,7 +163,7 @@ class Programs(NamedTuple):
     train: Callable[..., tuple[State, Metrics]]
     test: Callable[..., Metrics]
     runs: int
-    """R, a multiple of the devices."""
+    """R, a multiple of D."""
     batch_size: int
     steps: int
     """Steps in each call of `train`."""
@@ -161,22 +171,20 @@ class Programs(NamedTuple):
     """Steps in each call of `test`."""
 
 
-class Progress(NamedTuple):
-    """Where a wave stands."""
+class Trained(NamedTuple):
+    """Runs that have ended."""
 
-    steps: int
-    """Steps taken since the last progress, over all runs."""
     histories: list[tuple[Epoch, ...]]
-    """What was measured so far, by run."""
-    states: State | None = None
-    """The runs' final states, every leaf with the runs' axis in front."""
+    """The history of each run."""
+    states: State
+    """The final states. Each leaf has the runs' axis (R,) in front."""
 
 
 def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) -> int:
-    """How many of some devices may train at once, each at least one of some runs.
+    """The number of devices that may train at once.
 
-    On a CPU, whose devices share one memory, as many as take at most half of what is free of it, by
-    `memory_of`, and at least one.
+    The devices of a CPU share its memory. As many of them train at once as take at most half of the
+    free memory with a run each, by `memory_of`, but at least one.
     """
     if devices[0].platform != "cpu":
         return len(devices)
@@ -185,28 +193,27 @@ def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) ->
 
 
 def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> int:
-    """How many of so many runs of a shape train at once; a multiple of the devices.
+    """The number of runs of a shape that train at once; a multiple of the devices.
 
-    They take at most half of the memory that is free, by `memory_of`, but for one on each device.
-    On a CPU, that is all: two would drive each other's numbers out of its core's cache. Waves are
-    as equal as can be.
+    By `memory_of`, they take at most half of the free memory, but each device has at least one. A
+    CPU's device has one, because two would evict each other's numbers from the cache of its core.
+    If not all runs train at once, they train in groups of nearly equal size.
     """
     each = 1
     if devices[0].platform != "cpu":
         stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
         each = max(1, min(-(-runs // len(devices)), free // 2 // memory_of(config)))
-    most = each * len(devices)
-    waves = -(-runs // most)
-    return -(-runs // (waves * len(devices))) * len(devices)
+    groups = -(-runs // (each * len(devices)))
+    return -(-runs // (groups * len(devices))) * len(devices)
 
 
 def memory_of(config: Config) -> int:
-    """Bytes that a run is reckoned to take: six times its parameters, and what a step takes.
+    """An estimate of the bytes that a run takes: six times its parameters, and one call's memory.
 
-    A training step takes its batch's images, 12 numbers for each hidden unit in each of an image's
-    steps that is kept for the backward pass, and for each inner unit in each inner step. A test
-    takes its images twice, two numbers for each inner unit, and for each unit of one layer below
+    A training step takes its batch's images, and 12 numbers for each hidden unit in each time step
+    that is kept for the backward pass and for each inner unit in each inner step. A test step takes
+    its images twice, and two numbers for each inner unit and for each unit of one layer below
     another.
     """
     directions = 1 + config.bidirectional
@@ -228,7 +235,7 @@ def memory_of(config: Config) -> int:
 
 
 def compile_programs(config: Config, runs: int, splits: Splits, classes: int) -> Programs:
-    """Compile what `runs` runs of a config's shape need, a multiple of the devices."""
+    """Compile the functions for runs of a config's shape; `runs` is a multiple of the devices."""
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     batch_size = min(config.batch_size, train_size)
     steps = -(-train_size // batch_size)
@@ -236,116 +243,162 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
         config,
         num_classes=classes,
         total_steps=config.epochs * steps,
-        swept=own_settings(config),
+        swept=per_run_settings(config),
     )
-    part = steps_per_part(steps, STEPS)
+    part = steps_per_part(steps, MOST_STEPS)
     tests = steps_per_part(-(-test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    own, whole = NamedSharding(splits.mesh, _OWN), NamedSharding(splits.mesh, _WHOLE)
-
-    def abstract(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    keys, settings = _numbers([config] * runs)
+    per_run = functools.partial(jax.ShapeDtypeStruct, sharding=NamedSharding(splits.mesh, _PER_RUN))
+    everywhere = NamedSharding(splits.mesh, _REPLICATED)
+    keys, settings = _init_arguments([config] * runs)
     start = init.lower(keys, settings, model=learner.model, optimizer=learner.optimizer)
-    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype, own), start.out_info)
+    states = jax.tree.map(lambda x: per_run(x.shape, x.dtype), start.out_info)
     train = train_epoch.lower(
         states,
-        *(abstract(x.shape, x.dtype, whole) for x in splits.train),
-        abstract((runs, part, batch_size), np.int32, own),
-        abstract((runs,), keys.dtype, own),
+        *splits.train,
+        per_run((runs, part, batch_size), np.int32),
+        per_run((runs,), keys.dtype),
         **learner._asdict(),
         mesh=splits.mesh,
     )
     test = evaluate.lower(
         training.eval_params(states),
-        *(abstract(x.shape, x.dtype, whole) for x in splits.test),
-        abstract((tests, EVALUATION_BATCH), np.int32, whole),
+        *splits.test,
+        jax.ShapeDtypeStruct((tests, EVALUATION_BATCH), np.int32, sharding=everywhere),
         model=learner.model,
         mesh=splits.mesh,
     )
-    return Programs(start.compile(), train.compile(), test.compile(), runs, batch_size, part, tests)
+    return Programs(
+        init=start.compile(),
+        train=train.compile(),
+        test=test.compile(),
+        runs=runs,
+        batch_size=batch_size,
+        steps=part,
+        test_steps=tests,
+    )
 
 
-def _numbers(configs: Sequence[Config]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Of each run its key for initial parameters, and its settings of the optimizer."""
+def _init_arguments(configs: Sequence[Config]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The keys for the initial parameters (R,), and the optimizer's settings, each (R,)."""
     keys = jnp.stack([init_key(config.seed) for config in configs])
-    names = own_settings(configs[0])
+    names = per_run_settings(configs[0])
     return keys, {
         name: jnp.array([getattr(config, name) for config in configs], jnp.float32)
         for name in names
     }
 
 
-def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iterator[Progress]:
+def train(
+    configs: Sequence[Config],
+    programs: Programs,
+    splits: Splits,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Trained:
     """Train runs of one shape, at most as many as the programs are for.
 
-    A run whose loss stops being a number goes on as it is. An epoch's seconds are a run's share of
-    the wave's.
+    A run whose loss stops being a number goes on as it is. The seconds of an epoch are divided
+    equally among the runs.
 
-    Yields:
-      A progress for the untrained networks, then for every part of every epoch; the last has the
-      final states.
+    Args:
+      configs: The runs.
+      programs: From `compile_programs`.
+      splits: Where the images are.
+      advance: Called after every part of an epoch with the number of steps taken, over all runs.
     """
-    own, whole = NamedSharding(splits.mesh, _OWN), NamedSharding(splits.mesh, _WHOLE)
-    # Copies fill up the wave.
+    per_run = NamedSharding(splits.mesh, _PER_RUN)
+    # Copies of the last run fill the program up.
     filled = [*configs, *[configs[-1]] * (programs.runs - len(configs))]
-    keys, settings = _numbers(filled)
-    states = programs.init(keys, settings)
-    states = jax.tree.map(lambda leaf: put(np.asarray(leaf), own), states)
-    own_keys = put_key(jnp.stack([step_key(config.seed) for config in filled]), own)
-    train_size, test_size = len(splits.train[1]), len(splits.test[1])
-    order = in_rows(np.arange(test_size), EVALUATION_BATCH)
-    tests = [put(part, whole) for part in in_parts(order, programs.test_steps)]
+    initial = programs.init(*_init_arguments(filled))
+    states = jax.tree.map(lambda leaf: put(np.asarray(leaf), per_run), initial)
+    keys = put_key(jnp.stack([step_key(config.seed) for config in filled]), per_run)
+    tests = _test_order(programs, splits)
     histories: list[tuple[Epoch, ...]] = [()] * len(configs)
     step = 0
+    for epoch in range(configs[0].epochs + 1):  # Epoch 0 tests the untrained networks.
+        began, sums = time.perf_counter(), None
+        for part in _epoch_parts(filled, programs, splits, epoch) if epoch else ():
+            states, metrics = programs.train(states, *splits.train, put(part, per_run), keys)
+            sums = _add(sums, jax.device_get(metrics))
+            steps = int((part[0] >= 0).any(axis=-1).sum())
+            step += steps
+            advance(steps * len(configs))
+        tested = _test(programs, splits, tests, states)
+        seconds = (time.perf_counter() - began) / len(configs)
+        measured = _make_epochs(epoch, step, sums, tested, seconds)
+        histories = [(*history, last) for history, last in zip(histories, measured, strict=False)]
+    return Trained(histories, jax.device_get(states))
 
-    def measure(epoch: int, trained: Any, seconds: float) -> None:
-        tested = jax.device_get(
-            [programs.test(training.eval_params(states), *splits.test, part) for part in tests]
+
+def _epoch_parts(
+    configs: Sequence[Config], programs: Programs, splits: Splits, epoch: int
+) -> Iterator[NDArray[np.int32]]:
+    """The order of an epoch's images for each run, in parts (R, S, B)."""
+    orders = {
+        seed: epoch_order(len(splits.train[1]), programs.batch_size, seed=seed, epoch=epoch)
+        for seed in {config.seed for config in configs}
+    }
+    parts = {seed: in_parts(order, programs.steps) for seed, order in orders.items()}
+    for part in zip(*parts.values(), strict=True):
+        by_seed = dict(zip(parts, part, strict=True))
+        yield np.stack([by_seed[config.seed] for config in configs])
+
+
+def _test_order(programs: Programs, splits: Splits) -> list[jax.Array]:
+    """The order of the test images, in parts (S, B) on every device."""
+    order = in_rows(np.arange(len(splits.test[1])), EVALUATION_BATCH)
+    everywhere = NamedSharding(splits.mesh, _REPLICATED)
+    return [put(part, everywhere) for part in in_parts(order, programs.test_steps)]
+
+
+def _test(
+    programs: Programs, splits: Splits, order: Sequence[jax.Array], states: State
+) -> NDArray[np.float64]:
+    """Sums of loss, correct and examples over the test images (3, R)."""
+    params = training.eval_params(states)
+    metrics = jax.device_get([programs.test(params, *splits.test, part) for part in order])
+    return sum(map(_stack, metrics), np.zeros((3, programs.runs)))
+
+
+def _add(sums: NDArray[np.float64] | None, metrics: Metrics) -> NDArray[np.float64]:
+    """Add the metrics (R, S) of steps to sums (3, R).
+
+    The steps are added one by one: the sums are the same however an epoch is cut.
+    """
+    steps = _stack(metrics)  # (3, R, S)
+    before = np.zeros(steps.shape[:-1]) if sums is None else sums
+    return np.cumsum(np.concatenate([before[..., None], steps], axis=-1), axis=-1)[..., -1]
+
+
+def _stack(metrics: Metrics) -> NDArray[np.float64]:
+    """Loss, correct and examples as one array (3, ...)."""
+    parts = metrics.loss, metrics.correct, metrics.examples
+    return np.stack([np.asarray(array, np.float64) for array in parts])
+
+
+def _make_epochs(
+    epoch: int,
+    step: int,
+    trained: NDArray[np.float64] | None,
+    tested: NDArray[np.float64],
+    seconds: float,
+) -> Iterator[Epoch]:
+    """The measurements of each run, from the sums (3, R); no `trained` before training."""
+    for run, (loss, correct, examples) in enumerate(tested.T.tolist()):
+        train = [None, None] if trained is None else (trained[:2, run] / trained[2, run]).tolist()
+        yield Epoch(
+            epoch=epoch,
+            step=step,
+            train_loss=train[0],
+            train_accuracy=train[1],
+            test_loss=loss / examples,
+            test_correct=int(correct),
+            test_count=int(examples),
+            seconds=seconds,
         )
-        zero = np.zeros((3, programs.runs))
-        loss, correct, examples = sum((np.asarray(part[:3], np.float64) for part in tested), zero)
-        for run, history in enumerate(histories):
-            learned: Any = (None, None) if trained is None else trained[:, run].tolist()
-            mean, count = float(loss[run] / examples[run]), int(examples[run])
-            share = (seconds + time.perf_counter()) / len(configs)
-            histories[run] = (
-                *history,
-                Epoch(epoch, step, learned[0], learned[1], mean, int(correct[run]), count, share),
-            )
-
-    measure(0, None, -time.perf_counter())
-    yield Progress(0, list(histories))
-    for epoch in range(1, configs[0].epochs + 1):
-        began, totals = time.perf_counter(), np.zeros((3, programs.runs))
-        parts = {
-            seed: list(
-                in_parts(
-                    epoch_order(train_size, programs.batch_size, seed=seed, epoch=epoch),
-                    programs.steps,
-                )
-            )
-            for seed in {config.seed for config in configs}
-        }
-        for number in range(len(parts[configs[0].seed])):
-            part = np.stack([parts[config.seed][number] for config in filled])
-            states, metrics = programs.train(states, *splits.train, put(part, own), own_keys)
-            totals = _add(totals, jax.device_get(metrics))
-            taken = int((part[0] >= 0).any(-1).sum())
-            step += taken
-            if number + 1 == len(parts[configs[0].seed]):
-                measure(epoch, totals[:2] / totals[2], -began)
-            yield Progress(taken * len(configs), list(histories))
-    yield Progress(0, list(histories), jax.device_get(states))
-
-
-def _add(totals: Any, metrics: Metrics) -> Any:
-    """Add the metrics (R, S) of steps up, one by one: the same sums wherever an epoch was cut."""
-    steps = np.stack([np.asarray(x, np.float64) for x in metrics[:3]])  # (3, R, S)
-    return np.cumsum(np.concatenate([totals[..., None], steps], axis=-1), axis=-1)[..., -1]
 
 
 def run_state(states: State, run: int) -> State:
-    """The state of one run of a wave, as a run by itself has it."""
+    """The state of one of several runs, as a run by itself has it."""
     state: State = jax.tree.map(lambda leaf: leaf[run], states)
     return state._replace(opt_state=state.opt_state.inner_state)

@@ -31,8 +31,8 @@ from rnn_mnist.interop.onnx_graph import to_onnx
 from rnn_mnist.interop.page import to_page
 from rnn_mnist.interop.stablehlo import to_stablehlo
 from rnn_mnist.model import weights
+from rnn_mnist.runs import fitting, weight_files
 from rnn_mnist.runs import results as loading
-from rnn_mnist.runs import run, weight_files
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.training import setup as plan
 
@@ -186,8 +186,8 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
     result, _ = undisturbed
     folder, path, calls = tmp_path / "run", tmp_path / "model.safetensors", itertools.count()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
-        patch.setattr(run, "any_process", lambda _: next(calls) == 3)
+        patch.setattr(fitting, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        patch.setattr(fitting, "any_process", lambda _: next(calls) == 3)
         with pytest.raises(KeyboardInterrupt, match="stopped and saved at step 18"):
             fit(SMALL, folder=folder)
 
@@ -346,7 +346,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 def test_what_a_format_cannot_express_is_refused(tmp_path):
     pytest.importorskip("torch")
-    with pytest.raises(InputError, match="a network that reads rows, and this one reads col"):
+    with pytest.raises(
+        InputError,
+        match="would be loaded as a network that reads rows",
+    ):
         loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
     assert not (tmp_path / "a.pt").exists()
     loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))

@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import gzip
 import itertools
 import json
+import os
 import re
 import struct
 import sys
@@ -17,7 +19,7 @@ from conftest import SMALL, assert_identical, without_seconds
 
 from rnn_mnist import Config, Data, InputError, fit, load, load_run, train_step
 from rnn_mnist.data import batches
-from rnn_mnist.runs import run
+from rnn_mnist.runs import fitting
 from rnn_mnist.training import setup as plan
 from rnn_mnist.training import step
 
@@ -78,11 +80,11 @@ def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monke
         yield from itertools.islice(real(*arguments, **settings), 9)
         raise KilledError
 
-    real, whole, folder = run.advance, tmp_path / "whole", tmp_path / "killed"
+    real, whole, folder = fitting.advance, tmp_path / "whole", tmp_path / "killed"
     fit(SMALL, folder=whole, tensorboard=True)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "advance", some)
-        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        patch.setattr(fitting, "advance", some)
+        patch.setattr(fitting, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
         with pytest.raises(KilledError):
             fit(SMALL, folder=folder, tensorboard=True)
     assert max(scalars(folder)["loss/step"]) > 63  # Beyond the epoch that was saved.
@@ -90,6 +92,21 @@ def test_a_stopped_run_goes_on_in_tensorboard_where_it_was_saved(tmp_path, monke
     ours, theirs = scalars(folder), scalars(whole)
     assert list(ours["loss/step"]) == list(range(1, 190))
     assert ours == theirs
+
+
+def test_an_event_file_that_cannot_be_written_is_one_error(tmp_path, monkeypatch, capfd):
+    from tensorboardX.record_writer import RecordWriter
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "flush", full)
+        message = r"run: the event file cannot be written \(No space left on device\); fix this"
+        with pytest.raises(InputError, match=message):
+            fit(TINY, folder=tmp_path / "run", tensorboard=True)
+    assert capfd.readouterr() == ("", "")
+    assert len(fit(TINY, folder=tmp_path / "run", tensorboard=True).history) == 4
 
 
 def test_tensorboard_without_its_library_says_what_to_install(tmp_path, monkeypatch):
@@ -109,14 +126,14 @@ def events_of(folder):
 
 def test_a_trace_is_of_the_steps_asked_for_and_changes_nothing(tmp_path, monkeypatch, capfd):
     ends = []
-    real = run.advance
+    real = fitting.advance
 
     def spied(*arguments, **settings):
         for progress in real(*arguments, **settings):
             ends.append(progress.step)
             yield progress
 
-    monkeypatch.setattr(run, "advance", spied)
+    monkeypatch.setattr(fitting, "advance", spied)
     traced = fit(TINY, folder=tmp_path / "run", profile=(3, 6))
     assert ends == [0, 2, 4, 6, 8, 12]
     plain = fit(TINY)
@@ -197,7 +214,7 @@ def test_each_trace_begins_and_ends_once(tmp_path, monkeypatch, steps, calls):
         yield
         said.append("end")
 
-    monkeypatch.setattr(run, "compile_programs", counted)
+    monkeypatch.setattr(fitting, "compile_programs", counted)
     monkeypatch.setattr(jax.profiler, "trace", noted)
     fit(TINY, folder=tmp_path / "run", profile=steps)
     traced = "".join(word[0] for word in said)
@@ -212,9 +229,9 @@ def test_a_run_that_goes_on_right_before_the_first_step_is_traced(tmp_path, monk
         yield from itertools.islice(real(*arguments, **settings), 2)  # The first epoch is saved.
         raise KilledError
 
-    real, folder = run.advance, tmp_path / "run"
+    real, folder = fitting.advance, tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(run, "advance", some)
+        patch.setattr(fitting, "advance", some)
         with pytest.raises(KilledError):
             fit(TINY, folder=folder)
     assert load_run(folder).history[-1].step == 4

@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, assert_identical, without_seconds
 
 from rnn_mnist import InputError, fit, kernels, load_run, read_config
-from rnn_mnist.runs import checkpoint, run
+from rnn_mnist.runs import checkpoint, fitting
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.training import setup as plan
 
@@ -28,15 +28,15 @@ class KilledError(Exception):
 
 def fit_until(folder, monkeypatch, *, parts, config=SMALL):
     """Train small parts in a folder, and stop as a killed process would after some of them."""
-    real = run.advance
+    real = fitting.advance
 
     def some(*arguments, **settings):
         yield from itertools.islice(real(*arguments, **settings), parts)
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "advance", some)
-        patch.setattr(run, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
+        patch.setattr(fitting, "advance", some)
+        patch.setattr(fitting, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
         with pytest.raises(KilledError):
             fit(config, folder=folder)
 
@@ -160,10 +160,10 @@ def test_every_flipped_bit_in_a_checkpoint_is_found_or_harmless(undisturbed, tmp
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(content)
         with (
-            checkpoint.opened(copy, read_only=True) as manager,
+            checkpoint.open_checkpoints(copy, read_only=True) as checkpoints,
             pytest.raises(InputError, match="all are damaged"),
         ):
-            checkpoint.restore(manager, lambda _: like)
+            checkpoint.restore(checkpoints, lambda _: like)
 
 
 def test_a_checkpoint_killed_before_its_sums_is_used_and_gets_them(
@@ -234,14 +234,14 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch, undisturb
     folder = tmp_path / "run"
     folder.mkdir()
     if name != "config.toml":
-        run_folder.complete(folder, SMALL, undisturbed[0].history)
+        run_folder.write_missing_files(folder, SMALL, undisturbed[0].history)
         (folder / name).unlink()
         (folder / name).mkdir()
     else:
         monkeypatch.setattr(os, "fsync", failing)
     reason = "Is a directory" if name != "config.toml" else "No space left on device"
     with pytest.raises(InputError, match=rf"run/{name}: cannot be written \({reason}\); fix this"):
-        run_folder.complete(folder, SMALL, undisturbed[0].history)
+        run_folder.write_missing_files(folder, SMALL, undisturbed[0].history)
 
 
 @pytest.mark.parametrize("change", ["renamed", "removed", "a file"])
@@ -261,16 +261,16 @@ def test_a_folder_changed_while_it_is_written_is_an_error(
             (folder / "checkpoints").write_text("")
         real(*arguments, **arrays)
 
-    with checkpoint.opened(folder / "checkpoints") as manager:
-        checkpoint.save(manager, state._replace(step=np.int32(1)), {})
+    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoint.save(checkpoints, state._replace(step=np.int32(1)), {})
         monkeypatch.setattr(np, "savez", then)
         with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not)"):
-            checkpoint.save(manager, state._replace(step=np.int32(2)), {})
+            checkpoint.save(checkpoints, state._replace(step=np.int32(2)), {})
 
 
 def test_checkpoints_that_are_a_file_are_an_error(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    opened = checkpoint.opened(tmp_path / "checkpoints")
+    opened = checkpoint.open_checkpoints(tmp_path / "checkpoints")
     with pytest.raises(
         InputError, match=r"checkpoints: the folder cannot be created \(File exists\)"
     ):
@@ -278,14 +278,14 @@ def test_checkpoints_that_are_a_file_are_an_error(tmp_path):
 
 
 def test_a_config_deleted_during_a_run_is_written_again(tmp_path, monkeypatch):
-    folder, real, config = tmp_path / "run", run.advance, dataclasses.replace(SMALL, epochs=1)
+    folder, real, config = tmp_path / "run", fitting.advance, dataclasses.replace(SMALL, epochs=1)
 
     def deleting(*arguments, **settings):
         for progress in real(*arguments, **settings):
             (folder / "config.toml").unlink(missing_ok=True)
             yield progress
 
-    monkeypatch.setattr(run, "advance", deleting)
+    monkeypatch.setattr(fitting, "advance", deleting)
     fit(config, folder=folder)
     assert read_config(folder / "config.toml") == config
 
@@ -301,12 +301,11 @@ def test_what_a_kill_leaves_of_a_save_is_not_counted_and_goes(undisturbed, tmp_p
     (folder / "252.orbax-checkpoint-tmp" / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
     (folder / "189" / ".SHA256SUMS.0123abcd.partial").touch()
     (folder / "189" / "SHA256SUMS").unlink()
-    with checkpoint.opened(folder) as manager:
-        assert sorted(manager.all_steps()) == [0, 63, 126, 189]
-        restored, _, damaged = checkpoint.restore(manager, lambda _: like)
-        checkpoint.mend(manager, int(restored.step), damaged)
-        assert sorted(manager.all_steps()) == [63, 126, 189]
-        checkpoint.save(manager, state._replace(step=np.int32(252)), {})
+    with checkpoint.open_checkpoints(folder) as checkpoints:
+        assert checkpoints.steps == [0, 63, 126, 189]
+        checkpoint.clean_up(checkpoints, checkpoint.restore(checkpoints, lambda _: like))
+        assert checkpoints.steps == [63, 126, 189]
+        checkpoint.save(checkpoints, state._replace(step=np.int32(252)), {})
     assert sorted(path.name for path in folder.iterdir()) == ["126", "189", "252"]
     assert not list(folder.rglob("*.partial"))
 
@@ -322,19 +321,19 @@ def test_a_folder_that_cannot_be_locked_is_used_with_one_note(tmp_path, monkeypa
         monkeypatch.setitem(sys.modules, "fcntl", None)
     else:
         monkeypatch.setattr("fcntl.flock", refusing)
-    with run_folder.claimed(tmp_path / "run", SMALL) as notes:
+    with run_folder.lock_run_folder(tmp_path / "run", SMALL) as notes:
         (note,) = notes
     reason = "this system has no such locks" if code is None else os.strerror(code)
     assert note.startswith(f"the folder is not locked ({reason})")
     monkeypatch.undo()
-    with run_folder.claimed(tmp_path / "run", SMALL) as notes:
+    with run_folder.lock_run_folder(tmp_path / "run", SMALL) as notes:
         assert notes == []
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
     folder = tmp_path / "busy"
     with (
-        run.run_folder.claimed(folder, SMALL),
+        run_folder.lock_run_folder(folder, SMALL),
         pytest.raises(InputError, match="another process is training there"),
     ):
         fit(SMALL, folder=folder)
@@ -343,14 +342,14 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypatch):
     """Both found it empty; the other one was quicker, and has ended."""
-    folder, real = tmp_path / "run", run.make_plan
+    folder, real = tmp_path / "run", fitting.make_plan
     other = dataclasses.replace(SMALL, seed=1)
 
     def slow(*arguments, **settings):
-        with run.run_folder.claimed(folder, other):
+        with run_folder.lock_run_folder(folder, other):
             return real(*arguments, **settings)
 
-    monkeypatch.setattr(run, "make_plan", slow)
+    monkeypatch.setattr(fitting, "make_plan", slow)
     with pytest.raises(InputError, match="holds a run of another config: seed is 1 there and 0"):
         fit(SMALL, folder=folder)
     assert read_config(folder / "config.toml") == other
@@ -360,9 +359,9 @@ def test_a_folder_that_another_run_took_meanwhile_is_refused(tmp_path, monkeypat
 def test_a_run_whose_data_changed_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "changed"
     fit_until(folder, monkeypatch, parts=1)
-    real = run.make_plan
+    real = fitting.make_plan
     monkeypatch.setattr(
-        run, "make_plan", lambda *a, **k: real(*a, **k)._replace(version="mnist:4.0.0")
+        fitting, "make_plan", lambda *a, **k: real(*a, **k)._replace(version="mnist:4.0.0")
     )
     with pytest.raises(InputError, match=r"began with mnist:3\.0\.1, which is now mnist:4\.0\.0"):
         fit(SMALL, folder=folder)
@@ -401,7 +400,7 @@ def start(folder, *flags):
 def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path):
     process = start(tmp_path, *FLAGS.split())
     for line in process.stdout:
-        if "epoch 1/2  batch 100/150" in line:
+        if line.startswith("  0/2  "):
             process.send_signal(signal.SIGTERM)
             break
     rest, error = process.communicate(timeout=60)
@@ -411,7 +410,7 @@ def test_a_signal_stops_within_an_epoch_and_the_same_command_goes_on(tmp_path):
     )
     assert said is not None
     assert 75 <= int(said[1]) < 300
-    assert "epoch 2/2  test" not in rest
+    assert "  2/2  " not in rest
     out = subprocess.run(
         [*COMMAND, *FLAGS.split()], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -1,7 +1,9 @@
 """Runs: the result as a library, the run folder, and what is refused."""
 
+import base64
 import csv
 import dataclasses
+import io
 import logging
 import re
 from pathlib import Path
@@ -29,7 +31,7 @@ from rnn_mnist import (
 )
 from rnn_mnist.metrics import Epoch, confidence_interval, judge
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
-from rnn_mnist.runs import run
+from rnn_mnist.runs import Console, fitting, is_result, train_run
 from rnn_mnist.training import loop
 from rnn_mnist.training import setup as plan
 
@@ -74,6 +76,60 @@ def test_the_same_config_gives_the_same_state_and_another_seed_another(undisturb
     )
 
 
+def test_a_result_predicts_and_shows_itself(undisturbed):
+    result, _ = undisturbed
+    split = load("mnist", "test[:300]")
+    probabilities = result.predict(split.images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert result.accuracy == np.mean(probabilities.argmax(axis=1) == split.labels)
+    assert repr(result) == (
+        f"<Result: test accuracy {100 * result.accuracy:.2f} % after epoch 3; mnist, "
+        "LSTM with hidden size 8, seed 0>"
+    )
+    shown = result._repr_html_()
+    png = re.search('<p>Result: test .*</p><img .*src="data:image/png;base64,(.*)">', shown)[1]
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        assert image.size == (750, 300)
+    untested = result._replace(history=())
+    assert untested.accuracy is None
+    assert untested._repr_html_() == (
+        "<p>Result: not tested; mnist, LSTM with hidden size 8, seed 0</p>"
+    )
+
+
+def printed(capfd, **settings):
+    config = dataclasses.replace(SMALL, epochs=2)
+    console = Console(**settings)
+    result = train_run(config, console, folder=None, data_files=None, devices=None)
+    return capfd.readouterr().out.splitlines(), result
+
+
+def test_the_console_prints_an_epoch_in_a_row_and_losses_when_asked_to(capfd):
+    plain, _ = printed(capfd)
+    lines, result = printed(capfd, log_every=40)
+    rows, others = (
+        [x for x in some if re.match(r"  [012]/2 +[\d-]", x)] for some in (lines, plain)
+    )
+    assert [row.split()[:-2] for row in rows] == [row.split()[:-2] for row in others]
+    for row, epoch in zip(rows, result.history, strict=True):
+        assert row.split()[-5] == f"{epoch.test_loss:.4f}"
+    assert max(map(len, rows)) < 80
+    # The mean of steps 41 to 80 goes over the end of the first epoch, which has 63 steps.
+    heads = [line.partition("   loss")[0] for line in lines if "batch" in line]
+    assert heads == ["  1/2   batch 40/63", "  2/2   batch 17/63", "  2/2   batch 57/63"]
+    losses = [epoch.train_loss for epoch in result.history[1:]]
+    found = [float(line.split()[-1]) for line in lines if "batch" in line]
+    assert found[0] > losses[0] > found[1] > losses[1] > found[2]
+
+
+def test_a_quiet_console_prints_the_result_and_a_silent_one_nothing(capfd):
+    plain, _ = printed(capfd)
+    (line,), _ = printed(capfd, quiet=True)
+    assert line in plain
+    assert line.startswith("result  test accuracy")
+    assert printed(capfd, silent=True)[0] == []
+
+
 def test_run_folder_holds_what_it_says(undisturbed):
     result, folder = undisturbed
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -98,7 +154,7 @@ def test_run_folder_holds_what_it_says(undisturbed):
 def test_a_finished_run_does_nothing(undisturbed, monkeypatch):
     result, folder = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(run, "compile_programs", None)  # Not even this.
+    monkeypatch.setattr(fitting, "compile_programs", None)  # Not even this.
     assert_identical(fit(SMALL, folder=folder).state, result.state)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
@@ -119,6 +175,7 @@ def test_another_config_is_refused_with_the_differences(undisturbed):
     with pytest.raises(InputError) as error:
         fit(other, folder=folder)
     assert "hidden_size is 8 there and 9 here" in str(error.value)
+    assert str(error.value).endswith(f"name another folder, such as {folder}-2")
     assert "data.test is 'test[:300]' there and 'test' here" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -134,6 +191,13 @@ def test_folders_that_are_no_runs_or_cannot_be_written_are_refused(tmp_path):
     ):
         load_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.doc"]
+
+
+def test_a_folder_of_runs_names_one_of_them(undisturbed):
+    _, folder = undisturbed
+    assert is_result(folder.parent)  # No pictures.
+    with pytest.raises(InputError, match=f"nor a sweep's; name a run in it, such as {folder}"):
+        load_run(folder.parent)
 
 
 def test_bad_data_leaves_no_folder_behind(tmp_path):

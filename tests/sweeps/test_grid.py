@@ -8,8 +8,8 @@ import pytest
 from rnn_mnist import Config, Data, InputError
 from rnn_mnist.data import tfds_builder
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.sweeps import grid
-from rnn_mnist.sweeps.explore import sweep
+from rnn_mnist.sweeps import grid, results, validation
+from rnn_mnist.sweeps.search import sweep
 
 SIZES = {"train": 60000, "test": 10000}
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
@@ -55,7 +55,7 @@ def test_any_collection_of_numbers_will_do():
 @pytest.mark.parametrize("part", ["train", "train[7:13]", "train[-40%:]+train[:5]+train[9:10]"])
 def test_what_is_held_out_is_the_last_twelfth_of_what_is_named(part):
     images = np.arange(SIZES["train"])
-    held = grid.hold_out(Data(train=part), SIZES)
+    held = validation.hold_out(Data(train=part), SIZES)
 
     def chosen(split):
         return [n for _, a, b in tfds_builder.slices(split, SIZES) for n in images[a:b]]
@@ -67,12 +67,15 @@ def test_what_is_held_out_is_the_last_twelfth_of_what_is_named(part):
 
 def test_words_tell_all_values_apart():
     rates = [0.1, 1 / 3, 0.333333, 1e38, 1e-38, 1e6, 1e-6, 100.0]
-    words = [grid.words({"learning_rate": rate}) for rate in rates]
+    words = [grid.describe_settings({"learning_rate": rate}) for rate in rates]
     assert words[0] == "learning_rate 0.1"
     assert [float(word.split()[1]) for word in words] == rates
-    assert grid.words({"bidirectional": True, "seed": 1}) == "bidirectional true, seed 1"
     assert (
-        grid.words({"bidirectional": False, "momentum": 0.0}) == "bidirectional false, momentum 0"
+        grid.describe_settings({"bidirectional": True, "seed": 1}) == "bidirectional true, seed 1"
+    )
+    assert (
+        grid.describe_settings({"bidirectional": False, "momentum": 0.0})
+        == "bidirectional false, momentum 0"
     )
 
 
@@ -131,8 +134,8 @@ def test_numbers_share_a_program_and_shapes_do_not():
     ],
 )
 def test_validation_images_are_held_out_and_given_back(asked, held, everything):
-    assert grid.hold_out(asked, SIZES) == held
-    assert grid.everything(asked, held) == everything
+    assert validation.hold_out(asked, SIZES) == held
+    assert validation.final_data(asked, held) == everything
 
 
 @pytest.mark.parametrize(
@@ -154,15 +157,15 @@ def test_validation_images_are_held_out_and_given_back(asked, held, everything):
 )
 def test_splits_that_would_not_be_honest_are_refused(asked, message):
     with pytest.raises(InputError, match=message):
-        grid.hold_out(asked, SIZES)
+        validation.hold_out(asked, SIZES)
 
 
 def test_what_diverged_comes_last_however_right_it_is_by_chance():
     def setting(correct, loss):
         epoch = Epoch(2, 32, None, None, loss, correct, 300, 1.0)
-        return grid.Setting({}, (grid.Run(SMALL, (epoch,)),))
+        return results.Setting({}, (results.Run(SMALL, (epoch,)),))
 
     good, better = setting(20, 2.3), setting(30, 2.2)
     wild = [setting(40, np.nan), setting(50, np.inf), setting(60, 5e30), setting(60, 31.0)]
-    assert grid.ranked([*wild, good, better])[:2] == [better, good]
+    assert results.ranked([*wild, good, better])[:2] == [better, good]
     assert all(one.runs[0].diverged for one in wild)

@@ -18,15 +18,14 @@ from rnn_mnist import Config, Data, InputError, fit, load, load_run
 from rnn_mnist.config import to_toml
 from rnn_mnist.data import loading as data
 from rnn_mnist.metrics import Epoch, to_csv
-from rnn_mnist.plots import charts
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.folder import best_run
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.sweep import main
-from rnn_mnist.sweeps import explore, grid
 from rnn_mnist.sweeps import folder as sweep_folder
-from rnn_mnist.sweeps import vmapped as waves
-from rnn_mnist.sweeps.explore import sweep
+from rnn_mnist.sweeps import grid, results, search, vmapped
+from rnn_mnist.sweeps.chart import draw_sweep
+from rnn_mnist.sweeps.search import sweep
 
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
@@ -42,38 +41,40 @@ def measured(found):
 
 def kept(folder):
     """The kept runs of a sweep, by their configs."""
-    results = [load_run(path) for path in (folder / "runs").iterdir()]
-    return {result.config: result for result in results}
+    found = [load_run(path) for path in (folder / "runs").iterdir()]
+    return {result.config: result for result in found}
 
 
 # ------------------------------------------------------------------ how many at once
 
 
-def test_waves_fit_into_half_of_the_memory():
+def test_groups_fit_into_half_of_the_memory():
     config = Config(hidden_size=128)
-    each = waves.memory_of(config)
+    each = vmapped.memory_of(config)
 
     def gpus(count, memory):
         stats = {"bytes_limit": memory + 5, "bytes_in_use": 5}
         return [SimpleNamespace(platform="gpu", memory_stats=lambda: stats)] * count
 
-    assert waves.runs_at_once(config, 16, gpus(1, 1000 * each)) == 16
-    assert waves.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
-    assert waves.runs_at_once(config, 9, gpus(1, 16 * each)) == 5  # Then 4: as equal as can be.
-    assert waves.runs_at_once(config, 7, gpus(2, 1000 * each)) == 8  # A multiple of the devices.
-    assert waves.runs_at_once(config, 16, gpus(1, each)) == 1
-    assert waves.runs_at_once(config, 16, gpus(1, 19 * each)) == 8
-    assert waves.runs_at_once(config, 16, gpus(1, 16 * each - 2)) == 6  # Seven: 6, 5 and 5.
-    assert waves.devices_at_once([config], gpus(2, each)) == 2
+    assert vmapped.runs_at_once(config, 16, gpus(1, 1000 * each)) == 16
+    assert vmapped.runs_at_once(config, 16, gpus(1, 20 * each)) == 8
+    assert vmapped.runs_at_once(config, 9, gpus(1, 16 * each)) == 5  # Then 4: as equal as can be.
+    assert vmapped.runs_at_once(config, 7, gpus(2, 1000 * each)) == 8  # A multiple of the devices.
+    assert vmapped.runs_at_once(config, 16, gpus(1, each)) == 1
+    assert vmapped.runs_at_once(config, 16, gpus(1, 19 * each)) == 8
+    assert vmapped.runs_at_once(config, 16, gpus(1, 16 * each - 2)) == 6  # Seven: 6, 5 and 5.
+    assert vmapped.devices_at_once([config], gpus(2, each)) == 2
 
 
 def test_a_cpu_trains_a_run_on_each_core_as_far_as_half_of_its_memory_goes(monkeypatch):
     small, large = Config(), Config(hidden_size=128, reading="pixels")
     cpu = [SimpleNamespace(platform="cpu")] * 4
-    assert waves.runs_at_once(large, 16, cpu) == 4
+    assert vmapped.runs_at_once(large, 16, cpu) == 4
     for free, wanted in ((8, 4), (7, 3), (2, 1), (1, 1)):
-        monkeypatch.setattr(waves, "free_memory", lambda free=free: free * waves.memory_of(large))
-        assert waves.devices_at_once([small, large, small], cpu) == wanted
+        monkeypatch.setattr(
+            vmapped, "free_memory", lambda free=free: free * vmapped.memory_of(large)
+        )
+        assert vmapped.devices_at_once([small, large, small], cpu) == wanted
 
 
 @pytest.mark.slow
@@ -91,15 +92,15 @@ def test_a_cpu_trains_a_run_on_each_core_as_far_as_half_of_its_memory_goes(monke
     ids=str,
 )
 def test_runs_take_as_much_memory_as_is_reckoned(settings):
-    config, mesh = Config(kernel="scan", **settings), waves.make_mesh(jax.devices()[:1])
+    config, mesh = Config(kernel="scan", **settings), vmapped.make_mesh(jax.devices()[:1])
     part = load("mnist", "test[:2000]")
-    programs = waves.compile_programs(config, 3, waves.Splits.put(part, part, mesh), 10)
+    programs = vmapped.compile_programs(config, 3, vmapped.Splits.put(part, part, mesh), 10)
     taken = []
     for program in (programs.train, programs.test):
         found = program.memory_analysis()
         arguments = found.argument_size_in_bytes + found.output_size_in_bytes
         taken.append(found.temp_size_in_bytes + arguments - found.alias_size_in_bytes)
-    assert 0.9 * max(taken) < 3 * waves.memory_of(config) < 3 * max(taken)
+    assert 0.9 * max(taken) < 3 * vmapped.memory_of(config) < 3 * max(taken)
 
 
 # ------------------------------------------------------------------ what each run is
@@ -138,11 +139,11 @@ SWEEPS = {
 def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path, monkeypatch):
     config, values = SWEEPS[name]
     if name == "several on a device":  # As on a GPU: three at once, then one and two copies.
-        monkeypatch.setattr(waves, "runs_at_once", lambda *_: 3)
+        monkeypatch.setattr(vmapped, "runs_at_once", lambda *_: 3)
     found = sweep(config, values, folder=tmp_path / "sweep", keep=True, final=False)
-    results = kept(tmp_path / "sweep")
-    assert len(results) == len(runs_of(found)) == len(grid.make_configs(config, values))
-    for one, result in results.items():
+    runs = kept(tmp_path / "sweep")
+    assert len(runs) == len(runs_of(found)) == len(grid.make_configs(config, values))
+    for one, result in runs.items():
         alone = fit(one)
         # Parameters and the optimizer's memory alike.
         assert jax.tree.structure(result.state) == jax.tree.structure(alone.state)
@@ -210,7 +211,7 @@ def test_nothing_is_selected_on_the_test_set(monkeypatch):
     archive = data.load_all("mnist")
     arrays = {name: array[:1200] for name, array in archive.arrays.items()}
     values = {"learning_rate": [0.1, 1.0]}
-    monkeypatch.setattr(explore, "load_all", lambda *_, **__: archive._replace(arrays=arrays))
+    monkeypatch.setattr(search, "load_all", lambda *_, **__: archive._replace(arrays=arrays))
     before = sweep(config, values, final=False)
     assert {run.config.data for run in runs_of(before).values()} == {
         Data(train="train[:1100]", test="train[1100:]")
@@ -247,7 +248,7 @@ def test_a_sweeps_folder_stands_for_the_run_that_it_marked_as_the_best(tmp_path)
                 load_run(folder)
         return True
 
-    (tmp_path / "sweep.csv").write_text(grid.to_csv([]))
+    (tmp_path / "sweep.csv").write_text(results.to_csv([]))
     assert refused()
     first = trained_on_everything("rate-0.1", epochs=1)
     assert refused()  # It was stopped before its last epoch.
@@ -272,9 +273,9 @@ def test_a_run_that_was_made_longer_does_not_take_its_settings_place(tmp_path):
 
     written("rate-0.1", dataclasses.replace(SMALL, epochs=9))
     written("rate-0.2", dataclasses.replace(SMALL, batch_size=9))
-    assert sweep_folder.places(tmp_path, {SMALL: "rate 0.1"}) == {SMALL: tmp_path / "rate-0.1-2"}
-    # `run_folder.check` refuses any other config there.
-    assert sweep_folder.places(tmp_path, {SMALL: "rate 0.2"}) == {SMALL: tmp_path / "rate-0.2"}
+    assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.1"}) == {SMALL: tmp_path / "rate-0.1-2"}
+    # `check_run_folder` refuses any other config there.
+    assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.2"}) == {SMALL: tmp_path / "rate-0.2"}
 
 
 # ------------------------------------------------------------------ what is kept of it
@@ -293,16 +294,18 @@ def test_results_are_read_back_as_they_were(tmp_path):
     values = {"learning_rate": [0.1, 1 / 3], "seed": [0, 1]}
     found = sweep(SMALL, values, folder=tmp_path, final=False)
     text = (tmp_path / "sweep.csv").read_text()
-    assert grid.to_csv(grid.from_csv(text)) == text
-    assert {r.config: without_seconds(r.history) for r in grid.from_csv(text)} == measured(found)
+    assert results.to_csv(results.from_csv(text)) == text
+    assert {r.config: without_seconds(r.history) for r in results.from_csv(text)} == measured(found)
 
 
 def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monkeypatch):
     sweep(SMALL, {"learning_rate": [0.1, 0.3]}, folder=tmp_path, final=False)
     trained = []
-    train = waves.train
+    train = vmapped.train
     monkeypatch.setattr(
-        waves, "train", lambda configs, *rest: trained.extend(configs) or train(configs, *rest)
+        vmapped,
+        "train",
+        lambda runs, *rest, **more: trained.extend(runs) or train(runs, *rest, **more),
     )
     more = sweep(
         SMALL, {"hidden_size": [8, 12], "learning_rate": [0.1, 0.3]}, folder=tmp_path, final=False
@@ -311,7 +314,7 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert measured(more) == measured(
         sweep(SMALL, {"hidden_size": [8, 12], "learning_rate": [0.1, 0.3]}, final=False)
     )
-    assert len(grid.from_csv((tmp_path / "sweep.csv").read_text())) == 4
+    assert len(results.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +346,7 @@ def test_what_would_not_fit_into_the_folder_is_refused_before_training(tmp_path,
     rates = {"learning_rate": [0.1]}
     config = dataclasses.replace(SMALL, epochs=1)
     sweep(config, rates, folder=tmp_path, keep=True)
-    monkeypatch.setattr(waves, "train", None)
+    monkeypatch.setattr(vmapped, "train", None)
     other = dataclasses.replace(config, batch_size=32)
     for more, place in (({"keep": True, "final": False}, "runs"), ({}, "best")):
         with pytest.raises(
@@ -361,7 +364,7 @@ def test_a_sweep_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "complete", killed)
+        patch.setattr(run_folder, "write_missing_files", killed)
         with pytest.raises(KilledError):
             sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
     found = sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
@@ -392,18 +395,18 @@ def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
     csv = tmp_path / "killed" / "sweep.csv"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if csv.exists() and grid.from_csv(csv.read_text()):
+        if csv.exists() and results.from_csv(csv.read_text()):
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before = grid.from_csv(csv.read_text())
+    before = results.from_csv(csv.read_text())
     assert 0 < len(before) < 8
     again = start(tmp_path / "killed", "--devices", "2")
     said, _ = again.communicate()
     assert again.returncode == 0
     assert f"8 runs, {len(before)} of them trained already" in said
-    after = {run.config: run.history for run in grid.from_csv(csv.read_text())}
+    after = {run.config: run.history for run in results.from_csv(csv.read_text())}
     assert {run.config: run.history for run in before}.items() <= after.items()
     # As on one device, in this process.
     alone = sweep(SMALL, {"learning_rate": [0.05, 0.1, 0.2, 0.4], "seed": [0, 1]}, final=False)
@@ -454,7 +457,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
     ]
     shares = [float(line.split()[2]) for line in lines[table + 1 : table + 5]]
     assert shares == sorted(shares, reverse=True)
-    assert "now trained on everything, and tested" in "\n".join(lines)
+    assert "now trained on all images, and tested" in "\n".join(lines)
     assert any(line.startswith("result  test accuracy") for line in lines)
     assert matplotlib.image.imread(tmp_path / "sweep" / "sweep.png").std() > 0.05
     folders = list((tmp_path / "sweep").glob("*/*"))
@@ -478,7 +481,7 @@ def test_the_command_says_what_came_of_it(tmp_path, capsys):
 def test_two_knobs_are_a_heat_map():
     values = {"learning_rate": [0.1, 1.0], "hidden_size": [4, 8, 12], "seed": [0, 1]}
     found = sweep(SMALL, values, final=False)
-    lines, heat, *_ = charts.sweep(found.settings, title="a sweep").axes
+    lines, heat, *_ = draw_sweep(found.settings, title="a sweep").axes
     assert len(lines.lines) == 6
     best = found.settings[0]
     curve = [100 * np.mean([run.history[n].test_accuracy for run in best.runs]) for n in range(3)]
@@ -490,4 +493,4 @@ def test_two_knobs_are_a_heat_map():
         column = values["learning_rate"].index(setting.values["learning_rate"])
         assert shown[row, column] == pytest.approx(100 * setting.mean)
     one = sweep(SMALL, {"seed": [0]}, final=False)
-    assert len(charts.sweep(one.settings).axes) == 1
+    assert len(draw_sweep(one.settings).axes) == 1

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from rnn_mnist.runs import compilation_cache as compiled
+from rnn_mnist.runs import program_cache as compiled
 
 
 def programs(folder):
@@ -18,7 +18,7 @@ def test_a_flipped_bit_anywhere_removes_a_program(tmp_path):
     def write():
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content)
-        compiled.add_sums(tmp_path)
+        compiled.write_checksums(tmp_path)
 
     write()
     compiled.remove_damaged(tmp_path)
@@ -42,10 +42,10 @@ def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
         path = tmp_path / f"jit_{age}-cache"
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
-    compiled.add_sums(tmp_path)
+    compiled.write_checksums(tmp_path)
     assert programs(tmp_path) == {"jit_0-cache", "jit_1-cache"}
     assert len(list(tmp_path.iterdir())) == 4
     compiled.remove_damaged(tmp_path)
     (tmp_path / "jit_0-cache").unlink()
-    compiled.add_sums(tmp_path)
+    compiled.write_checksums(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2

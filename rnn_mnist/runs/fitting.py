@@ -1,0 +1,283 @@
+"""A run from its config to its result: `fit`, and what the command does beside."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import signal
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import jax
+
+from rnn_mnist.config import Config, DivergenceError, InputError, differences, from_dict
+from rnn_mnist.metrics import BEYOND_USE, Epoch, is_beyond_use
+from rnn_mnist.parallel import (
+    any_process,
+    broadcast,
+    broadcast_arrays,
+    find_devices,
+    is_first,
+    make_mesh,
+    put_tree,
+    together,
+)
+from rnn_mnist.runs.console import Console, describe_run, next_steps
+from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
+from rnn_mnist.runs.record import to_progress
+from rnn_mnist.runs.results import Result, load_result, sized
+from rnn_mnist.runs.writer import Writer, record_of
+from rnn_mnist.training import (
+    Plan,
+    Progress,
+    State,
+    advance,
+    compile_programs,
+    init,
+    init_key,
+    make_plan,
+)
+
+MOST_STEPS = 100
+"""Steps in a call at most, so that the progress bar moves and Ctrl-C stops a run soon."""
+
+
+def fit(
+    config: Config = Config(),
+    *,
+    folder: Path | str | None = None,
+    data_files: Path | str | None = None,
+    devices: int | None = None,
+    verbose: bool = False,
+    tensorboard: bool = False,
+    profile: tuple[int, int] | None = None,
+    log_norms: bool = False,
+) -> Result:
+    """Train a network as the config says.
+
+    Args:
+      config: All settings that decide the result. With `init_from`, sizes and reading that are at
+        their defaults are those of the weights; other sizes must equal those of the weights.
+      folder: Run folder to write. If it holds an unfinished run of the same config, the run goes
+        on from there. If the schedule is constant, that run may have another number of epochs; it
+        then ends exactly as a new run of this config. None writes nothing.
+      data_files: Folder with the data set's original files, in place of a download.
+      devices: How many of JAX's devices share each batch; None uses all.
+      verbose: Print what happens, with a progress bar on a terminal.
+      tensorboard: Write TensorBoard's event files into the folder.
+      profile: First and last step, counted from 1, that JAX's profiler traces. The trace is written
+        into the folder.
+      log_norms: Also keep the gradient's mean norm and the throughput of each epoch.
+
+    Returns:
+      The final state and the history. The same config gives the same state, bit for bit, on the
+      same number of devices of the same kind and of cores, whether the run was stopped or not.
+
+    Raises:
+      InputError: The data cannot be loaded; the folder belongs to another run or cannot be written;
+        its checkpoints are damaged; `init_from` cannot be read or has other sizes than the config;
+        tensorboardX is not installed; the run does not have the steps to trace; or `tensorboard`
+        or `profile` has no folder.
+      DivergenceError: The loss stopped being a number, or ended above `BEYOND_USE`.
+      KeyboardInterrupt: Ctrl-C stopped the run; with a folder, after a checkpoint was saved.
+
+    Example:
+      >>> from rnn_mnist import Data
+      >>> result = fit(Config(epochs=1, data=Data(train="train[:1000]", test="test[:500]")))
+      >>> result.history[-1].test_count
+      500
+    """
+    return train_run(
+        config,
+        Console(silent=not verbose),
+        folder=None if folder is None else Path(folder),
+        data_files=None if data_files is None else Path(data_files),
+        devices=devices,
+        watch=Watch(tensorboard=tensorboard, profile=profile, log_norms=log_norms),
+    )
+
+
+def train_run(
+    config: Config,
+    console: Console,
+    *,
+    folder: Path | None,
+    data_files: Path | None,
+    devices: int | None,
+    watch: Watch = Watch(),
+    named: Collection[str] = (),
+    printed: Sequence[str] = (),
+) -> Result:
+    """Do what `fit` does, on a given console.
+
+    If several processes train together, all of them call this. Only the first one prints, and reads
+    and writes the folder. The fields of the config in `named` count as set even if they are at
+    their defaults. The notes in `printed` were printed before, and are not printed again.
+    """
+    with together():
+        mesh = make_mesh(find_devices(devices))
+    console = console if is_first() else Console(silent=True)
+    config, watch = _agree(config, watch, named=named, folder=folder)
+    writer = Writer(folder, config)
+    with together():
+        plan = make_plan(config, mesh, files=data_files)
+        check_watch(watch, steps=config.epochs * plan.steps, folder=folder)
+    with _stop_requests(active=folder is not None) as stop, writer.open() as notes:
+        progress, more = writer.restore(plan, functools.partial(_first_progress, plan))
+        progress = _share(plan, progress)
+        notes += [*more, *missed_trace(watch, steps=progress.step)]
+        notes = [note for note in notes if note not in printed]
+        console.start(
+            describe_run(plan, progress, folder, notes), steps=plan.steps, epochs=config.epochs
+        )
+        unfinished = len(progress.history) <= config.epochs
+        if unfinished:
+            progress = _train(plan, progress, console, writer, watch, stop)
+        writer.finish(progress)
+    console.finish(progress.history, next_steps(config, folder, progress.history), timed=unfinished)
+    _refuse_useless(config, progress.history[-1])
+    return Result(progress.state, progress.history, config, plan.classes)
+
+
+def _agree(
+    config: Config, watch: Watch, *, named: Collection[str], folder: Path | None
+) -> tuple[Config, Watch]:
+    """The first process's settings in every process, with the sizes of `init_from`.
+
+    Raises:
+      InputError: This process was given another config than the first.
+    """
+    watch = Watch(**broadcast(watch._asdict()))
+    first = _config_of_first(config)
+    with together():
+        different = [
+            f"{name} is {theirs!r} in the first process and {ours!r} in process "
+            f"{jax.process_index()}"
+            for name, ours, theirs in differences(config, first)
+        ]
+        if different:
+            raise InputError(f"{', '.join(different)}; give every process the same settings")
+        if is_first():  # The other processes need no access to `init_from`.
+            config = sized(config, named=named, folder=folder)
+    return _config_of_first(config), watch
+
+
+def _config_of_first(config: Config) -> Config:
+    return from_dict(broadcast(dataclasses.asdict(config)))
+
+
+def _first_progress(plan: Plan) -> Progress:
+    """Where a run begins. Only the first process reads the weights of `init_from`.
+
+    Raises:
+      InputError: The weights cannot be read, or have other shapes than the run's.
+    """
+    config = plan.config
+    state = init(plan.learner.model, plan.learner.optimizer, key=init_key(config.seed))
+    if config.init_from and is_first():
+        params = load_result(config.init_from).params
+        ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
+        if ours != theirs:
+            raise InputError(
+                f"init_from: the weights of {config.init_from} have other classes or sizes than "
+                f"this run, which has the {len(plan.classes)} classes of {config.data.name}; "
+                "choose the data that they were trained on"
+            )
+        state = State(params, plan.learner.optimizer.init(params), state.step)
+    return Progress(state)
+
+
+def _share(plan: Plan, progress: Progress) -> Progress:
+    """The first process's progress in every process, on the devices that compute."""
+    record = broadcast(record_of(plan, progress))
+    state = broadcast_arrays(progress.state)
+    return to_progress(put_tree(state, plan.shardings.state), record)
+
+
+def _train(
+    plan: Plan,
+    progress: Progress,
+    console: Console,
+    writer: Writer,
+    watch: Watch,
+    stop: threading.Event,
+) -> Progress:
+    """Train a run to its end.
+
+    Raises:
+      KeyboardInterrupt: A stop was requested in one of the processes; the run is saved.
+    """
+    with console.compiling():
+        most = broadcast(plan.steps if console.silent else MOST_STEPS)
+        programs = compile_programs(plan, most=most)
+    if writer.folder is not None:
+        _import_charts()
+    with contextlib.ExitStack() as stack:
+        with together():
+            observe = stack.enter_context(observing(writer.folder, watch, progress))
+        stack.enter_context(console.training(steps=progress.step))
+        if any_process(stop.is_set()):
+            raise KeyboardInterrupt("stopped; run the same again to go on from there")
+        parts = advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms)
+        for progress in parts:
+            stopping = any_process(stop.is_set())
+            console.report(progress.losses, progress.history, step=progress.step)
+            with together():
+                observe(progress)
+            if stopping or not progress.partial_epoch.examples:
+                writer.save(plan, progress)
+            if stopping and len(progress.history) <= plan.config.epochs:
+                writer.finish(progress)
+                raise KeyboardInterrupt(
+                    f"stopped and saved at step {progress.step:,} of "
+                    f"{plan.config.epochs * plan.steps:,}; run the same again to go on from there"
+                )
+    return progress
+
+
+def _import_charts() -> None:
+    """Import in a thread, while the devices compute, what draws the curves at the end."""
+    import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
+    threading.Thread(target=import_charts, daemon=True).start()
+
+
+def _refuse_useless(config: Config, last: Epoch) -> None:
+    """Raise an error if the network is of no use after the last epoch."""
+    if is_beyond_use(last.test_loss):
+        raise DivergenceError(
+            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
+            f"{BEYOND_USE:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            "or set gradient_clip; files in a run folder are kept"
+        )
+
+
+@contextlib.contextmanager
+def _stop_requests(*, active: bool) -> Iterator[threading.Event]:
+    """Let the first Ctrl-C, SIGTERM or SIGHUP set an event; a second one ends the process at once.
+
+    Signals can only be handled in the main thread. In another one, nothing is changed.
+    """
+    event = threading.Event()
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, _: FrameType | None) -> None:
+        event.set()
+        signal.signal(number, handlers[signal.Signals(number)])
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    # A signal that is ignored stays so, as SIGHUP under nohup.
+    handlers = {number: old for number, old in handlers.items() if old != signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,199 @@
+"""Writes a run into its folder: locks it, restores a stopped run, saves checkpoints and metrics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rnn_mnist.config import Config, InputError, read_config
+from rnn_mnist.parallel import is_first, together, visible_cores
+from rnn_mnist.runs import folder as run_folder
+from rnn_mnist.runs.checkpoint import (
+    Checkpoints,
+    Restored,
+    clean_up,
+    open_checkpoints,
+    restore,
+    save,
+)
+from rnn_mnist.runs.console import name_checkpoints
+from rnn_mnist.runs.record import Record, check_record, make_record, to_progress, without_reason
+from rnn_mnist.training import Plan, Progress, State, abstract_state, own_device
+
+
+class Writer:
+    """Writes a run into its folder.
+
+    Without a folder, and in every process but the first, it does nothing. An InputError in the
+    first process is raised in all of them, so every process must call the same methods.
+    """
+
+    def __init__(self, folder: Path | None, config: Config) -> None:
+        """Check that the run may use the folder. Nothing is changed."""
+        self.folder = folder if is_first() else None
+        self._checkpoints: Checkpoints | None = None
+        self._config = config
+        with together():
+            if self.folder is not None:
+                run_folder.check_run_folder(self.folder, config, any_epochs=True)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[list[str]]:
+        """Make the folder, keep other processes out of it meanwhile; yields notes to print."""
+        notes = list[str]()
+        with contextlib.ExitStack() as stack:
+            with together():
+                if self.folder is not None:
+                    lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
+                    notes += stack.enter_context(lock)
+                    opened = open_checkpoints(self.folder / run_folder.CHECKPOINTS)
+                    self._checkpoints = stack.enter_context(opened)
+            # A save takes as long as a tenth of a small epoch, so it runs beside the next epoch.
+            self._thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            self._saving: Future[None] = self._thread.submit(lambda: None)
+            yield notes
+
+    def restore(self, plan: Plan, start: Callable[[], Progress]) -> tuple[Progress, list[str]]:
+        """The progress of the run in the folder, or `start()` of a new one; and notes to print.
+
+        The plan's number of epochs is written into config.toml.
+        """
+        with together():
+            if self.folder is None or self._checkpoints is None:
+                return start(), []
+            restored = restore(self._checkpoints, lambda record: self._abstract(plan, record))
+            if restored is None:
+                return start(), _set_epochs(self.folder, plan, steps=0)
+            clean_up(self._checkpoints, restored)
+            progress = to_progress(restored.state, restored.record)
+            notes = _notes(plan, restored)
+            return progress, notes + _set_epochs(self.folder, plan, steps=progress.step)
+
+    def _abstract(self, plan: Plan, record: Record) -> State:
+        check_record(record)
+        if record["data"] != plan.version:
+            raise InputError(
+                f"{self.folder}: the run began with {record['data']}, which is now "
+                f"{plan.version}; name another folder"
+            )
+        return abstract_state(plan.learner.model, plan.learner.optimizer, own_device())
+
+    def save(self, plan: Plan, progress: Progress) -> None:
+        """Begin to save a checkpoint and the metrics, once the save before is done."""
+        with together():
+            self._saving.result()
+            if self.folder is not None and self._checkpoints is not None:
+                # The next step reuses the state's memory, so the thread gets a copy.
+                state = jax.tree.map(np.array, jax.device_get(progress.state))
+                copy = progress._replace(state=state)
+                self._saving = self._thread.submit(
+                    _save, self._checkpoints, self.folder, plan, copy
+                )
+
+    def finish(self, progress: Progress) -> None:
+        """Wait for the last save, and write the files that the folder lacks."""
+        with together():
+            self._saving.result()
+            if self.folder is not None:
+                run_folder.write_missing_files(self.folder, self._config, progress.history)
+
+
+def _save(checkpoints: Checkpoints, folder: Path, plan: Plan, progress: Progress) -> None:
+    """Write a checkpoint, then the metrics."""
+    save(checkpoints, progress.state, record_of(plan, progress))
+    run_folder.restore_config(folder, plan.config)
+    run_folder.write_metrics(folder, progress.history)
+
+
+def record_of(plan: Plan, progress: Progress) -> Record:
+    """The record of a progress of a plan's run."""
+    return make_record(
+        progress,
+        version=plan.version,
+        classes=plan.classes,
+        kernel=plan.kernel,
+        devices=plan.mesh.size,
+    )
+
+
+def _notes(plan: Plan, restored: Restored) -> list[str]:
+    """What a person should know about a run that goes on from a checkpoint."""
+    notes, record = list[str](), restored.record
+    if restored.damaged:
+        damaged = name_checkpoints(restored.damaged)
+        notes.append(f"damaged and deleted: {damaged}; the one before is used")
+    before, now = record.get("devices", plan.mesh.size), plan.mesh.size
+    if before != now:
+        notes.append(
+            f"saved on {_count(before, 'device')}, where sums are rounded otherwise than on {now}"
+        )
+    before, now = record.get("cores", visible_cores()), visible_cores()
+    if before != now and plan.mesh.devices.flat[0].platform == "cpu":
+        notes.append(
+            f"saved on {_count(before, 'core')}, where sums may be rounded otherwise than on {now}"
+        )
+    kernel = without_reason(plan.kernel)
+    if (saved := record.get("kernel", kernel)) != kernel:
+        notes.append(f"saved with kernel {saved}, where sums are rounded otherwise")
+    return notes
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _set_epochs(folder: Path, plan: Plan, *, steps: int) -> list[str]:
+    """Write the plan's number of epochs into config.toml, and return notes for the console.
+
+    It is written before the first additional step, so that the checkpoints never go beyond its
+    epochs, even after a kill.
+
+    Raises:
+      InputError: The run has taken more steps already.
+    """
+    before, now = read_config(folder / "config.toml").epochs, plan.config.epochs
+    if steps > now * plan.steps:
+        raise InputError(
+            f"epochs: the run in {folder} has taken {steps:,} steps, more than the "
+            f"{now * plan.steps:,} of {now} epochs; choose at least {-(-steps // plan.steps)}, or "
+            "name another folder"
+        )
+    if before == now:
+        return []
+    run_folder.write_config(folder, plan.config)
+    return [f"epochs: {before} before, {now} now"]
+
+
+def write_run(
+    folder: Path,
+    config: Config,
+    progress: Progress,
+    *,
+    version: str,
+    classes: Sequence[str],
+    kernel: str,
+) -> None:
+    """Write the folder of a run that was trained elsewhere, as if it had been trained there.
+
+    Args:
+      folder: It is made, or left by an earlier try.
+      config: The run's config.
+      progress: Where the run ended.
+      version: TFDS's name of the data set with its version.
+      classes: TFDS's names of the classes.
+      kernel: As `training.describe_kernel` gives it.
+
+    Raises:
+      InputError: The folder holds another run, or cannot be written.
+    """
+    with run_folder.lock_run_folder(folder, config):
+        with open_checkpoints(folder / run_folder.CHECKPOINTS) as checkpoints:
+            if progress.step not in checkpoints.steps:
+                record = make_record(progress, version=version, classes=classes, kernel=kernel)
+                save(checkpoints, progress.state, record)
+        run_folder.write_missing_files(folder, config, progress.history)

@@ -1,0 +1,353 @@
+"""A sweep: train the runs of a grid, several at a time, compare them, and test the best setting."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from rnn_mnist.config import Config, Data, InputError, naming
+from rnn_mnist.data import Split, load_all, select, slices
+from rnn_mnist.parallel import find_devices
+from rnn_mnist.runs import (
+    BEST,
+    RUN_FILES,
+    SWEEP_CSV,
+    Console,
+    Result,
+    check_run_folder,
+    describe_devices,
+    train_run,
+    write_file,
+    write_run,
+)
+from rnn_mnist.sweeps import folder as sweep_folder
+from rnn_mnist.sweeps import grid, vmapped
+from rnn_mnist.sweeps.folder import PICTURE, RUNS, Folders
+from rnn_mnist.sweeps.grid import Grid, describe_settings
+from rnn_mnist.sweeps.results import Run, Setting, by_setting, ranked, to_table
+from rnn_mnist.sweeps.validation import final_data, hold_out
+from rnn_mnist.training import Progress, State, default_cpu_count, describe_kernel
+
+
+class Sweep(NamedTuple):
+    """The results of a sweep."""
+
+    settings: list[Setting]
+    """The settings with their runs, the highest validation accuracy first."""
+    best: Result | None
+    """The best setting, trained again on all images and tested; None if `final` is false."""
+
+
+def sweep(
+    config: Config = Config(),
+    values: Grid | None = None,
+    *,
+    folder: Path | str | None = None,
+    keep: bool = False,
+    final: bool = True,
+    data_files: Path | str | None = None,
+    devices: int | None = None,
+    verbose: bool = False,
+) -> Sweep:
+    """Train every combination of some settings, several runs at a time, and compare them.
+
+    Runs that differ only in numbers (seed, learning rate, momentum, weight decay, gradient clip,
+    ema) train as one program, spread over the devices. Each ends with the parameters that `fit`
+    gives it, up to rounding. They are compared on images held out from the training split.
+
+    Args:
+      config: The settings that all runs share. If it tests on the test split, the last twelfth of
+        its training images is held out.
+      values: Names of its fields, and the values that each takes: {"hidden_size": [10, 20]}.
+      folder: Where results are kept as runs end. Runs with results there are not trained again.
+      keep: Write a run folder for every run that has not diverged, in `folder`/runs.
+      final: Train the best setting again, on all training and validation images, and test only
+        this run on the test split. With a folder, its run folder is in `folder`/best, and
+        `load_run(folder)` loads it.
+      data_files: Folder with the data set's original files, in place of a download.
+      devices: How many of JAX's devices share the runs; None uses all.
+      verbose: Print what happens, with a progress bar on a terminal.
+
+    Raises:
+      InputError: A value cannot be used, the data cannot be loaded, or the folder holds something
+        else.
+      DivergenceError: Even the best setting diverged: its loss stopped being a number, or ended
+        above `metrics.BEYOND_USE`.
+
+    Example:
+      >>> from rnn_mnist import Config, Data
+      >>> held = Data(train="train[:2000]", test="train[55000:55500]")
+      >>> rates = {"learning_rate": [0.1, 0.5]}
+      >>> found = sweep(Config(epochs=1, data=held), rates, final=False)
+      >>> [len(setting.runs) for setting in found.settings]
+      [1, 1]
+    """
+    console = Console(silent=not verbose)
+    folder, values = None if folder is None else Path(folder), grid.as_lists(values or {})
+    data_files = None if data_files is None else Path(data_files)
+    _check(config, values, keep=keep, folder=folder)
+    plan = _make_plan(config, values, final=final, data_files=data_files, devices=devices)
+    with contextlib.ExitStack() as stack:
+        notes, done, folders = list[str](), dict[Config, Run](), Folders({}, {})
+        if folder is not None:
+            notes += stack.enter_context(sweep_folder.lock_sweep_folder(folder))
+            done = sweep_folder.read(folder)
+            folders = _choose_folders(plan, folder, keep=keep, final=final)
+        missing = [one for one in plan.names if one not in done or _lacks_files(done[one], folders)]
+        _print_plan(console, plan, folder, notes, missing)
+        began = time.perf_counter()
+        for trained in _train(console, plan, missing):
+            done |= {run.config: run for run, _ in trained}
+            for run, state in trained:
+                _print_run(console, plan, run)
+                _keep(plan, run, state, folders)
+            if folder is not None:
+                sweep_folder.write(folder, done.values())
+        settings = ranked(by_setting([done[one] for one in plan.names], values))
+        spent = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs" if missing else ""
+        _print_settings(console, settings, folder, folders, spent)
+        best = None
+        if final:
+            best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
+            if folder is not None:
+                sweep_folder.mark_best(folder, folders.best[best.config])
+    return Sweep(settings, best)
+
+
+def _check(config: Config, values: Grid, *, keep: bool, folder: Path | None) -> None:
+    """Refuse settings that a sweep cannot have."""
+    if config.data.placement != "resident":
+        raise InputError("data.placement: the runs of a sweep share images; choose resident")
+    if config.init_from or "init_from" in values:
+        raise InputError("init_from: the runs of a sweep begin with random weights; leave it out")
+    if keep and folder is None:
+        raise InputError("keep: needs a folder to keep runs in")
+
+
+class _Plan(NamedTuple):
+    """The runs of a sweep, their images, and the devices that train them."""
+
+    values: Grid
+    names: dict[Config, str]
+    """The runs, each with its own settings in words."""
+    final_data: Data
+    """What the best setting trains on and is tested on."""
+    train: Split
+    validation: Split
+    devices: list[jax.Device]
+    """All devices that may be used."""
+    mesh: Mesh
+    """The devices that train runs."""
+    kernels: dict[Config, str]
+    """What computes the LSTM of each run."""
+
+    def final_config(self, setting: Setting) -> Config:
+        """The config that trains a setting on all images."""
+        return dataclasses.replace(setting.runs[0].config, data=self.final_data)
+
+
+def _make_plan(
+    config: Config, values: Grid, *, final: bool, data_files: Path | None, devices: int | None
+) -> _Plan:
+    """Load the data, hold out validation images, and list the runs."""
+    archive = load_all(config.data.name, files=data_files)
+    held = hold_out(config.data, archive.sizes)
+    all_images = final_data(config.data, held)
+    with naming("data.test"):
+        slices(all_images.test if final else held.test, archive.sizes)
+    configs = grid.make_configs(dataclasses.replace(config, data=held), values)
+    found = find_devices(devices)
+    mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])
+    return _Plan(
+        values=values,
+        names={
+            one: describe_settings({name: getattr(one, name) for name in values}) for one in configs
+        },
+        final_data=all_images,
+        train=select(archive, held.train),
+        validation=select(archive, held.test),
+        devices=found,
+        mesh=mesh,
+        kernels={one: describe_kernel(one, mesh) for one in configs},
+    )
+
+
+def _choose_folders(plan: _Plan, folder: Path, *, keep: bool, final: bool) -> Folders:
+    """The run folders that may be written. A run that could not use its folder is refused now.
+
+    Raises:
+      InputError: A folder holds another run.
+    """
+    settings = by_setting([Run(one, ()) for one in plan.names], plan.values)
+    finals = {plan.final_config(one): describe_settings(one.values) for one in settings}
+    folders = Folders(
+        runs=sweep_folder.choose(folder / RUNS, plan.names) if keep else {},
+        best=sweep_folder.choose(folder / BEST, finals) if final else {},
+    )
+    for config, chosen in (*folders.runs.items(), *folders.best.items()):
+        check_run_folder(chosen, config)
+    return folders
+
+
+def _lacks_files(run: Run, folders: Folders) -> bool:
+    """Whether a finished run is to have a run folder, and has no complete one."""
+    folder = folders.runs.get(run.config)
+    if folder is None or run.diverged:
+        return False
+    return not all((folder / name).exists() for name in RUN_FILES)
+
+
+def _print_plan(
+    console: Console, plan: _Plan, folder: Path | None, notes: Sequence[str], missing: list[Config]
+) -> None:
+    train, validation = plan.train, plan.validation
+    data = next(iter(plan.names)).data
+    finished = len(plan.names) - len(missing)
+    facts = {
+        "jax": describe_devices(list(plan.mesh.devices.flat)),
+        "data": f"{train.version}, {train.source}: {len(train.labels):,} training images "
+        f"({data.train}), {len(validation.labels):,} validation images ({data.test})",
+        "kernel": " and ".join(dict.fromkeys(plan.kernels.values())),
+        "grid": "; ".join(
+            f"{name} {', '.join(map(grid.format_value, values))}"
+            for name, values in plan.values.items()
+        ),
+        "sweep": f"{folder}, {len(plan.names)} runs" if folder else f"{len(plan.names)} runs",
+    }
+    if finished:
+        facts["sweep"] += f", {finished} of them trained already"
+    notes = list(notes)
+    if plan.mesh.size < len(plan.devices):
+        notes.append(f"a run on each of {len(plan.devices)} devices would take too much memory")
+    if notes:
+        facts["note"] = "; ".join(notes)
+    console.print_facts(facts)
+    console.print("")
+
+
+def _train(
+    console: Console, plan: _Plan, configs: Sequence[Config]
+) -> Iterator[list[tuple[Run, State]]]:
+    """Train runs of one shape after another, in groups that train at once.
+
+    The programs for the next shapes are compiled meanwhile.
+
+    Yields:
+      The runs of each group, with their final states.
+    """
+
+    def advanced(steps: int) -> None:
+        advance(steps, f"{len(configs)} runs")
+
+    splits = vmapped.Splits.put(plan.train, plan.validation, plan.mesh)
+    devices, train_size = list(plan.mesh.devices.flat), len(plan.train.labels)
+    shapes = grid.by_shape(configs)
+    sizes = [vmapped.runs_at_once(same[0], len(same), devices) for same in shapes]
+    total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
+    with (
+        ThreadPoolExecutor(1) as compiler,
+        console.progress_bar(total, f"{len(configs)} runs") as advance,
+    ):
+        compiling = [
+            compiler.submit(
+                vmapped.compile_programs, same[0], size, splits, len(plan.train.classes)
+            )
+            for same, size in zip(shapes, sizes, strict=True)
+        ]
+        try:
+            for same, size, programs in zip(shapes, sizes, compiling, strict=True):
+                for first in range(0, len(same), size):
+                    group = same[first : first + size]
+                    trained = vmapped.train(group, programs.result(), splits, advance=advanced)
+                    yield [
+                        (Run(one, history), vmapped.run_state(trained.states, number))
+                        for number, (one, history) in enumerate(
+                            zip(group, trained.histories, strict=True)
+                        )
+                    ]
+        finally:
+            compiler.shutdown(wait=False, cancel_futures=True)
+
+
+def _print_run(console: Console, plan: _Plan, run: Run) -> None:
+    result = f"validation accuracy {100 * run.accuracy:5.2f} %"
+    if run.diverged:
+        result = f"diverged: its loss is {run.history[-1].test_loss:.3g}"
+    width = max(map(len, plan.names.values()))
+    console.print(f"{plan.names[run.config]:<{width}}  {result}")
+
+
+def _keep(plan: _Plan, run: Run, state: State, folders: Folders) -> None:
+    """Write the folder of a run, if it is to have one."""
+    if run.config not in folders.runs or run.diverged:
+        return
+    write_run(
+        folders.runs[run.config],
+        run.config,
+        Progress(state, run.history),
+        version=plan.train.version,
+        classes=plan.train.classes,
+        kernel=plan.kernels[run.config],
+    )
+
+
+def _print_settings(
+    console: Console,
+    settings: Sequence[Setting],
+    folder: Path | None,
+    folders: Folders,
+    spent: str,
+) -> None:
+    """Print the table of the settings, the time and the files; draw the picture of the sweep."""
+    console.print("")
+    console.print_table(to_table(settings))
+    console.print("")
+    if spent:
+        console.print_facts({"time": spent})
+    if folder is not None:
+        _draw(folder, settings)
+        files = [SWEEP_CSV, PICTURE, *([RUNS] if folders.runs else [])]
+        console.print_facts({"files": f"{folder}: {', '.join(files)}"})
+
+
+def _draw(folder: Path, settings: Sequence[Setting]) -> None:
+    from rnn_mnist.sweeps.chart import draw_sweep
+
+    png = io.BytesIO()
+    draw_sweep(settings, title=folder.name).savefig(png, format="png")
+    write_file(folder / PICTURE, png.getvalue())
+
+
+def _train_best(
+    console: Console,
+    plan: _Plan,
+    setting: Setting,
+    folders: Folders,
+    data_files: Path | None,
+    *,
+    printed: Sequence[str],
+) -> Result:
+    """Train the best setting on all images, and test it."""
+    name = describe_settings(setting.values) or "the only setting"
+    console.print_facts({"best": f"{name}; now trained on all images, and tested"})
+    console.print("")
+    config, devices = plan.final_config(setting), len(plan.devices)
+    if plan.devices[0].platform == "cpu":
+        devices = min(devices, default_cpu_count(config))
+    return train_run(
+        config,
+        Console(silent=console.silent),
+        folder=folders.best.get(config),
+        data_files=data_files,
+        devices=devices,
+        printed=printed,
+    )
