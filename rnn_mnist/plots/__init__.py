@@ -2,14 +2,14 @@
 
 from rnn_mnist.plots import charts, figures, movies
 from rnn_mnist.plots.charts import dress
-from rnn_mnist.plots.drawing import made_up_mind, percent
 from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.panels import decision_step, percent
 
 __all__ = [
     "charts",
+    "decision_step",
     "dress",
     "figures",
-    "made_up_mind",
     "movies",
     "palette",
     "percent",

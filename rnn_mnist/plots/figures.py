@@ -16,15 +16,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
-from rnn_mnist.plots.drawing import (
+from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.panels import (
+    decision_step,
     draw_answer,
     draw_digit,
-    made_up_mind,
     name_classes,
     percent,
     short,
 )
-from rnn_mnist.plots.palette import palette
 
 
 def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> Figure:
@@ -96,7 +96,7 @@ def beliefs(
     figure = _figure(10, 5, title)
     digit, table = figure.subplots(1, 2, width_ratios=(5, 6 if count <= 12 else 12))
     draw_digit(digit, image)
-    word, decided = WORDS[reading], made_up_mind(beliefs)
+    word, decided = WORDS[reading], decision_step(beliefs)
     winner = classes[int(beliefs[-1].argmax())]
     shown = table.imshow(
         beliefs,

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
-from rnn_mnist.plots.drawing import draw_answer, draw_digit, made_up_mind, name_classes, read_part
 from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.panels import decision_step, draw_answer, draw_digit, name_classes, read_part
 
 _FRAMES = 28  # Longer readings are shown in so many parts.
 _PAUSE = 2000  # Milliseconds for which the end of a GIF stands still.
@@ -72,7 +72,7 @@ def beliefs(
     digit, bars = figure.subplots(1, 2, width_ratios=(4, 5))
     blue, orange, *_ = palette()
     steps, count = beliefs.shape
-    decided, word = made_up_mind(beliefs), WORDS[reading]
+    decided, word = decision_step(beliefs), WORDS[reading]
     drawn = draw_digit(digit, image, shown=0, reading=reading)
     heights = bars.bar(range(count), np.zeros(count), color=blue)
     bars.set(ylim=(0, 1.02), xlabel="class", ylabel="probability")

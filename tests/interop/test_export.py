@@ -27,9 +27,7 @@ from rnn_mnist import (
     train,
     train_step,
 )
-from rnn_mnist.interop.onnx_graph import to_onnx
-from rnn_mnist.interop.page import to_page
-from rnn_mnist.interop.stablehlo import to_stablehlo
+from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
 from rnn_mnist.model import weights
 from rnn_mnist.runs import results as loading
 from rnn_mnist.runs import run

@@ -17,11 +17,10 @@ from numpy.random import default_rng
 
 from rnn_mnist import Config, InputError, State, export, from_torch, load
 from rnn_mnist.draw import main as draw_command
-from rnn_mnist.inference.inspect import beliefs, predict
-from rnn_mnist.inference.pictures import read_pictures
-from rnn_mnist.interop.page import to_page
+from rnn_mnist.inference import beliefs, predict, read_pictures
+from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
-from rnn_mnist.plots import made_up_mind
+from rnn_mnist.plots import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
 
 DIGITS = tuple("0123456789")
@@ -255,7 +254,7 @@ def test_it_believes_what_python_believes(opened, digits, config):
         ours = beliefs(result, image)
         assert theirs.shape == ours.shape
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
-        assert made_up_mind(theirs) == made_up_mind(ours)
+        assert decision_step(theirs) == decision_step(ours)
 
 
 def test_class_names_are_text_and_nothing_else(opened):
@@ -510,7 +509,7 @@ def test_the_slider_steps_through_the_rows(opened, strong):
     assert page.locator("#step").is_disabled()
     draw(page, FOUR)
     shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])
-    decided = made_up_mind(np.array(shares))
+    decided = decision_step(np.array(shares))
     assert decided > 1
     assert text(page, "#mind") == f"made up its mind at row {decided}"
     assert page.locator("#mark").is_visible()
@@ -575,7 +574,7 @@ def test_reading_is_watched_row_by_row_and_said_once(opened, strong):
     (said,) = filter(None, distinct(page, "said"))
     assert said == (
         f"The answer is {first}, {percent(shares[-1, first])}, then {second}, "
-        f"{percent(shares[-1, second])}. Made up its mind at row {made_up_mind(shares)} of 28."
+        f"{percent(shares[-1, second])}. Made up its mind at row {decision_step(shares)} of 28."
     )
     assert first == 7
 

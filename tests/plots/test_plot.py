@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from rnn_mnist import load, load_pretrained, plot
-from rnn_mnist.inference.inspect import beliefs, predict, saliency, units
+from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.plots import charts, figures, movies
 from rnn_mnist.runs.results import load_result

@@ -77,7 +77,7 @@ def percent(share: float) -> str:
     return "> 99.9 %" if share > 0.5 else "< 0.1 %"
 
 
-def made_up_mind(beliefs: NDArray[np.float32]) -> int:
+def decision_step(beliefs: NDArray[np.float32]) -> int:
     """The step, from 1, from which on the answer is the last one: of beliefs (T, C)."""
     answers = beliefs.argmax(axis=-1)
     return 1 + int(np.flatnonzero(np.append(True, answers[:-1] != answers[-1]))[-1])

@@ -17,7 +17,7 @@ from jax import export
 
 from rnn_mnist import __version__, training
 from rnn_mnist.config import to_toml
-from rnn_mnist.interop.exported import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
+from rnn_mnist.interop.stablehlo_load import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
 from rnn_mnist.runs import Result
 from rnn_mnist.training import State, configured_optimizer, make_distortion, make_model, step_key
 
