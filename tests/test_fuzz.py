@@ -661,7 +661,7 @@ def test_exported_files_are_read_or_refused(tmp_path, times):
         zipped(parts | {"leaves.npz": zipped({"000.npy": array(np.array([{}]))})}),
         zipped(parts | {"about.json": "[" * 10**5}),
     ):
-        with pytest.raises(InputError, match="not what was exported as stablehlo"):
+        with pytest.raises(InputError, match="not a StableHLO file of this package"):
             load_exported(write(path, odd))
 
 

@@ -1,14 +1,14 @@
-"""A network as StableHLO in a file, that runs with JAX alone: neither Flax nor the rest of this.
+"""Load a network from a StableHLO file. It runs with JAX alone, without Flax or Optax.
 
 The file is a zip archive:
 
 predict.bin     images (B, 28, 28) float32 in [0, 1] -> log-probabilities (B, C) float32
 train_step.bin  leaves, images, labels (B,) int32, seed uint32 -> leaves and the mean loss in nats
-leaves.npz      the training state to start from, an array for each leaf: 000, 001, ...
-config.toml     what made it
-about.json      classes, test accuracy, and the versions that it was made with
+leaves.npz      the training state to start from, one array for each leaf: 000, 001, ...
+config.toml     the config that the network was trained with
+about.json      classes, test accuracy, and the versions of the software that wrote the file
 
-Both programs are in the format of `jax.export`, for CPUs, CUDA and TPUs, for any B.
+Both programs are in the format of `jax.export`, for CPUs, CUDA and TPUs, and for any B.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax import export
+from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
@@ -31,86 +32,107 @@ from rnn_mnist.data import check_images, check_labels, preprocess, read_npz, unz
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
 CONFIG, ABOUT = "config.toml", "about.json"
-CALLED = "shape_assertion", "cu_threefry2x32_ffi"  # A check of shapes, and random bits on CUDA.
+ALLOWED_CALLS = "shape_assertion", "cu_threefry2x32_ffi"
+"""Custom calls of our exports: the check of shapes, and random bits on CUDA."""
+
+Program = Callable[..., Any]
+Leaves = Sequence[ArrayLike]
+Stepped = tuple[Sequence[jax.Array], jax.Array]
+Predict = Callable[[ArrayLike], jax.Array]
+TrainStep = Callable[[Leaves, ArrayLike, ArrayLike, SupportsIndex], Stepped]
 
 
 class Exported(NamedTuple):
-    """A network that was exported."""
+    """An exported network."""
 
-    predict: Callable[[Any], jax.Array]
+    predict: Predict
     """Images (B, 28, 28) -> log-probabilities (B, C) float32.
 
-    Images are integers in 0 to 255, or floats in [0, 1]; others raise a ValueError.
+    Images are integers from 0 to 255, or floats from 0 to 1. Other values raise a ValueError.
     """
-    train_step: Callable[[Sequence[Any], Any, Any, Any], tuple[Sequence[jax.Array], jax.Array]]
-    """(leaves, images, labels, seed) -> the leaves after a step, and the batch's mean loss.
+    train_step: TrainStep
+    """(leaves, images, labels, seed) -> the leaves after one step, and the mean loss of the batch.
 
-    Labels (B,) are integers in 0 to C - 1, the seed an integer in 0 to 2^32 - 1; others raise a
-    ValueError.
+    Labels (B,) are integers from 0 to C - 1; the seed is an integer from 0 to 2^32 - 1. Other
+    values raise a ValueError.
     """
     leaves: list[NDArray[Any]]
-    """The training state to start from; the first ones are the parameters."""
+    """The training state to start from. The parameters come first."""
     config: str
-    """The config that made it, as TOML."""
+    """The config that the network was trained with, as TOML."""
     about: dict[str, Any]
-    """Classes, test accuracy, and the versions that it was made with."""
+    """Classes, test accuracy, and the versions of the software that wrote the file."""
 
 
 def load_exported(path: Path | str) -> Exported:
-    """Load what `python -m rnn_mnist.export stablehlo` wrote.
+    """Load a file that `python -m rnn_mnist.export stablehlo` wrote.
 
-    JAX promises to run it for six months after the version that made it, and with versions up to
-    three weeks older (its documentation of `jax.export`).
+    JAX can run it for at least six months after its version was released, and with versions that
+    are up to three weeks older (documentation of `jax.export`).
 
     Raises:
-      InputError: It cannot be read, or this version of JAX cannot run it.
+      InputError: The file cannot be read, or this version of JAX cannot run it.
     """
-    path, made = Path(path), ""
+    path, versions = Path(path), ""
     try:
         with path.open("rb") as file, unzipped(file) as archive:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
         about = dict(json.loads(parts[ABOUT]))
-        made = f"made with jax {about['jax']}, and here is {jax.__version__}"
-        # JAX itself would find out when it is called, if at all.
+        versions = f"made with jax {about['jax']}; this is jax {jax.__version__}"
+        # JAX itself notices this only when the program is called, if at all.
         if _minor(about["jax"]) > _minor(jax.__version__):
-            raise InputError(f"{path}: {made}; upgrade jax")
-        programs = [export.deserialize(bytearray(parts[name])) for name in (PREDICT, TRAIN)]
-        for program in programs:
-            # Of all that is not StableHLO's own, a program may call what an export of ours does.
-            for called in re.findall(r"custom_call(?: @(\w+)\()?", program.mlir_module()):
-                if called not in CALLED:
-                    raise InputError(f"{path}: calls {called or 'code'} outside of StableHLO")
-        # Jitted, so that each size of a batch is compiled once.
-        run, step = (jax.jit(program.call) for program in programs)
-        classes = len(about["classes"])
-
-        def floats(images: Any) -> jax.Array:
-            check_images(images)
-            return preprocess(jnp.asarray(images)).astype(jnp.float32)
-
-        def predict(images: Any) -> jax.Array:
-            log_probs: jax.Array = run(floats(images))
-            return log_probs
-
-        def train_step(leaves: Any, images: Any, labels: Any, seed: Any) -> Any:
-            check_labels(labels, classes)
-            return step(leaves, floats(images), jnp.asarray(labels, jnp.int32), _seed(seed))
-
+            raise InputError(f"{path}: {versions}; upgrade jax")
+        run, step = (_program(path, parts[name]) for name in (PREDICT, TRAIN))
         leaves = [leaf for _, leaf in sorted(read_npz(io.BytesIO(parts[LEAVES])).items())]
-        return Exported(predict, train_step, leaves, parts[CONFIG].decode(), about)
+        functions = _checked(run, step, classes=len(about["classes"]))
+        return Exported(*functions, leaves=leaves, config=parts[CONFIG].decode(), about=about)
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # Whatever a damaged file provokes in the layers below.
+    except Exception as error:  # A damaged file can cause any error in the libraries.
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(
-            f"{path}: not what was exported as stablehlo: {reason}{made and f' ({made})'}"
-        ) from None
+        if versions:
+            reason += f" ({versions})"
+        raise InputError(f"{path}: not a StableHLO file of this package: {reason}") from None
 
 
-def _seed(seed: Any) -> jax.Array:
-    """A seed as the exported program takes it, a scalar uint32."""
+def _program(path: Path, content: bytes) -> Program:
+    """Load a program that calls nothing but StableHLO's own operations and `ALLOWED_CALLS`.
+
+    It is jitted, so that it is compiled once for each size of a batch.
+    """
+    program = export.deserialize(bytearray(content))
+    for name in re.findall(r"custom_call(?: @(\w+)\()?", program.mlir_module()):
+        if name not in ALLOWED_CALLS:
+            raise InputError(f"{path}: calls {name or 'code'} outside of StableHLO")
+    return jax.jit(program.call)
+
+
+def _checked(run: Program, step: Program, *, classes: int) -> tuple[Predict, TrainStep]:
+    """Wrap both programs, so that they also take integers and refuse wrong values."""
+
+    def floats(images: ArrayLike) -> jax.Array:
+        check_images(images)
+        return preprocess(jnp.asarray(images)).astype(jnp.float32)
+
+    def predict(images: ArrayLike) -> jax.Array:
+        log_probs: jax.Array = run(floats(images))
+        return log_probs
+
+    def train_step(
+        leaves: Leaves, images: ArrayLike, labels: ArrayLike, seed: SupportsIndex
+    ) -> Stepped:
+        check_labels(labels, classes)
+        labels = jnp.asarray(labels, jnp.int32)
+        stepped: Stepped = step(leaves, floats(images), labels, _as_uint32(seed))
+        return stepped
+
+    return predict, train_step
+
+
+def _as_uint32(seed: SupportsIndex) -> jax.Array:
+    """The seed as a scalar uint32, the type that the program takes."""
     if not isinstance(seed, jax.core.Tracer) and not 0 <= operator.index(seed) < 2**32:
         raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {seed}")
     return jnp.asarray(seed, jnp.uint32)

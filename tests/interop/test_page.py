@@ -280,8 +280,8 @@ def test_without_its_data_there_are_no_samples(monkeypatch, strong):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(precision="bfloat16"), "page: a browser has no products in bfloat16"),
-        (dict(reading="pixels"), "28 x 28, and this network reads 784 steps of 28 values"),
+        (dict(precision="bfloat16"), "page: a browser cannot compute in bfloat16"),
+        (dict(reading="pixels"), "28 x 28 pixels, but this network reads 784 steps of 28 values"),
     ],
 )
 def test_what_a_page_cannot_express_is_refused(change, message):
@@ -294,17 +294,17 @@ def test_what_a_page_cannot_express_is_refused(change, message):
 
 def test_it_says_what_the_network_is(pretrained, strong):
     assert held(strong)["about"] == (
-        f"An LSTM of 128 hidden units, which reads row by row. It is right on "
+        f"An LSTM with 128 hidden units reads row by row. It is right on "
         f"{100 * pretrained.history[-1].test_accuracy:.2f} % of 10,000 test images of MNIST."
     )
     result = result_of(num_layers=2, bidirectional=True, reading="permuted")
     assert held(to_page(result))["about"] == (
-        "An LSTM of 2 layers of 7 hidden units, in both directions, which reads pixel by pixel in "
-        "a shuffled order."
+        "An LSTM with 2 layers of 7 hidden units reads pixel by pixel in a shuffled order, in both "
+        "directions."
     )
     assert held(to_page(result_of(reading="windows")))["about"] == (
-        "An LSTM of 7 hidden units, which reads row pair by row pair, after two others of 16 "
-        "units each have read all columns and rows."
+        "An LSTM with 7 hidden units reads row pair by row pair. Two smaller LSTMs with 16 hidden "
+        "units read every column and row first."
     )
 
 
