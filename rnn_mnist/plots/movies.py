@@ -18,7 +18,13 @@ from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
 from rnn_mnist.plots.palette import palette
-from rnn_mnist.plots.panels import decision_step, draw_answer, draw_digit, name_classes, read_part
+from rnn_mnist.plots.panels import (
+    decision_step,
+    draw_answer,
+    draw_digit,
+    name_classes,
+    read_part,
+)
 
 _FRAMES = 28  # Longer readings are shown in so many parts.
 _PAUSE = 2000  # Milliseconds for which the end of a GIF stands still.

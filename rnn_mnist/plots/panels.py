@@ -1,9 +1,8 @@
-"""A digit, an answer and names of classes, drawn into axes: what figures and animations share."""
+"""Draw a digit, an answer or the names of classes into axes, for figures and animations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,45 +10,54 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from rnn_mnist.model import Reading, steps_at
+from rnn_mnist.plots.fonts import left_to_right
 from rnn_mnist.plots.palette import is_dark, palette
+
+Image = NDArray[np.uint8]
+Real = NDArray[np.float32]
 
 
 def draw_digit(
-    axes: Axes, image: NDArray[Any], *, shown: int | None = None, reading: Reading = "rows"
+    axes: Axes, image: Image, *, shown: int | None = None, reading: Reading = "rows"
 ) -> AxesImage:
-    """Draw a digit, or only what is read in its first steps; returns what `set_data` changes."""
+    """Draw an image (28, 28), or the part that is read in its first `shown` steps."""
     read = image if shown is None else read_part(image, shown, reading)
-    axes.set_facecolor(_UNREAD[is_dark()])
+    axes.set_facecolor("#33291F" if is_dark() else "#F3E3D3")  # Seen where nothing is read yet.
     axes.set(xticks=(), yticks=())
     return axes.imshow(read, cmap="gray" if is_dark() else "gray_r", vmin=0, vmax=255)
 
 
-def read_part(image: NDArray[Any], shown: int, reading: Reading) -> NDArray[np.float64]:
-    """What is read of an image in its first steps; the rest is NaN."""
+def read_part(image: Image, shown: int, reading: Reading) -> NDArray[np.float64]:
+    """The part of an image that is read in its first `shown` steps; the rest is NaN."""
     return np.where(steps_at(reading) < shown, image.astype(float), np.nan)
-
-
-_UNREAD = "#F3E3D3", "#33291F"
 
 
 def draw_answer(
     axes: Axes,
-    image: NDArray[Any],
-    probabilities: NDArray[Any],
+    image: Image,
+    probabilities: Real,
     classes: Sequence[str],
     *,
     label: int | None = None,
 ) -> None:
-    """Draw a digit under what the network takes it for; in a frame where that is wrong."""
+    """Draw an image (28, 28) with the answer above it, in a frame if the answer is wrong.
+
+    Args:
+      axes: Where to draw.
+      image: (28, 28) uint8.
+      probabilities: (C,) of the classes.
+      classes: Names of the C classes.
+      label: The correct class, if it is known.
+    """
     draw_digit(axes, image)
     answer = int(probabilities.argmax())
-    said = f"{classes[answer]}, {percent(probabilities[answer])}"
+    said = f"{left_to_right(classes[answer])}, {percent(probabilities[answer])}"
     if label is None or label == answer:
         axes.set_title(said)
         return
     orange = palette()[1]
-    truth = f"but is {classes[label]}"
-    joint = ", " if len(said + truth) < 22 else ",\n"
+    truth = f"(correct: {left_to_right(classes[label])})"
+    joint = " " if len(said + truth) < 24 else "\n"
     axes.set_title(f"{said}{joint}{truth}", color=orange)
     axes.spines[:].set(color=orange, linewidth=3)
 
@@ -66,18 +74,23 @@ def name_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def short(name: str) -> str:
-    """A name of a class in at most 12 letters."""
+    """The name of a class in at most 12 characters."""
     return name if len(name) <= 12 else f"{name[:11]}."
 
 
-def percent(share: float) -> str:
-    """A share in per cent, never as certain."""
-    if 0.0005 <= share < 0.9995:
-        return f"{100 * share:.1f} %"
-    return "> 99.9 %" if share > 0.5 else "< 0.1 %"
+def percent(probability: float) -> str:
+    """A probability in per cent, never as 0 % or 100 %."""
+    if 0.0005 <= probability < 0.9995:
+        return f"{100 * probability:.1f} %"
+    return "> 99.9 %" if probability > 0.5 else "< 0.1 %"
 
 
-def decision_step(beliefs: NDArray[np.float32]) -> int:
-    """The step, from 1, from which on the answer is the last one: of beliefs (T, C)."""
+def decision_step(beliefs: Real) -> int:
+    """The first step, counted from 1, from which the answer stays the same.
+
+    Args:
+      beliefs: (T, C) probabilities after each step.
+    """
     answers = beliefs.argmax(axis=-1)
-    return 1 + int(np.flatnonzero(np.append(True, answers[:-1] != answers[-1]))[-1])
+    other = np.flatnonzero(answers != answers[-1])
+    return int(other[-1]) + 2 if len(other) else 1

@@ -410,7 +410,7 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
             images,
             labels,
             model=model,
-            optimizer=plan.make_optimizer(result.config, 1),
+            optimizer=plan.configured_optimizer(result.config, 1),
             key=plan.step_key(5),
             label_smoothing=0.1,
             distortion=plan.make_distortion(result.config),
