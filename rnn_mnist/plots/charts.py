@@ -26,14 +26,11 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     blue, orange, *_ = palette()
     trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
     if trained:
-        label, epochs = "training (epoch's mean)", [e.epoch for e in trained]
-        shares = [100 * (e.train_accuracy or 0) for e in trained]
-        _line(accuracy, epochs, shares, colour=orange, dashes="--", label=label)
-        losses = [e.train_loss or 0 for e in trained]
-        _line(loss, epochs, losses, colour=orange, dashes="--", label=label)
-    label, epochs = "test (after the epoch)", [e.epoch for e in history]
-    _line(accuracy, epochs, [100 * e.test_accuracy for e in history], colour=blue, label=label)
-    _line(loss, epochs, [e.test_loss for e in history], colour=blue, label=label)
+        points = [(e.epoch, e.train_accuracy or 0, e.train_loss or 0) for e in trained]
+        label = "training (epoch's mean)"
+        _draw(accuracy, loss, points, label=label, colour=orange, dashes="--")
+    points = [(e.epoch, e.test_accuracy, e.test_loss) for e in history]
+    _draw(accuracy, loss, points, label="test (after the epoch)", colour=blue)
     last = history[-1]
     when = "" if last.epoch else " before training"
     accuracy.set_title(f"Test accuracy: {100 * last.test_accuracy:.2f} %{when}")
@@ -42,7 +39,6 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     shown = [value for e in history for value in (e.train_loss, e.test_loss) if value is not None]
     loss.set_ylim(0, 1.08 * max(shown))
     for axes in (accuracy, loss):
-        axes.set_xlim(-0.5, max(1, last.epoch) + 0.5)
         axes.legend(frameon=False)
     return use_fonts(figure)
 
@@ -57,14 +53,12 @@ def compare(histories: Mapping[str, Sequence[Epoch]], *, title: str = "") -> Fig
     figure, accuracy, loss = _axes(4.5, title)
     colours = palette()
     for number, (name, history) in enumerate(histories.items()):
-        epochs = [e.epoch for e in history]
         # When all colours are used, the next runs get dashed lines.
-        round_, colour = divmod(number, len(colours))
-        shares, losses = [100 * e.test_accuracy for e in history], [e.test_loss for e in history]
-        label = f"{left_to_right(name)}: {shares[-1]:.2f} %"
-        for axes, values in ((accuracy, shares), (loss, losses)):
-            dashes = _DASHES[round_ % len(_DASHES)]
-            _line(axes, epochs, values, colour=colours[colour], dashes=dashes, label=label)
+        again, colour = divmod(number, len(colours))
+        dashes = _DASHES[again % len(_DASHES)]
+        points = [(e.epoch, e.test_accuracy, e.test_loss) for e in history]
+        label = f"{left_to_right(name)}: {100 * history[-1].test_accuracy:.2f} %"
+        _draw(accuracy, loss, points, label=label, colour=colours[colour], dashes=dashes)
     accuracy.set_title("Test accuracy")
     loss.set_title("Test loss")
     loss.set_ylim(bottom=0)
@@ -77,7 +71,7 @@ def _axes(height: float, title: str) -> tuple[Figure, Axes, Axes]:
     """A figure with axes for the accuracy and for the loss."""
     figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     accuracy, loss = figure.subplots(1, 2)
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     loss.set(xlabel="epoch", ylabel="negative log-likelihood (nats)")
@@ -86,19 +80,22 @@ def _axes(height: float, title: str) -> tuple[Figure, Axes, Axes]:
     return figure, accuracy, loss
 
 
-def _line(
-    axes: Axes,
-    epochs: Sequence[int],
-    values: Sequence[float],
+def _draw(
+    accuracy: Axes,
+    loss: Axes,
+    points: Sequence[tuple[int, float, float]],
     *,
-    colour: str,
     label: str,
+    colour: str,
     dashes: str = "-",
 ) -> None:
-    size = 6 if len(epochs) <= 12 else 3  # Many large markers would hide the line.
-    axes.plot(
-        epochs, values, color=colour, linestyle=dashes, label=label, marker="o", markersize=size
-    )
+    """Draw a line of points (epoch, accuracy, loss) into both axes."""
+    epochs, accuracies, losses = zip(*points, strict=True)
+    for axes, values in ((accuracy, [100 * a for a in accuracies]), (loss, losses)):
+        axes.plot(
+            epochs, values, color=colour, linestyle=dashes, label=label, marker="o", markersize=4
+        )
+        axes.set_xlim(-0.5, max(1, axes.dataLim.x1) + 0.5)
 
 
 def style_axes(axes: Axes) -> None:

@@ -302,7 +302,8 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with this many panels, up to five in a row."""
     columns = min(5, count)
     lines = -(-count // columns)
-    figure = _figure(max(4, 2.6 * columns), 3.1 * lines + 0.3, title)
+    size = max(4, 2.6 * columns), 3.2 * lines + 0.4
+    figure = _figure(*size, title, layout="constrained")
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()
@@ -312,5 +313,5 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
 def _figure(width: float, height: float, title: str, *, layout: Layout = "compressed") -> Figure:
     figure = Figure(figsize=(width, height), dpi=120, layout=layout)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     return figure
