@@ -1,8 +1,13 @@
 """Images, and what a network answers and computes for them -> figures.
 
-The colours fit matplotlib's current background (see `palette`). In all functions, `classes` are the
-names of the C classes, `reading` is the order in which the network reads, and `title` stands above
-the figure.
+The functions share these arguments. The colours fit matplotlib's current background.
+
+images         (N, 28, 28) uint8; `image` is one of them
+labels         (N,) integers, the correct classes
+probabilities  (N, C) float32, from `inference.predict`
+classes        names of the C classes
+reading        the order in which the network reads
+title          a line above the figure
 """
 
 from __future__ import annotations
@@ -58,16 +63,7 @@ def digits(
     names: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
-    """Draw images with the network's answers, and mark the wrong ones.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      probabilities: (N, C), from `inference.predict`.
-      classes: Names.
-      labels: (N,) the correct classes, if they are known.
-      names: Of the N images, to write below them.
-      title: Above the figure.
-    """
+    """Draw images with the network's answers above and `names` below, and mark wrong answers."""
     figure, panels = _panels(len(images), title)
     truth = [None] * len(images) if labels is None else np.asarray(labels).tolist()
     for number, axes in enumerate(panels):
@@ -88,12 +84,7 @@ def beliefs(
 ) -> Figure:
     """Draw an image beside the probabilities after each step, and mark the step that decides.
 
-    Args:
-      image: (28, 28) uint8.
-      beliefs: (T, C) probabilities, from `inference.beliefs`.
-      classes: Names.
-      reading: Order of reading.
-      title: Above the figure.
+    `beliefs` is (T, C) float32, from `inference.beliefs`.
     """
     # The image and the table are equally high, so that the lines in both are at the same height.
     width = 5 if len(classes) <= 12 else 10
@@ -132,11 +123,7 @@ def states(
 ) -> Figure:
     """Draw the states and the gates of one layer over the steps, as heat maps.
 
-    Args:
-      image: (28, 28) uint8.
-      units: Arrays (T, H) by the names of `inference.Units`.
-      reading: Order of reading.
-      title: Above the figure.
+    `units` holds arrays (T, H) by the names of `inference.Units`.
     """
     figure = _figure(13.5, 7, title, layout="constrained")
     panels = figure.subplot_mosaic("xhcg;xifo")
@@ -164,11 +151,7 @@ def confusion(
 ) -> Figure:
     """Draw the confusion matrix: right answers in blue on the diagonal, wrong ones in orange.
 
-    Args:
-      labels: (N,) the correct classes.
-      predictions: (N,) the network's answers.
-      classes: Names.
-      title: Above the figure.
+    `predictions` is (N,) integers, the network's answers.
     """
     labels, predictions, count = np.asarray(labels), np.asarray(predictions), len(classes)
     counts = np.zeros((count, count), int)
@@ -203,16 +186,7 @@ def mistakes(
     count: int = 15,
     title: str = "",
 ) -> Figure:
-    """Draw the wrong answers with the highest probabilities.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      labels: (N,) the correct classes.
-      probabilities: (N, C), from `inference.predict`.
-      classes: Names.
-      count: Most images to draw.
-      title: Above the figure.
-    """
+    """Draw the wrong answers with the highest probabilities, at most `count`."""
     wrong = np.flatnonzero(probabilities.argmax(1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
     said = f"{len(wrong):,} wrong answers for {len(labels):,} images"
@@ -237,48 +211,33 @@ def saliency(
     *,
     title: str = "",
 ) -> Figure:
-    """Draw images above their gradients: where more ink speaks for the answer or against it.
-
-    The colours are scaled for each image by the gradients in the box around its ink. They are pale
-    outside of the box: a network hardly ever sees ink there, but gradients can be largest there.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      gradients: (N, 28, 28), from `inference.saliency`.
-      probabilities: (N, C), from `inference.predict`.
-      classes: Names.
-      title: Above the figure.
-    """
+    """Draw images above `gradients` (N, 28, 28) float32, from `inference.saliency`."""
     figure = _figure(max(6.5, 2.3 * len(images) + 1.2), 5.4, title)
     panels = figure.subplots(2, len(images), squeeze=False)
-    for above, below, image, gradient, shares in zip(
-        *panels, images, gradients, probabilities, strict=True
-    ):
-        draw_answer(above, image, shares, classes)
-        box = _ink_box(image)
-        limit = float(np.percentile(np.abs(gradient[box]), 97)) or 1.0
-        pale = np.full(image.shape, 0.2)
-        pale[box] = 1
-        scaled = gradient / limit
-        drawn = below.imshow(scaled, cmap=signed_map(), vmin=-1, vmax=1, alpha=pale)
-        outline = "white" if is_dark() else "black"
-        below.contour(image, levels=[127], colors=outline, linewidths=1)
-        below.set(xticks=(), yticks=())
-        below.set_xlabel(f"full colour: {limit:.2g} logits", fontsize="small")
+    for number, (above, below) in enumerate(panels.T):
+        draw_answer(above, images[number], probabilities[number], classes)
+        drawn = _draw_gradient(below, images[number], gradients[number])
     bar = figure.colorbar(drawn, ax=panels[1], ticks=[-1, 0, 1], pad=0.02)
     bar.ax.set_yticklabels(["against", "none", "for"])
     bar.set_label("effect of more ink\non the answer")
     return use_fonts(figure)
 
 
-def _ink_box(image: Image) -> tuple[slice, slice]:
-    """The rows and columns from the first to the last ink of an image, and one more around."""
-    spans = []
-    for axis in (1, 0):
-        inked = np.flatnonzero(image.any(axis))
-        low, high = (inked[0], inked[-1]) if len(inked) else (0, image.shape[0])
-        spans.append(slice(max(0, low - 1), high + 2))
-    return spans[0], spans[1]
+def _draw_gradient(axes: Axes, image: Image, gradient: Real) -> AxesImage:
+    """Draw where more ink would speak for the answer, and where against it.
+
+    The gradients in the box around the image's ink set the scale of the colours. Outside of the box
+    the colours are pale: a network hardly ever sees ink there, but its gradients can be larger.
+    """
+    ink, pale = np.argwhere(image), np.full(image.shape, 0.2)
+    (top, left), (bottom, right) = (ink.min(0), ink.max(0)) if len(ink) else ((0, 0), image.shape)
+    box = np.s_[max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2]
+    pale[box] = 1
+    limit = float(np.percentile(np.abs(gradient[box]), 97)) or 1.0
+    axes.contour(image, levels=[127], colors="white" if is_dark() else "black", linewidths=1)
+    axes.set(xticks=(), yticks=())
+    axes.set_xlabel(f"full colour: {limit:.2g} logits", fontsize="small")
+    return axes.imshow(gradient / limit, cmap=signed_map(), vmin=-1, vmax=1, alpha=pale)
 
 
 def _heat_map(

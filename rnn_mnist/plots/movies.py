@@ -88,11 +88,11 @@ def beliefs(
     """Show an image as it is read, beside the probabilities of the classes."""
     figure = _figure(8, 4.4, title)
     digit, bars = figure.subplots(1, 2, width_ratios=(4, 5))
-    blue, orange, *_ = palette()
+    blue, grey = palette()[0], palette()[-1]
     steps, count = beliefs.shape
     decided, word = decision_step(beliefs), WORDS[reading]
     drawn = draw_digit(digit, image, shown=0, reading=reading)
-    heights = bars.bar(range(count), np.zeros(count), color=blue)
+    heights = bars.bar(range(count), np.zeros(count))
     bars.set(ylim=(0, 1.02), xlabel="class", ylabel="probability")
     bars.spines[["top", "right"]].set_visible(False)
     name_classes(bars, classes)
@@ -102,7 +102,7 @@ def beliefs(
         answer = int(now.argmax())
         for place, (bar, share) in enumerate(zip(heights, now, strict=True)):
             bar.set_height(share)
-            bar.set_color(orange if place == answer else blue)
+            bar.set_color(blue if place == answer else grey)
         said = f"{left_to_right(classes[answer])}, {percent(now[answer])}"
         bars.set_title(f"{said}; decided at {word} {decided}" if shown >= decided else said)
         drawn.set_data(read_part(image, shown, reading))

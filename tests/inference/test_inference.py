@@ -143,7 +143,7 @@ def test_integers_are_bytes_and_other_values_are_refused():
 @pytest.mark.parametrize(
     ("answers", "step"), [([1, 2, 1, 1], 3), ([3, 3, 3], 1), ([0, 1], 2), ([4], 1)]
 )
-def test_the_mind_is_made_up_where_the_answer_stays(answers, step):
+def test_the_decision_is_where_the_answer_stays(answers, step):
     assert decision_step(np.eye(5)[answers]) == step
 
 
