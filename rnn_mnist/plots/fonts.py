@@ -27,7 +27,10 @@ def left_to_right(name: str) -> str:
 def _families(text: str) -> list[str]:
     """The default font, then installed fonts for the letters that it lacks."""
     default = list(matplotlib.rcParams["font.family"])
-    families, missing = default, _missing(set(map(ord, text)), findfont(FontProperties(default)))
+    families, missing = (
+        default,
+        _missing(set(map(ord, text)), findfont(FontProperties(family=default))),
+    )
     for font in fontManager.ttflist:
         if not missing:
             break
