@@ -155,7 +155,7 @@ def drawn(classes=DIGITS):
     shares = rng.dirichlet(np.full(len(classes), 0.1), 15).astype(np.float32)
     labels = rng.integers(0, len(classes), 15)
     believed = rng.dirichlet(np.full(len(classes), 0.1), 28).astype(np.float32)
-    found = units(result, images[0])["lstm_l1_reverse"]
+    found = units(result, images[0])["lstm_l1_reverse"]._asdict()
     runs = {f"runs/hidden-{n}": history([0.1, 0.5 + n / 100]) for n in range(12)}
     return {
         "rows": figures.rows(images[0], reading="columns", title="a title"),
