@@ -16,12 +16,7 @@ _DASHES = "-", "--", ":"
 
 
 def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
-    """Draw the accuracy and the loss of one run over its epochs.
-
-    Args:
-      history: At least one epoch. Epoch 0 is the untrained network.
-      title: Above the figure.
-    """
+    """Draw the accuracy and the loss of one run over its epochs; epoch 0 is before training."""
     figure, accuracy, loss = _axes(4, title)
     blue, orange, *_ = palette()
     trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
@@ -44,12 +39,7 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
 
 
 def compare(histories: Mapping[str, Sequence[Epoch]], *, title: str = "") -> Figure:
-    """Draw the test accuracy and the test loss of several runs over their epochs.
-
-    Args:
-      histories: By the names of the runs.
-      title: Above the figure.
-    """
+    """Draw the test accuracy and loss of several runs, by their names, over their epochs."""
     figure, accuracy, loss = _axes(4.5, title)
     colours = palette()
     for number, (name, history) in enumerate(histories.items()):

@@ -13,7 +13,6 @@ title          a line above the figure
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,8 +36,6 @@ from rnn_mnist.plots.panels import (
     percent,
     short,
 )
-
-Layout = Literal["constrained", "compressed"]
 
 
 def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> Figure:
@@ -125,7 +122,7 @@ def states(
 
     `units` holds arrays (T, H) by the names of `inference.Units`.
     """
-    figure = _figure(13.5, 7, title, layout="constrained")
+    figure = _figure(13.5, 7, title, compressed=False)
     panels = figure.subplot_mosaic("xhcg;xifo")
     draw_digit(panels["x"], image)
     panels["x"].set_title("image")
@@ -262,15 +259,17 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     columns = min(5, count)
     lines = -(-count // columns)
     size = max(4, 2.6 * columns), 3.2 * lines + 0.4
-    figure = _figure(*size, title, layout="constrained")
+    figure = _figure(*size, title, compressed=False)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()
     return figure, panels[:count]
 
 
-def _figure(width: float, height: float, title: str, *, layout: Layout = "compressed") -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
+def _figure(width: float, height: float, title: str, *, compressed: bool = True) -> Figure:
+    # "compressed" moves images close together, and lets texts below each other overlap.
+    figure = Figure(figsize=(width, height), dpi=120)
+    figure.set_layout_engine("compressed" if compressed else "constrained")
     if title:
         figure.suptitle(title, wrap=True)
     return figure
