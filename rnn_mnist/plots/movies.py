@@ -34,6 +34,7 @@ from rnn_mnist.plots.panels import (
     read_part,
 )
 
+Draw = Callable[[int], None]
 _FRAMES = 28
 """Most frames of one image; if there are more steps, each frame shows several."""
 _PAUSE = 2000
@@ -171,14 +172,9 @@ def _shown_steps(steps: int) -> list[int]:
 
 
 def _animation(
-    figure: Figure,
-    draw: Callable[[int], None],
-    frames: list[int],
-    *,
-    seconds: float,
-    widest: int | None = None,
+    figure: Figure, draw: Draw, frames: list[int], *, seconds: float, widest: int = -1
 ) -> FuncAnimation:
-    """Animate a function of a frame's number; its texts need most room in `widest` or the last."""
+    """Animate `draw(frame)`. The texts of frames[widest] need the most room."""
 
     def draw_frame(frame: int) -> list[Artist]:
         draw(frame)
@@ -186,13 +182,11 @@ def _animation(
         return []
 
     # The layout takes as long as drawing, and must not change between frames: it is made once.
-    draw_frame(frames[-1] if widest is None else widest)
+    draw_frame(frames[widest])
     figure.canvas.draw()
     figure.set_layout_engine("none")
-    interval = 1000 * seconds / len(frames)
-    return FuncAnimation(
-        figure, draw_frame, frames=frames, interval=interval, cache_frame_data=False
-    )
+    pause = 1000 * seconds / len(frames)
+    return FuncAnimation(figure, draw_frame, frames=frames, interval=pause, cache_frame_data=False)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

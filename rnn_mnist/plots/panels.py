@@ -40,14 +40,9 @@ def draw_answer(
     *,
     label: int | None = None,
 ) -> None:
-    """Draw an image (28, 28) with the answer above it, in a frame if the answer is wrong.
+    """Draw an image (28, 28) with the answer above it, in a frame if it is not the label.
 
-    Args:
-      axes: Where to draw.
-      image: (28, 28) uint8.
-      probabilities: (C,) of the classes.
-      classes: Names of the C classes.
-      label: The correct class, if it is known.
+    `probabilities` is (C,), `classes` are the names of the C classes.
     """
     draw_digit(axes, image)
     answer = int(probabilities.argmax())
