@@ -12,9 +12,10 @@ from matplotlib.text import Text
 
 def use_fonts(figure: Figure) -> Figure:
     """Let the texts of a figure use installed fonts that have the letters of other scripts."""
+    default = tuple(matplotlib.rcParams["font.family"])
     for text in figure.findobj(Text):
         if isinstance(text, Text) and not text.get_text().isascii():
-            text.set_fontfamily(_families(text.get_text()))
+            text.set_fontfamily(_families(text.get_text(), default))
     return figure
 
 
@@ -24,18 +25,13 @@ def left_to_right(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=1000)
-def _families(text: str) -> list[str]:
+def _families(text: str, default: tuple[str, ...]) -> list[str]:
     """The default font, then installed fonts for the letters that it lacks."""
-    default = list(matplotlib.rcParams["font.family"])
-    families, missing = (
-        default,
-        _missing(set(map(ord, text)), findfont(FontProperties(family=default))),
-    )
+    families = list(default)
+    missing = _missing(set(map(ord, text)), findfont(FontProperties(family=families)))
     for font in fontManager.ttflist:
-        if not missing:
-            break
         upright = font.style == "normal" and font.weight in (400, "normal", "regular")
-        if upright and not font.name.startswith("Last Resort"):
+        if missing and upright and not font.name.startswith("Last Resort"):
             left = _missing(missing, font.fname)
             if left != missing:
                 families, missing = [*families, font.name], left
@@ -43,6 +39,9 @@ def _families(text: str) -> list[str]:
 
 
 def _missing(characters: set[int], path: str) -> set[int]:
-    """Which of these characters a font lacks."""
-    font = get_font(path)
+    """Which of these characters a font lacks; all, if it cannot be read."""
+    try:
+        font = get_font(path)
+    except (OSError, RuntimeError):
+        return characters
     return {character for character in characters if not font.get_char_index(character)}
