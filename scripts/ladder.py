@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
 
     from rnn_mnist import load
-    from rnn_mnist.inference.inspect import predict
+    from rnn_mnist.inference import predict
 
     lines = []
     for name in given.names:

@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import numpy as np
 
     from rnn_mnist import fit, load, load_run
-    from rnn_mnist.inference.inspect import predict
-    from rnn_mnist.interop.onnx_graph import to_onnx
-    from rnn_mnist.interop.stablehlo import to_stablehlo
+    from rnn_mnist.inference import predict
+    from rnn_mnist.interop import to_onnx, to_stablehlo
     from rnn_mnist.runs import fitting
     from rnn_mnist.runs.results import save_weights
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from rnn_mnist import load, load_pretrained
-from rnn_mnist.interop.stablehlo import to_stablehlo
+from rnn_mnist.interop import to_stablehlo
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("rnn_mnist", "configs", "scripts", "tests", ".github")

@@ -45,9 +45,9 @@ from rnn_mnist import (
 )
 from rnn_mnist.config import from_toml, read_config, to_toml
 from rnn_mnist.data import archive, originals
-from rnn_mnist.inference.inspect import predict as asked
-from rnn_mnist.inference.pictures import read_pictures
-from rnn_mnist.interop import stablehlo
+from rnn_mnist.inference import predict as asked
+from rnn_mnist.inference import read_pictures
+from rnn_mnist.interop import to_stablehlo
 from rnn_mnist.metrics import Epoch, to_csv
 from rnn_mnist.model import weights
 from rnn_mnist.plots import charts
@@ -643,7 +643,7 @@ def test_any_sweep_csv_is_read_or_refused(tmp_path, times):
 @TIMES
 def test_exported_files_are_read_or_refused(tmp_path, times):
     path = tmp_path / "model.zip"
-    good = stablehlo.to_stablehlo(result_of(hidden_size=2))
+    good = to_stablehlo(result_of(hidden_size=2))
     with zipfile.ZipFile(io.BytesIO(good)) as file:
         parts = {name: file.read(name) for name in file.namelist()}
 
@@ -664,12 +664,12 @@ def test_exported_files_are_read_or_refused(tmp_path, times):
         zipped(parts | {"leaves.npz": zipped({"000.npy": array(np.array([{}]))})}),
         zipped(parts | {"about.json": "[" * 10**5}),
     ):
-        with pytest.raises(InputError, match="not what was exported as stablehlo"):
+        with pytest.raises(InputError, match="not a StableHLO file of this package"):
             load_exported(write(path, odd))
 
 
 def test_exported_files_call_nothing_on_the_machine(tmp_path):
-    with zipfile.ZipFile(io.BytesIO(stablehlo.to_stablehlo(result_of(hidden_size=2)))) as file:
+    with zipfile.ZipFile(io.BytesIO(to_stablehlo(result_of(hidden_size=2)))) as file:
         parts = {name: file.read(name) for name in file.namelist()}
 
     def foreign(images):

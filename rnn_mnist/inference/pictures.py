@@ -1,11 +1,11 @@
-"""A person's picture -> 28x28 grey levels, prepared as MNIST's own digits were."""
+"""A person's picture -> 28x28 grey levels, prepared as MNIST's digits were."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,40 +13,44 @@ from scipy import ndimage
 
 from rnn_mnist.config import InputError
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
 MOST_PIXELS = 100_000_000
-"""A picture of more, which a file of a few bytes may claim to be, is refused."""
+"""Larger pictures are refused: a file of a few bytes can claim any size."""
 MOST_BYTES = 4 * MOST_PIXELS
-"""A file of more is refused."""
-_MOST_SCANS = 100  # Of a progressive JPEG, which has about ten.
-_SIDE = 1024  # Larger pictures are reduced to about this: the digit becomes 20 pixels anyway.
-_LEAST_CONTRAST = 16  # Grey levels between paper and ink.
-_FAINT = 0.1  # Share of the strongest ink below which a pixel does not count for the digit's box.
-_THIN, _WIDE = 1.2, 1.8  # Strokes thinner than the first become the second wide, in 28x28.
-_BOX, _FRAME = 20, 28
+"""Larger files are refused."""
+_MOST_SCANS = 100  # Of a progressive JPEG, which usually has about ten.
+_SIDE = 1024  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
+_LEAST_CONTRAST = 16  # Between paper and ink, in grey levels.
+_FAINT = 0.1  # Pixels below this share of the strongest ink are outside of the digit's box.
+_THIN, _WIDE = 1.2, 1.8  # Strokes thinner than _THIN are widened to _WIDE, in pixels of 28x28.
+_BOX, _FRAME = 20, 28  # MNIST scaled its digits to 20x20 pixels and put them in 28x28.
+_FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
 
 Real = NDArray[np.float64]
 Levels = NDArray[np.uint8]
 
 
 def read_pictures(source: Path | bytes) -> Levels:
-    """Read a file's pictures, or its content's, as the network takes them: (N, 28, 28) uint8.
+    """Read the pictures of a file as the network takes them: (N, 28, 28) uint8.
 
-    A NumPy array of (28, 28) or (N, 28, 28) is taken to be prepared already, uint8 or in [0, 1];
-    any other array and any other file is one picture, which `prepare` prepares.
+    NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
+    255. Every other array or file is one picture, which `prepare` prepares.
 
     Args:
-      source: A PNG, JPEG, WebP, GIF (its first picture), BMP or `.npy` file, or its bytes.
+      source: A PNG, JPEG, WebP, GIF (only its first picture), BMP or `.npy` file, or its bytes.
 
     Raises:
-      InputError: It is no such file, is too large, or nothing is drawn on it; one line.
+      InputError: The file is of another kind, damaged, too large, or empty; one line.
     """
     try:
         content = source if isinstance(source, bytes) else _content(source)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # A null character in its name.
+    except ValueError as error:  # A null character in the name.
         raise InputError(f"cannot be read: {error}") from None
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
@@ -66,13 +70,14 @@ def _content(path: Path) -> bytes:
 
 
 def prepare(grey: ArrayLike) -> Levels:
-    """Bring a picture of one digit to the form of MNIST's own.
+    """Turn a picture of one digit into an image like MNIST's.
 
-    The ink, dark on light or light on dark, becomes light on black; it is cropped, scaled with
-    anti-aliasing to fit into 20x20 in its own shape, and placed in 28x28 with its centre of mass in
-    the middle. A picture whose border is not of one grey level is taken for a photograph: its
-    lighting is evened out, and specks and what reaches in from outside are left out. Strokes that
-    are too thin to be seen at that size are widened.
+    The ink may be dark on light or light on dark; it becomes light on black. It is cropped, scaled
+    with anti-aliasing to fit into 20x20 pixels without changing its proportions, and placed in
+    28x28 pixels with its centre of mass in the middle. Strokes that would be too thin are widened.
+
+    A picture counts as a photograph if its border has different grey levels. Then uneven lighting
+    is removed, and specks and everything that touches the border are left out.
 
     Args:
       grey: (H, W), 0 to 255.
@@ -85,18 +90,27 @@ def prepare(grey: ArrayLike) -> Levels:
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
-    ink = _ink(_reduced(np.asarray(grey)))
-    seen = ink >= _FAINT * ink.max()
-    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if _stroke(ink) * _BOX / max(ink.shape) < _THIN:
+    ink = _cropped(_ink(_reduced(np.asarray(grey))))
+    if _stroke_width(ink) * _BOX / max(ink.shape) < _THIN:
         ink = _coarse(ink)
     longest = max(ink.shape)
-    ink = _widened(ink, _BOX / longest)
+    ink = _widened(ink, scale=_BOX / longest)
     height, width = (max(1, _round(_BOX * size / longest)) for size in ink.shape)
-    small = _shrink(ink.shape[0], height) @ ink @ _shrink(ink.shape[1], width).T
-    small *= 255 / small.max()
+    small = _averaging(ink.shape[0], height) @ ink @ _averaging(ink.shape[1], width).T
+    return _centred(small * (255 / small.max()))
+
+
+def _cropped(ink: Real) -> Real:
+    """The box around all ink that is not faint."""
+    seen = ink >= _FAINT * ink.max()
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _centred(small: Real) -> Levels:
+    """Put a digit into 28x28 pixels, with its centre of mass as near to the middle as it fits."""
     framed = np.zeros((_FRAME, _FRAME), np.uint8)
+    height, width = small.shape
     top, left = (
         min(max(_round(_FRAME / 2 - centre), 0), _FRAME - size)
         for centre, size in zip(ndimage.center_of_mass(small), small.shape, strict=True)
@@ -106,7 +120,7 @@ def prepare(grey: ArrayLike) -> Levels:
 
 
 def _reduced(grey: NDArray[Any]) -> Real:
-    """A picture of a size at which it can be looked at in no time."""
+    """Reduce a large picture, so that it is prepared quickly."""
     import PIL.Image
 
     factor = max(grey.shape) // _SIDE
@@ -116,12 +130,12 @@ def _reduced(grey: NDArray[Any]) -> Real:
 
 
 def _round(value: float) -> int:
-    """To the nearest whole number; sums that should end in a half do so within rounding."""
+    """Round to the nearest whole number; halves go up, despite small errors of a sum."""
     return int(np.floor(value + 0.5 + 1e-6))
 
 
-def _shrink(size: int, wanted: int) -> Real:
-    """The matrix (wanted, size) that resamples so many values: each is a mean over its part."""
+def _averaging(size: int, wanted: int) -> Real:
+    """The matrix (wanted, size) that reduces `size` values to `wanted` means over equal parts."""
     edges = np.arange(wanted + 1)[:, None] * (size / wanted)
     starts = np.arange(size)
     shared: Real = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
@@ -129,11 +143,11 @@ def _shrink(size: int, wanted: int) -> Real:
 
 
 def _ink(grey: Real) -> Real:
-    """How much darker, or lighter, than its ground each pixel is: from 0 to 255."""
+    """The difference of each pixel from the background, from 0 to 255."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ground = np.median(border)
     if np.mean(border == ground) < 0.6:
-        return _photographed(grey)
+        return _ink_of_photograph(grey)
     lighter, darker = grey.max() - ground, ground - grey.min()
     if max(lighter, darker) < _LEAST_CONTRAST:
         raise InputError("nothing is drawn on it")
@@ -142,28 +156,11 @@ def _ink(grey: Real) -> Real:
     return scaled
 
 
-def _photographed(grey: Real) -> Real:
-    """The ink of a photograph, without its lighting, specks, and what reaches in from outside."""
-    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 400)
-    reach = max(grey.shape) // 4
-    around = smooth - ndimage.uniform_filter(smooth, reach)
-    if (around**3).sum() > 0:  # The few pixels that differ most are light.
-        smooth = -smooth
-    ground = ndimage.maximum_filter(smooth, reach)
-    ground = ndimage.uniform_filter(ndimage.minimum_filter(ground, reach), reach)
-    ink = np.maximum(ground - smooth, 0)
-    limit = _between(ink)
-    parts, count = ndimage.label(ink > limit, np.ones((3, 3)))
-    if not count:
-        raise InputError("nothing is drawn on it")
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    outside = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    within = sizes.copy()
-    within[outside] = 0
-    if within.max() > 0.001 * ink.size:
-        sizes = within
-    kept = np.isin(parts, np.flatnonzero(sizes >= 0.05 * sizes.max()))
+def _ink_of_photograph(grey: Real) -> Real:
+    """The ink of a photograph, without uneven lighting, specks, and parts that touch the border."""
+    ink = _without_lighting(grey)
+    limit = _threshold(ink)
+    kept = _digit_parts(ink > limit)
     full = np.median(ink[kept])
     if full < _LEAST_CONTRAST:
         raise InputError("nothing is drawn on it")
@@ -172,8 +169,36 @@ def _photographed(grey: Real) -> Real:
     return np.where(edge, np.clip((ink - limit / 2) / (full - limit / 2), 0, 1) * 255, 0)
 
 
-def _between(values: Real) -> float:
-    """The limit that best parts values into two kinds.
+def _without_lighting(grey: Real) -> Real:
+    """How much darker than the paper around it each pixel is; lighter, if the ink is light."""
+    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 400)
+    reach = max(grey.shape) // 4
+    around = smooth - ndimage.uniform_filter(smooth, reach)
+    if (around**3).sum() > 0:  # The few pixels that differ most are light.
+        smooth = -smooth
+    ground = ndimage.maximum_filter(smooth, reach)
+    ground = ndimage.uniform_filter(ndimage.minimum_filter(ground, reach), reach)
+    ink: Real = np.maximum(ground - smooth, 0)
+    return ink
+
+
+def _digit_parts(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected parts that belong to the digit: large, and inside of the border if possible."""
+    parts, count = ndimage.label(dark, np.ones((3, 3)))
+    if not count:
+        raise InputError("nothing is drawn on it")
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    outside = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    within = sizes.copy()
+    within[outside] = 0
+    if within.max() > 0.001 * dark.size:
+        sizes = within
+    return np.isin(parts, np.flatnonzero(sizes >= 0.05 * sizes.max()))
+
+
+def _threshold(values: Real) -> float:
+    """The threshold that best separates values into two groups.
 
     Source: Otsu, "A Threshold Selection Method from Gray-Level Histograms", 1979.
     """
@@ -186,24 +211,24 @@ def _between(values: Real) -> float:
     return float(edges[1 + np.argmax(below[:-1] * above[1:] * (high - low) ** 2)])
 
 
-def _stroke(ink: Real) -> float:
-    """How wide a drawing's strokes are, in its pixels."""
-    # A stroke has two edges, along which the ink rises to its full strength and falls again.
+def _stroke_width(ink: Real) -> float:
+    """The mean width of a drawing's strokes, in its pixels."""
+    # A stroke has two edges. Across it, the ink rises to its full strength and falls again.
     slopes = np.gradient(np.pad(ink, 1))
     return float(2 * ink.sum() / np.hypot(*slopes).sum())
 
 
 def _coarse(ink: Real) -> Real:
-    """A large drawing in fewer pixels, each as dark as the darkest of those it stands for."""
+    """A large drawing in fewer pixels; each gets the strongest ink of those that it replaces."""
     step = max(1, max(ink.shape) // (_SIDE // 4))
     for axis, size in enumerate(ink.shape):
         ink = np.maximum.reduceat(ink, np.arange(0, size, step), axis)
     return ink
 
 
-def _widened(ink: Real, scale: float) -> Real:
-    """Ink whose strokes, too thin to be seen once they are scaled, are wider."""
-    width = _stroke(ink) * scale
+def _widened(ink: Real, *, scale: float) -> Real:
+    """Widen strokes that would be too thin after scaling."""
+    width = _stroke_width(ink) * scale
     if width >= _THIN:
         return ink
     radius = max(1, round((_WIDE - width) / scale / 2))
@@ -214,64 +239,64 @@ def _widened(ink: Real, scale: float) -> Real:
 
 
 def _decoded(content: bytes) -> Real:
-    """The grey levels of an image file's first picture, upright, on paper where it is transparent.
+    """The grey levels of an image file's first picture, turned upright.
 
     Raises:
-      InputError: It is no image, or too large.
+      InputError: The file is no image, or too large.
     """
     import PIL.Image
-    import PIL.ImageOps
 
     most = MOST_PIXELS
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of a size that is judged here.
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures.
             with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-                width, height = opened.size
                 if opened.format == "WEBP":  # Its decoder keeps copies.
                     most = MOST_PIXELS // 2
-                if width * height > most:
+                if opened.width * opened.height > most:
                     raise PIL.Image.DecompressionBombError
-                # Each goes over the whole picture, and takes but a few bytes.
+                # Each scan goes over the whole picture, but can be a few bytes long.
                 if opened.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MOST_SCANS:
                     raise ValueError
-                opened.draft("L", (_SIDE, _SIDE))
-                picture = PIL.ImageOps.exif_transpose(opened)
-                deep = picture.mode.startswith("I")  # 16 bits
-                grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
-                grey = grey.reduce(max(1, max(grey.size) // _SIDE))
+                return _grey(opened)
     except PIL.Image.DecompressionBombError:
         raise InputError(f"too large: at most {most:,} pixels are read") from None
     except PIL.UnidentifiedImageError:
         raise InputError(f"no picture; {', '.join(ENDINGS)} can be read") from None
-    except Exception:  # Whatever else a damaged file provokes in the library.
+    except Exception:  # A damaged file can cause any error in the library.
         raise InputError("cannot be read: damaged") from None
+
+
+def _grey(opened: PIL.Image.Image) -> Real:
+    """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
+    import PIL.ImageOps
+
+    opened.draft("L", (_SIDE, _SIDE))
+    picture = PIL.ImageOps.exif_transpose(opened)
+    deep = picture.mode.startswith("I")  # 16 bits
+    grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
+    values = np.asarray(grey.reduce(max(1, max(grey.size) // _SIDE)), np.float64)
     if deep:
-        return np.asarray(grey, np.float64) / 257
-    levels: Real = np.asarray(grey, np.float64)[..., 0]
-    opaque: Real = np.asarray(grey, np.float64)[..., 1] / 255
+        return values / 257
+    levels, opaque = values[..., 0], values[..., 1] / 255
     # Transparent paper is white under dark ink and black under light ink.
     paper = 255.0 if (levels * opaque).sum() < 127.5 * opaque.sum() else 0.0
-    composed: Real = np.floor(levels * opaque + paper * (1 - opaque) + 0.5)
-    return composed
-
-
-_FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
+    return np.floor(levels * opaque + paper * (1 - opaque) + 0.5)
 
 
 def _array(content: bytes) -> tuple[NDArray[Any], int]:
-    """A NumPy file's array, and by what to multiply it to get grey levels from 0 to 255.
+    """A NumPy file's array, and the factor that makes it grey levels from 0 to 255.
 
     Raises:
-      InputError: It is damaged, too large, or holds something else than grey levels.
+      InputError: The file is damaged, too large, or does not hold grey levels.
     """
     try:
         given = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # Whatever a damaged file provokes in the library.
+    except Exception as error:  # A damaged file can cause any error in the library.
         raise InputError(f"cannot be read: {error}".splitlines()[0]) from None
     if given.dtype.kind not in "buif" or not 1 <= given.size <= MOST_PIXELS or given.ndim < 2:
         raise InputError(f"holds {given.dtype} of shape {given.shape}, not grey levels (H, W)")
     low, high = given.min(), given.max()
-    if not (low >= 0 and high <= 255):  # Nor is what is not a number.
+    if not (low >= 0 and high <= 255):  # NaN fails this as well.
         raise InputError("holds values that are no grey levels: from 0 to 255, or from 0 to 1")
     return given, 255 if high <= 1 else 1

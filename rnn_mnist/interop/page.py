@@ -1,4 +1,4 @@
-"""A trained network as a page that works from a file: draw a digit and watch it being read."""
+"""A trained network as a web page: a person draws a digit and watches the network read it."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from rnn_mnist.model import (
 from rnn_mnist.runs import Result
 
 SAMPLES = 20
-"""Test images that a page brings, about; where there are more classes, one of each."""
+"""About as many test images are in a page, and at least one of each class."""
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def to_page(result: Result) -> str:
-    """Build a page of HTML that holds the network, and all that it takes to draw and to read.
+    """Build an HTML page that holds the network and everything else it needs.
 
-    It asks for nothing else, over the network or from the disk, and its content-security policy
-    allows it nothing else.
+    The page loads nothing from the internet or the disk. Its content-security policy forbids it.
 
     Raises:
-      InputError: The page cannot compute as this network does, or it does not read 28x28 images.
+      InputError: The page cannot compute as this network does, or the network does not read 28x28
+        images.
     """
     config, state = result.config, to_torch(result.params)
     if config.precision != "float32":
         raise InputError(
-            f"page: a browser has no products in {config.precision}; choose stablehlo, or torch"
+            f"page: a browser cannot compute in {config.precision}; choose stablehlo or torch"
         )
     sizes, steps = sizes_of(state), steps_of(config.reading)
     inner = inner_network(config.reading)
     if config.reading not in readings_of(sizes):
         raise InputError(
-            f"page: draws images of 28 x 28, and this network reads {steps} steps of "
+            f"page: its drawings have 28 x 28 pixels, but this network reads {steps} steps of "
             f"{sizes.input_size} values"
         )
     content = {
@@ -67,29 +67,34 @@ def to_page(result: Result) -> str:
         "weights": _base64([array.astype("<f4") for array in state.values()]),
         **_samples(result),
     }
+    # Without a "<", the name of a class cannot end the element that holds the data.
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace("{{noun}}", _noun(result.classes))
+    return page.replace("{{policy}}", _policy(page)).replace("{{data}}", data)
+
+
+def _policy(page: str) -> str:
+    """The content-security policy that allows this page's script and style, and nothing else."""
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'"
     for tag in ("script", "style"):
         (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         policy += f"; {tag}-src 'sha256-{digest}'"
-    # Without a "<", no name of a class ends the element that holds it.
-    held = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    return page.replace("{{policy}}", policy).replace("{{data}}", held)
+    return policy
 
 
 def _about(result: Result) -> str:
-    """What the network is and how good, in a sentence or two."""
-    config = result.config
-    layers = "" if config.num_layers == 1 else f"{config.num_layers} layers of "
-    ways = ", in both directions" if config.bidirectional else ""
-    units = f"{layers}{config.hidden_size} hidden units{ways}"
-    order = " in a shuffled order" if config.reading == "permuted" else ""
-    said = f"An LSTM of {units}, which reads {WORDS[config.reading]} by "
-    said += f"{WORDS[config.reading]}{order}"
+    """Describe the network and its accuracy."""
+    config, word = result.config, WORDS[result.config.reading]
+    units = f"{config.hidden_size} hidden units"
+    if config.num_layers > 1:
+        units = f"{config.num_layers} layers of {units}"
+    said = f"An LSTM with {units} reads {word} by {word}"
+    if config.reading == "permuted":
+        said += " in a shuffled order"
+    said += ", in both directions." if config.bidirectional else "."
     if (inner := inner_network(config.reading)) is not None:
-        said += f", {inner.about(config.inner_size)}"
-    said += "."
+        said += f" {inner.about(config.inner_size)}"
     if (tested := result.tested) is not None:
         name = config.data.name.upper().replace("_", "-")
         said += f" It is right on {100 * tested.test_accuracy:.2f} % of {tested.test_count:,} test "
@@ -100,14 +105,14 @@ def _about(result: Result) -> str:
 
 
 def _noun(classes: Sequence[str]) -> str:
-    """What one is asked to draw."""
+    """Name the thing to draw."""
     if set(classes) <= set("0123456789"):
         return "digit"
     return "character" if max(map(len, classes)) <= 3 else "picture"
 
 
 def _samples(result: Result) -> dict[str, Any]:
-    """The first few test images of each class with their labels, where the data are at hand."""
+    """The first test images of each class and their labels; none if the data are not at hand."""
     try:
         split = load(result.config.data.name, result.config.data.test)
     except InputError:

@@ -12,11 +12,13 @@ from rnn_mnist.model.reading import (
 )
 from rnn_mnist.model.row_lstm import RowLSTM
 from rnn_mnist.model.weights import HEAD, Sizes, from_torch, readings_of, sizes_of, to_torch
+from rnn_mnist.model.windows import InnerNetwork
 
 __all__ = [
     "HEAD",
     "PRECISION",
     "WORDS",
+    "InnerNetwork",
     "Kernel",
     "LSTMCell",
     "Params",

@@ -74,8 +74,8 @@ class InnerNetwork(NamedTuple):
         return values // self.window * 2 * size
 
     def about(self, size: int) -> str:
-        """A clause about it for the description of a network."""
-        return f"after two others of {size} units each have read all columns and rows"
+        """A sentence about it for the description of a network."""
+        return f"Two smaller LSTMs with {size} hidden units read every column and row first."
 
     def read(
         self,

@@ -1,16 +1,15 @@
 """Arrays -> figures and animations."""
 
 from rnn_mnist.plots import charts, figures, movies
-from rnn_mnist.plots.charts import dress
-from rnn_mnist.plots.drawing import made_up_mind, percent
+from rnn_mnist.plots.charts import style_axes
 from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.panels import decision_step
 
 __all__ = [
     "charts",
-    "dress",
+    "decision_step",
     "figures",
-    "made_up_mind",
     "movies",
     "palette",
-    "percent",
+    "style_axes",
 ]

@@ -1,70 +1,66 @@
-"""Digits and what a network makes of them -> figures.
+"""Images, and what a network answers and computes for them -> figures.
 
-The colours are for matplotlib's background of now; `matplotlib.style.context("dark_background")`
-makes it dark.
+The functions share these arguments. The colours fit matplotlib's current background.
+
+images         (N, 28, 28) uint8; `image` is one of them
+labels         (N,) integers, the correct classes
+probabilities  (N, C) float32, from `inference.predict`
+classes        names of the C classes
+reading        the order in which the network reads
+title          a line above the figure
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
-from rnn_mnist.plots.drawing import (
+from rnn_mnist.plots.fonts import left_to_right, use_fonts
+from rnn_mnist.plots.palette import error_map, is_dark, palette, signed_map, text_on
+from rnn_mnist.plots.panels import (
+    Image,
+    Real,
+    decision_step,
     draw_answer,
     draw_digit,
-    made_up_mind,
     name_classes,
     percent,
     short,
 )
-from rnn_mnist.plots.palette import palette
 
 
-def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> Figure:
-    """A digit as the network reads it: what it has seen after each of some steps, then the whole.
-
-    Args:
-      image: (28, 28) uint8.
-      reading: In which order.
-      title: Above all.
-    """
-    figure = _figure(12, 4.6, title)
+def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> Figure:
+    """Draw the part of an image (28, 28) uint8 that is read after each of ten numbers of steps."""
+    figure = _figure(12, 5, title)
     panels = figure.subplots(2, 5)
-    steps = steps_of(reading)
+    steps, word = steps_of(reading), WORDS[reading]
     ends = np.linspace(0, steps, panels.size + 1).round().astype(int).tolist()
     for axes, shown in zip(panels.flat, ends[1:], strict=True):
         draw_digit(axes, image, shown=shown, reading=reading)
-        word = WORDS[reading] + "s" * (shown != 1)
-        axes.set_title("whole" if shown == steps else f"after {shown} {word}")
-    return figure
+        count = f"all {steps}" if shown == steps else f"{shown}"
+        axes.set_title(f"after {count} {word}{'' if shown == 1 else 's'}")
+    return use_fonts(figure)
 
 
 def digits(
-    images: NDArray[Any],
-    probabilities: NDArray[Any],
+    images: NDArray[np.uint8],
+    probabilities: Real,
     classes: Sequence[str],
     *,
     labels: ArrayLike | None = None,
     names: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
-    """Digits with what a network takes each for, and wrong answers marked.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      probabilities: (N, C), from `predict`.
-      classes: Names of the C classes.
-      labels: (N,) what they are, where it is known.
-      names: Of the images, to be written under them.
-      title: Above all.
-    """
+    """Draw images with the network's answers above and `names` below, and mark wrong answers."""
     figure, panels = _panels(len(images), title)
     truth = [None] * len(images) if labels is None else np.asarray(labels).tolist()
     for number, axes in enumerate(panels):
@@ -72,230 +68,209 @@ def digits(
         if names:
             name = names[number]
             axes.set_xlabel(name if len(name) <= 24 else f"...{name[-21:]}", fontsize="small")
-    return figure
+    return use_fonts(figure)
 
 
 def beliefs(
-    image: NDArray[Any],
-    beliefs: NDArray[Any],
+    image: Image,
+    beliefs: Real,
     classes: Sequence[str],
     *,
     reading: Reading = "rows",
     title: str = "",
 ) -> Figure:
-    """What a network takes a digit for after each step, beside the digit, and where it decides.
+    """Draw an image beside the probabilities after each step, and mark the step that decides.
 
-    Args:
-      image: (28, 28) uint8.
-      beliefs: (T, C) probabilities, from `inference.beliefs`.
-      classes: Names of the C classes.
-      reading: In which order it reads.
-      title: Above all.
+    `beliefs` is (T, C) float32, from `inference.beliefs`.
     """
-    steps, count = beliefs.shape
-    figure = _figure(10, 5, title)
-    digit, table = figure.subplots(1, 2, width_ratios=(5, 6 if count <= 12 else 12))
+    # The image and the table are equally high, so that the lines in both are at the same height.
+    width = 5 if len(classes) <= 12 else 10
+    figure = _figure(6.5 + width, 5.4, title)
+    digit, table = figure.subplots(1, 2, width_ratios=(5, width))
+    word, decided, orange = WORDS[reading], decision_step(beliefs), palette()[1]
     draw_digit(digit, image)
-    word, decided = WORDS[reading], made_up_mind(beliefs)
-    winner = classes[int(beliefs[-1].argmax())]
-    shown = table.imshow(
-        beliefs,
-        cmap="cividis",
-        vmin=0,
-        vmax=1,
-        aspect="auto",
-        interpolation="nearest",
-        extent=(-0.5, count - 0.5, steps + 0.5, 0.5),
-    )
-    colour = palette()[1]
-    table.axhline(decided - 0.5, color=colour, linewidth=2)
+    _draw_line_before(digit, decided, reading)
+    digit.set_title(f"decided at {word} {decided}", color=orange)
+    drawn = _heat_map(table, beliefs, colours="cividis", low=0, high=1, first=0)
+    table.set_box_aspect(5 / width)
+    table.axhline(decided - 0.5, color=orange, linewidth=2)
+    answer = left_to_right(classes[int(beliefs[-1].argmax())])
+    table.set_title(f"answer: {answer}, {percent(beliefs[-1].max())}")
     table.set(xlabel="class", ylabel=f"{word}s read")
-    end = percent(beliefs[-1].max())
-    table.set_title(f"takes it for {winner} from {word} {decided} on, at the end by {end}")
     name_classes(table, classes)
-    figure.colorbar(shown, ax=table, label="probability")
+    figure.colorbar(drawn, ax=table, label="probability", pad=0.02)
+    return use_fonts(figure)
+
+
+def _draw_line_before(axes: Axes, step: int, reading: Reading) -> None:
+    """Draw a line before the part of an image that a step is the first to read."""
     read_at = steps_at(reading)
-    row, column = np.argwhere(read_at == decided - 1)[0]
+    row, column = np.argwhere(read_at == step - 1)[0]
     if (read_at == read_at[:, :1]).all():  # A step reads whole rows.
-        digit.axhline(row - 0.5, color=colour, linewidth=2)
+        axes.axhline(row - 0.5, color=palette()[1], linewidth=2)
     elif (read_at == read_at[:1]).all():
-        digit.axvline(column - 0.5, color=colour, linewidth=2)
-    digit.set_title("the digit")
-    return figure
+        axes.axvline(column - 0.5, color=palette()[1], linewidth=2)
 
 
 def states(
-    image: NDArray[Any],
-    units: Mapping[str, NDArray[np.float32]],
+    image: Image,
+    units: Mapping[str, Real],
     *,
     reading: Reading = "rows",
     title: str = "",
 ) -> Figure:
-    """Hidden and cell states and the gates of a layer over the steps, as heat maps.
+    """Draw the states and the gates of one layer over the steps, as heat maps.
 
-    Args:
-      image: (28, 28) uint8.
-      units: Of one layer, by the names of `inference.Units`, each (T, H) float32.
-      reading: In which order it reads.
-      title: Above all.
+    `units` holds arrays (T, H) by the names of `inference.Units`.
     """
-    steps, size = units["hidden"].shape
-    figure = _figure(13, 7, title)
-    panels = figure.subplots(2, 4)
-    draw_digit(panels[0, 0], image)
-    panels[0, 0].set_title("the digit")
-    panels[1, 0].axis("off")
-    panels[1, 0].text(
-        0.5,
-        0.5,
-        f"across: {size} units\ndown: {steps} {WORDS[reading]}s",
-        ha="center",
-        va="center",
-        transform=panels[1, 0].transAxes,
-    )
-    named = {
-        "hidden state h": units["hidden"],
-        "cell state c": units["cell"],
-        "candidate g": units["candidate"],
-        "input gate i": units["input_gate"],
-        "forget gate f": units["forget_gate"],
-        "output gate o": units["output_gate"],
-    }
-    for axes, (name, values) in zip(panels[:, 1:].flat, named.items(), strict=True):
-        signed = name[-1] in "hcg"
-        # A few strong ones would leave all others without a colour.
-        limit = max(1.0, float(np.percentile(np.abs(values), 99))) if signed else 1.0
-        drawn = axes.imshow(
-            values,
-            cmap="PuOr" if signed else "cividis",
-            vmin=-limit if signed else 0,
-            vmax=limit,
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0.5, size + 0.5, steps + 0.5, 0.5),
-        )
-        axes.set_title(name)
-        figure.colorbar(drawn, ax=axes, pad=0.02)
-    for axes in panels[:, 1]:
-        axes.set_ylabel(f"{WORDS[reading]}s read")
-    for axes in panels[1, 1:]:
-        axes.set_xlabel("unit")
-    return figure
+    figure = _figure(13.5, 7, title, compressed=False)
+    panels = figure.subplot_mosaic("xhcg;xifo")
+    draw_digit(panels["x"], image)
+    panels["x"].set_title("image")
+    for name in ("hidden", "cell", "candidate", "input_gate", "forget_gate", "output_gate"):
+        gate, values = name.endswith("_gate"), units[name]
+        letter = "g" if name == "candidate" else name[0]
+        # A few large values must not make all others pale.
+        limit = 1.0 if gate else max(1.0, float(np.percentile(np.abs(values), 99)))
+        colours, low = ("cividis", 0.0) if gate else (signed_map(), -limit)
+        drawn = _heat_map(panels[letter], values, colours=colours, low=low, high=limit)
+        said = f"{name} state" if name in ("hidden", "cell") else name.replace("_", " ")
+        panels[letter].set_title(f"{said} {letter}")
+        figure.colorbar(drawn, ax=panels[letter], pad=0.02)
+    for letter in "hi":
+        panels[letter].set_ylabel(f"{WORDS[reading]}s read")
+    for letter in "ifo":
+        panels[letter].set_xlabel("unit")
+    return use_fonts(figure)
 
 
 def confusion(
     labels: ArrayLike, predictions: ArrayLike, classes: Sequence[str], *, title: str = ""
 ) -> Figure:
-    """The confusion matrix: how many images of each class were taken for which.
+    """Draw the confusion matrix: right answers in blue on the diagonal, wrong ones in orange.
 
-    Args:
-      labels: (N,) what the images are.
-      predictions: (N,) what they were taken for.
-      classes: Names of the classes.
-      title: Above all.
+    `predictions` is (N,) integers, the network's answers.
     """
     labels, predictions, count = np.asarray(labels), np.asarray(predictions), len(classes)
     counts = np.zeros((count, count), int)
     np.add.at(counts, (labels, predictions), 1)
-    right = int(np.trace(counts))
+    diagonal = np.eye(count, dtype=bool)
+    errors, right = np.where(diagonal, 0, counts), int(np.trace(counts))
+    scale = ScalarMappable(Normalize(0, max(1, errors.max())), error_map())
+    cells = scale.to_rgba(errors)  # (C, C, 4)
+    cells[diagonal] = to_rgba(palette()[0])
     figure = _figure(9.5, 8, title)
     axes = figure.subplots()
-    errors = np.where(np.eye(count, dtype=bool), 0, counts)
-    most = max(1, int(errors.max()))
-    drawn = axes.imshow(errors, cmap="cividis", vmin=0, vmax=most)
-    blue = palette()[0]
-    for true, taken in np.argwhere(counts) if count <= 12 else []:
-        on_diagonal = true == taken
-        colour = "white" if on_diagonal or errors[true, taken] < most / 2 else "black"
-        box = dict(facecolor=blue, edgecolor="none", pad=5) if on_diagonal else None
-        text = f"{counts[true, taken]:,}"
-        axes.text(taken, true, text, ha="center", va="center", color=colour, bbox=box)
-    share = f"{right:,} of {len(labels):,} right, {100 * right / len(labels):.2f} %"
-    axes.set(xlabel="taken for", ylabel="is", title=share)
+    axes.imshow(cells)
+    for true, answer in np.argwhere(counts) if count <= 12 else []:
+        colour, text = text_on(tuple(cells[true, answer])), f"{counts[true, answer]:,}"
+        axes.text(answer, true, text, ha="center", va="center", color=colour)
+    share = f"{right:,} of {len(labels):,} answers are right: {100 * right / len(labels):.2f} %"
+    axes.set(xlabel="answer", ylabel="correct class", title=share)
     name_classes(axes, classes)
-    axes.set_yticks(range(count), [short(name) for name in classes])
+    small = "x-small" if count > 30 else None
+    axes.set_yticks(range(count), [short(name) for name in classes], fontsize=small)
     whole = MaxNLocator(integer=True)
-    figure.colorbar(drawn, ax=axes, label="images taken for another class", ticks=whole)
-    return figure
+    figure.colorbar(scale, ax=axes, label="wrong answers", ticks=whole, pad=0.02)
+    return use_fonts(figure)
 
 
 def mistakes(
-    images: NDArray[Any],
-    labels: NDArray[Any],
-    probabilities: NDArray[Any],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    probabilities: Real,
     classes: Sequence[str],
     *,
     count: int = 15,
     title: str = "",
 ) -> Figure:
-    """The worst errors: the wrong answers of which the network was surest.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      labels: (N,) what they are.
-      probabilities: (N, C), from `predict`.
-      classes: Names of the C classes.
-      count: How many to show at most.
-      title: Above all.
-    """
+    """Draw the wrong answers with the highest probabilities, at most `count`."""
     wrong = np.flatnonzero(probabilities.argmax(1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
-    said = f"{title + ': ' if title else ''}{len(wrong):,} mistakes in {len(labels):,} images"
+    said = f"{len(wrong):,} wrong answers for {len(labels):,} images"
+    if title:
+        said = f"{title}: {said}"
     if not len(worst):
-        return _figure(6, 1.5, said)
-    figure, panels = _panels(len(worst), f"{said}, those it was surest of")
+        return use_fonts(_figure(6, 1.5, said))
+    figure, panels = _panels(len(worst), f"{said}, the most confident first")
     for axes, image in zip(panels, worst.tolist(), strict=True):
         label = int(labels[image])
         draw_answer(axes, images[image], probabilities[image], classes, label=label)
-        given = f"image {image:,}; {percent(probabilities[image, label])} for {classes[label]}"
-        axes.set_xlabel(given, fontsize="small")
-    return figure
+        share, name = percent(probabilities[image, label]), left_to_right(classes[label])
+        axes.set_xlabel(f"image {image:,}; {share} for {name}", fontsize="small")
+    return use_fonts(figure)
 
 
 def saliency(
-    images: NDArray[Any],
-    gradients: NDArray[Any],
-    probabilities: NDArray[Any],
+    images: NDArray[np.uint8],
+    gradients: Real,
+    probabilities: Real,
     classes: Sequence[str],
     *,
     title: str = "",
 ) -> Figure:
-    """Where more ink would speak for the answer, and where against it, over each digit.
-
-    Args:
-      images: (N, 28, 28) uint8.
-      gradients: (N, 28, 28), from `inference.saliency`.
-      probabilities: (N, C), from `predict`.
-      classes: Names of the C classes.
-      title: Above all.
-    """
-    figure = _figure(max(6.5, 2.1 * len(images) + 1), 5, title)
+    """Draw images above `gradients` (N, 28, 28) float32, from `inference.saliency`."""
+    figure = _figure(max(6.5, 2.3 * len(images) + 1.2), 5.4, title)
     panels = figure.subplots(2, len(images), squeeze=False)
-    limit = float(np.percentile(np.abs(gradients), 99)) or 1.0
-    for above, below, image, gradient, shares in zip(
-        *panels, images, gradients, probabilities, strict=True
-    ):
-        draw_answer(above, image, shares, classes)
-        drawn = below.imshow(gradient, cmap="PuOr", vmin=-limit, vmax=limit)
-        below.contour(image, levels=[127], colors="black", linewidths=1)
-        below.set(xticks=(), yticks=())
-    figure.colorbar(drawn, ax=panels[1], label="change of the logit\nfor a pixel from 0 to 1")
-    return figure
+    for number, (above, below) in enumerate(panels.T):
+        draw_answer(above, images[number], probabilities[number], classes)
+        drawn = _draw_gradient(below, images[number], gradients[number])
+    bar = figure.colorbar(drawn, ax=panels[1], ticks=[-1, 0, 1], pad=0.02)
+    bar.ax.set_yticklabels(["against", "none", "for"])
+    bar.set_label("effect of more ink\non the answer")
+    return use_fonts(figure)
+
+
+def _draw_gradient(axes: Axes, image: Image, gradient: Real) -> AxesImage:
+    """Draw where more ink would speak for the answer, and where against it.
+
+    The gradients in the box around the image's ink set the scale of the colours. Outside of the box
+    the colours are pale: a network hardly ever sees ink there, but its gradients can be larger.
+    """
+    ink, pale = np.argwhere(image), np.full(image.shape, 0.2)
+    (top, left), (bottom, right) = (ink.min(0), ink.max(0)) if len(ink) else ((0, 0), image.shape)
+    box = np.s_[max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2]
+    pale[box] = 1
+    limit = float(np.percentile(np.abs(gradient[box]), 97)) or 1.0
+    axes.contour(image, levels=[127], colors="white" if is_dark() else "black", linewidths=1)
+    axes.set(xticks=(), yticks=())
+    axes.set_xlabel(f"full colour: {limit:.2g} logits", fontsize="small")
+    return axes.imshow(gradient / limit, cmap=signed_map(), vmin=-1, vmax=1, alpha=pale)
+
+
+def _heat_map(
+    axes: Axes, values: Real, *, colours: Colormap | str, low: float, high: float, first: int = 1
+) -> AxesImage:
+    """Draw values (T, N): steps from 1 downwards, and units or classes from `first` across."""
+    steps, count = values.shape
+    left = first - 0.5
+    return axes.imshow(
+        values,
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(left, left + count, steps + 0.5, 0.5),
+    )
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, up to five beside each other."""
+    """A figure with this many panels, up to five in a row."""
     columns = min(5, count)
     lines = -(-count // columns)
-    figure = _figure(max(4, 2.6 * columns), 3.2 * lines + 0.4, title)
+    size = max(4, 2.6 * columns), 3.2 * lines + 0.4
+    figure = _figure(*size, title, compressed=False)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()
     return figure, panels[:count]
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+def _figure(width: float, height: float, title: str, *, compressed: bool = True) -> Figure:
+    # "compressed" moves images close together, and lets texts below each other overlap.
+    figure = Figure(figsize=(width, height), dpi=120)
+    figure.set_layout_engine("compressed" if compressed else "constrained")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     return figure

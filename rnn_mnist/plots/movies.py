@@ -1,15 +1,19 @@
-"""Digits and what a network makes of them -> animations."""
+"""Images, and what a network answers for them step by step -> animations.
+
+The functions take the same arguments as those of the same names in `figures`.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimation
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -17,38 +21,50 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
-from rnn_mnist.plots.drawing import draw_answer, draw_digit, made_up_mind, name_classes, read_part
+from rnn_mnist.plots.fonts import left_to_right, use_fonts
 from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.panels import (
+    Image,
+    Real,
+    decision_step,
+    draw_answer,
+    draw_digit,
+    name_classes,
+    percent,
+    read_part,
+)
 
-_FRAMES = 28  # Longer readings are shown in so many parts.
-_PAUSE = 2000  # Milliseconds for which the end of a GIF stands still.
+Draw = Callable[[int], None]
+_FRAMES = 28
+"""Most frames of one image; if there are more steps, each frame shows several."""
+_PAUSE = 2000
+"""How long the last frame of a GIF is shown, in milliseconds."""
 
 
-def rows(image: NDArray[Any], *, reading: Reading = "rows", title: str = "") -> FuncAnimation:
-    """A digit revealed step by step, as the network reads it, then whole; as `figures.rows`."""
+def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> FuncAnimation:
+    """Show the part of an image that is read after each step."""
     figure = _figure(4, 4.6, title)
     axes = figure.subplots()
     steps = steps_of(reading)
-
     drawn = draw_digit(axes, image, shown=0, reading=reading)
 
     def draw(shown: int) -> None:
         drawn.set_data(read_part(image, shown, reading))
         axes.set_title(f"{WORDS[reading]}s read: {shown} of {steps}")
 
-    return _animation(figure, draw, _ends(steps), seconds=4)
+    return _animation(figure, draw, _shown_steps(steps), seconds=4)
 
 
 def digits(
-    images: NDArray[Any],
-    probabilities: NDArray[Any],
+    images: NDArray[np.uint8],
+    probabilities: Real,
     classes: Sequence[str],
     *,
     labels: ArrayLike | None = None,
     title: str = "",
 ) -> FuncAnimation:
-    """Digits one after the other with what a network takes each for; as `figures.digits`."""
-    figure = _figure(4, 4.6, title)
+    """Show images one after the other with the network's answers."""
+    figure = _figure(4, 4.8, title)
     axes = figure.subplots()
     truth = [None] * len(images) if labels is None else np.asarray(labels).tolist()
 
@@ -56,53 +72,57 @@ def digits(
         axes.clear()
         draw_answer(axes, images[number], probabilities[number], classes, label=truth[number])
 
-    return _animation(figure, draw, list(range(len(images))), seconds=1.2 * len(images))
+    frames = list(range(len(images)))
+    wrong = [n for n in frames if truth[n] not in (None, probabilities[n].argmax())]
+    widest = wrong[0] if wrong else 0
+    return _animation(figure, draw, frames, seconds=1.2 * len(images), widest=widest)
 
 
 def beliefs(
-    image: NDArray[Any],
-    beliefs: NDArray[Any],
+    image: Image,
+    beliefs: Real,
     classes: Sequence[str],
     *,
     reading: Reading = "rows",
     title: str = "",
 ) -> FuncAnimation:
-    """A digit as it is read, beside the probabilities of the classes; as `figures.beliefs`."""
+    """Show an image as it is read, beside the probabilities of the classes."""
     figure = _figure(8, 4.4, title)
     digit, bars = figure.subplots(1, 2, width_ratios=(4, 5))
-    blue, orange, *_ = palette()
+    blue, grey = palette()[0], palette()[-1]
     steps, count = beliefs.shape
-    decided, word = made_up_mind(beliefs), WORDS[reading]
+    decided, word = decision_step(beliefs), WORDS[reading]
     drawn = draw_digit(digit, image, shown=0, reading=reading)
-    heights = bars.bar(range(count), np.zeros(count), color=blue)
+    heights = bars.bar(range(count), np.zeros(count))
     bars.set(ylim=(0, 1.02), xlabel="class", ylabel="probability")
     bars.spines[["top", "right"]].set_visible(False)
     name_classes(bars, classes)
 
     def draw(shown: int) -> None:
         now = beliefs[shown - 1]
+        answer = int(now.argmax())
         for place, (bar, share) in enumerate(zip(heights, now, strict=True)):
             bar.set_height(share)
-            bar.set_color(orange if place == now.argmax() else blue)
-        so_far = f"{classes[int(now.argmax())]}, {100 * now.max():.0f} %"
-        bars.set_title(f"{so_far}, from {word} {decided} on" if shown >= decided else so_far)
+            bar.set_color(blue if place == answer else grey)
+        said = f"{left_to_right(classes[answer])}, {percent(now[answer])}"
+        bars.set_title(f"{said}; decided at {word} {decided}" if shown >= decided else said)
         drawn.set_data(read_part(image, shown, reading))
         digit.set_title(f"{word}s read: {shown} of {steps}")
 
-    return _animation(figure, draw, _ends(steps), seconds=4)
+    return _animation(figure, draw, _shown_steps(steps), seconds=4)
 
 
 def write(animation: FuncAnimation, path: Path) -> None:
-    """Write an animation as a file: .gif, or .mp4 where ffmpeg is installed.
+    """Write an animation as a file: .gif, or .mp4 if ffmpeg is installed.
 
     Raises:
-      InputError: It ends in something else, or ffmpeg is not installed.
+      InputError: The path ends in something else, or ffmpeg is not installed.
     """
     if path.suffix not in (".gif", ".mp4"):
-        raise InputError(f"{path}: moving pictures are files that end in .gif or .mp4")
+        raise InputError(f"{path}: an animation is written as a file that ends in .gif or .mp4")
     check_installed(path)
-    clock: Any = animation.event_source
-    rate = 1000 / clock.interval
+    timer: Any = animation.event_source  # Matplotlib does not say that it has an interval.
+    rate = 1000 / timer.interval
     writer = _Gif(rate) if path.suffix == ".gif" else _Mp4(rate)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
@@ -111,20 +131,19 @@ def write(animation: FuncAnimation, path: Path) -> None:
             file.write(made.read_bytes())
 
 
-# Matplotlib's own writers draw each frame twice again; these take it as the animation drew it.
+# Matplotlib's own writers draw each frame two more times. These take it from the canvas.
 
 
 class _Gif(AbstractMovieWriter):
-    """Writes a GIF, whose end stands still for a while."""
+    """Writes a GIF that pauses at its end."""
 
-    def setup(self, fig: Figure, outfile: Any, dpi: float | None = None) -> None:
+    def setup(self, fig: Figure, outfile: str | Path, dpi: float | None = None) -> None:
         super().setup(fig, outfile, dpi)
         self.pictures: list[PIL.Image.Image] = []
 
     def grab_frame(self, **_: Any) -> None:
-        canvas: Any = self.fig.canvas
-        picture = PIL.Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB")
-        # Plain areas stay plain, which also keeps files small.
+        picture = PIL.Image.fromarray(_pixels(self.fig)).convert("RGB")
+        # Without dithering, plain areas stay plain and the file stays small.
         self.pictures.append(picture.quantize(64, dither=PIL.Image.Dither.NONE))
 
     def finish(self) -> None:
@@ -134,31 +153,45 @@ class _Gif(AbstractMovieWriter):
 
 
 class _Mp4(FFMpegWriter):
-    """Hands frames to ffmpeg."""
+    """Passes frames to ffmpeg."""
 
     def grab_frame(self, **_: Any) -> None:
-        canvas: Any = self.fig.canvas
         ffmpeg: Any = self._proc  # type: ignore[attr-defined]
-        ffmpeg.stdin.write(canvas.buffer_rgba())
+        ffmpeg.stdin.write(_pixels(self.fig))
 
 
-def _ends(steps: int) -> list[int]:
-    """After how many steps to stop and draw."""
+def _pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The frame that was drawn last: (H, W, 4)."""
+    canvas: Any = figure.canvas  # Matplotlib gives the method of this canvas no types.
+    return np.array(canvas.buffer_rgba())
+
+
+def _shown_steps(steps: int) -> list[int]:
+    """The numbers of steps after which a frame is drawn."""
     return list(map(int, np.linspace(1, steps, min(steps, _FRAMES)).round()))
 
 
-def _animation(figure: Figure, draw: Any, frames: list[int], *, seconds: float) -> FuncAnimation:
-    # Laid out once: it takes as long as drawing, and nothing may jump.
-    draw(frames[0])
+def _animation(
+    figure: Figure, draw: Draw, frames: list[int], *, seconds: float, widest: int = -1
+) -> FuncAnimation:
+    """Animate `draw(frame)`. The texts of frames[widest] need the most room."""
+
+    def draw_frame(frame: int) -> list[Artist]:
+        draw(frame)
+        use_fonts(figure)
+        return []
+
+    # The layout takes as long as drawing, and must not change between frames: it is made once.
+    draw_frame(frames[widest])
     figure.canvas.draw()
     figure.set_layout_engine("none")
-    interval = 1000 * seconds / len(frames)
-    return FuncAnimation(figure, draw, frames=frames, interval=interval, cache_frame_data=False)
+    pause = 1000 * seconds / len(frames)
+    return FuncAnimation(figure, draw_frame, frames=frames, interval=pause, cache_frame_data=False)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     return figure

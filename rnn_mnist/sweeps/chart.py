@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnn_mnist.plots import dress, palette
+from rnn_mnist.plots import palette, style_axes
 from rnn_mnist.sweeps.grid import describe_settings, format_value
 from rnn_mnist.sweeps.results import Setting
 
@@ -37,7 +37,7 @@ def draw_sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
     axes.set(xlabel="epoch", ylabel="validation images classified right (%)")
     if len(shown) < len(settings):
         axes.set_title(f"the best {len(shown)} of {len(settings)} settings")
-    dress(axes)
+    style_axes(axes)
     below: dict[str, Any] = dict(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     axes.legend(frameon=False, fontsize="small", **below)
     if two:

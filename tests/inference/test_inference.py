@@ -6,9 +6,9 @@ import pytest
 from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmoid
 
 from rnn_mnist import load
-from rnn_mnist.inference.inspect import beliefs, predict, saliency, units
+from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.model.reading import permutation, steps_at, steps_of
-from rnn_mnist.plots import made_up_mind
+from rnn_mnist.plots import decision_step
 
 
 def sequence_of(image, reading, params=None, steps=None):
@@ -143,8 +143,8 @@ def test_integers_are_bytes_and_other_values_are_refused():
 @pytest.mark.parametrize(
     ("answers", "step"), [([1, 2, 1, 1], 3), ([3, 3, 3], 1), ([0, 1], 2), ([4], 1)]
 )
-def test_the_mind_is_made_up_where_the_answer_stays(answers, step):
-    assert made_up_mind(np.eye(5)[answers]) == step
+def test_the_decision_is_where_the_answer_stays(answers, step):
+    assert decision_step(np.eye(5)[answers]) == step
 
 
 @pytest.mark.parametrize("reading", ["rows", "columns", "pixels", "permuted"])

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnn_mnist import InputError, load, load_pretrained
-from rnn_mnist.inference.inspect import predict
-from rnn_mnist.inference.pictures import prepare, read_pictures
+from rnn_mnist.inference import predict, read_pictures
+from rnn_mnist.inference.pictures import prepare
 
 
 @pytest.fixture(scope="module")

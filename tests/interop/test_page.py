@@ -17,11 +17,10 @@ from numpy.random import default_rng
 
 from rnn_mnist import Config, InputError, State, export, from_torch, load
 from rnn_mnist.draw import main as draw_command
-from rnn_mnist.inference.inspect import beliefs, predict
-from rnn_mnist.inference.pictures import read_pictures
-from rnn_mnist.interop.page import to_page
+from rnn_mnist.inference import beliefs, predict, read_pictures
+from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
-from rnn_mnist.plots import made_up_mind
+from rnn_mnist.plots import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
 
 DIGITS = tuple("0123456789")
@@ -255,7 +254,7 @@ def test_it_believes_what_python_believes(opened, digits, config):
         ours = beliefs(result, image)
         assert theirs.shape == ours.shape
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
-        assert made_up_mind(theirs) == made_up_mind(ours)
+        assert decision_step(theirs) == decision_step(ours)
 
 
 def test_class_names_are_text_and_nothing_else(opened):
@@ -281,8 +280,8 @@ def test_without_its_data_there_are_no_samples(monkeypatch, strong):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(precision="bfloat16"), "page: a browser has no products in bfloat16"),
-        (dict(reading="pixels"), "28 x 28, and this network reads 784 steps of 28 values"),
+        (dict(precision="bfloat16"), "page: a browser cannot compute in bfloat16"),
+        (dict(reading="pixels"), "28 x 28 pixels, but this network reads 784 steps of 28 values"),
     ],
 )
 def test_what_a_page_cannot_express_is_refused(change, message):
@@ -295,17 +294,17 @@ def test_what_a_page_cannot_express_is_refused(change, message):
 
 def test_it_says_what_the_network_is(pretrained, strong):
     assert held(strong)["about"] == (
-        f"An LSTM of 128 hidden units, which reads row by row. It is right on "
+        f"An LSTM with 128 hidden units reads row by row. It is right on "
         f"{100 * pretrained.history[-1].test_accuracy:.2f} % of 10,000 test images of MNIST."
     )
     result = result_of(num_layers=2, bidirectional=True, reading="permuted")
     assert held(to_page(result))["about"] == (
-        "An LSTM of 2 layers of 7 hidden units, in both directions, which reads pixel by pixel in "
-        "a shuffled order."
+        "An LSTM with 2 layers of 7 hidden units reads pixel by pixel in a shuffled order, in both "
+        "directions."
     )
     assert held(to_page(result_of(reading="windows")))["about"] == (
-        "An LSTM of 7 hidden units, which reads row pair by row pair, after two others of 16 "
-        "units each have read all columns and rows."
+        "An LSTM with 7 hidden units reads row pair by row pair. Two smaller LSTMs with 16 hidden "
+        "units read every column and row first."
     )
 
 
@@ -510,7 +509,7 @@ def test_the_slider_steps_through_the_rows(opened, strong):
     assert page.locator("#step").is_disabled()
     draw(page, FOUR)
     shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])
-    decided = made_up_mind(np.array(shares))
+    decided = decision_step(np.array(shares))
     assert decided > 1
     assert text(page, "#mind") == f"decided at row {decided}"
     assert page.locator("#mark").is_visible()
@@ -575,7 +574,7 @@ def test_reading_is_watched_row_by_row_and_said_once(opened, strong):
     (said,) = filter(None, distinct(page, "said"))
     assert said == (
         f"The answer is {first}, {percent(shares[-1, first])}, then {second}, "
-        f"{percent(shares[-1, second])}. Decided at row {made_up_mind(shares)} of 28."
+        f"{percent(shares[-1, second])}. Decided at row {decision_step(shares)} of 28."
     )
     assert first == 7
 

@@ -10,14 +10,15 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import result_of
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from rnn_mnist import load, load_pretrained, plot
-from rnn_mnist.inference.inspect import beliefs, predict, saliency, units
+from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.plots import charts, figures, movies
+from rnn_mnist.plots import charts, figures, movies, palette
 from rnn_mnist.runs.results import load_result
 
 KINDS = "rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"
@@ -154,7 +155,7 @@ def drawn(classes=DIGITS):
     shares = rng.dirichlet(np.full(len(classes), 0.1), 15).astype(np.float32)
     labels = rng.integers(0, len(classes), 15)
     believed = rng.dirichlet(np.full(len(classes), 0.1), 28).astype(np.float32)
-    found = units(result, images[0])["lstm_l1_reverse"]
+    found = units(result, images[0])["lstm_l1_reverse"]._asdict()
     runs = {f"runs/hidden-{n}": history([0.1, 0.5 + n / 100]) for n in range(12)}
     return {
         "rows": figures.rows(images[0], reading="columns", title="a title"),
@@ -195,11 +196,13 @@ def test_no_text_is_cut_off_or_faint(classes, dark):
                 box = text.get_window_extent()
                 inside = box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1
                 assert inside, (name, text.get_text(), box)
-                within_plot = name == "confusion" and text in figure.axes[0].texts
-                if not within_plot:
-                    light, low = sorted((luminance(text.get_color()), ground), reverse=True)
-                    # What W3C's guidelines ask of large text.
-                    assert (light + 0.05) / (low + 0.05) >= 3, (name, text.get_text())
+                behind = ground
+                if name == "confusion" and text in figure.axes[0].texts:
+                    column, row = text.get_position()
+                    behind = luminance(figure.axes[0].images[0].get_array()[row, column, :3])
+                light, low = sorted((luminance(text.get_color()), behind), reverse=True)
+                # W3C's guidelines require this of large text.
+                assert (light + 0.05) / (low + 0.05) >= 3, (name, text.get_text())
 
 
 def out_of_view(axes):
@@ -223,17 +226,21 @@ def test_the_confusion_matrix_counts():
     axes = figures.confusion(labels, taken, ("a", "b", "c")).axes[0]
     counts = {(text.get_position(), text.get_text()) for text in axes.texts}
     assert counts == {((0, 0), "1"), ((1, 0), "1"), ((1, 1), "1"), ((2, 2), "2"), ((0, 2), "1")}
-    assert axes.get_title() == "4 of 6 right, 66.67 %"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("taken for", "is")
+    assert axes.get_title() == "4 of 6 answers are right: 66.67 %"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "correct class")
+    cells = axes.images[0].get_array()
+    right, wrong = (to_rgb(colour) for colour in palette()[:2])
+    np.testing.assert_allclose(cells[np.arange(3), np.arange(3), :3], [right] * 3)
+    np.testing.assert_allclose(cells[0, 1, :3], wrong)
 
 
 def test_mistakes_are_the_surest_wrong_answers():
     images = load("mnist", "test[:4]").images
     shares = np.array([[0.9, 0.1], [0.2, 0.8], [0.99, 0.01], [0.6, 0.4]])
     figure = figures.mistakes(images, np.array([1, 1, 1, 1]), shares, ("a", "b"), count=2)
-    assert figure.get_suptitle() == "3 mistakes in 4 images, those it was surest of"
+    assert figure.get_suptitle() == "3 wrong answers for 4 images, the most confident first"
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["a, 99.0 %, but is b", "a, 90.0 %, but is b"]
+    assert titles == ["a, 99.0 % (correct: b)", "a, 90.0 % (correct: b)"]
     assert [axes.get_xlabel() for axes in figure.axes] == [
         "image 2; 1.0 % for b",
         "image 0; 10.0 % for b",
@@ -241,10 +248,10 @@ def test_mistakes_are_the_surest_wrong_answers():
     for axes, image in zip(figure.axes, (2, 0), strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), images[image])
     none = figures.mistakes(images, np.array([0, 1, 0, 0]), shares, ("a", "b"))
-    assert none.get_suptitle() == "0 mistakes in 4 images"
+    assert none.get_suptitle() == "0 wrong answers for 4 images"
 
 
-def test_beliefs_show_where_the_mind_is_made_up():
+def test_beliefs_show_the_step_that_decides():
     run, image = load_pretrained(), load("mnist", "test[:1]").images[0]
     believed = beliefs(run, image)
     figure = figures.beliefs(image, believed, run.classes)
@@ -253,7 +260,8 @@ def test_beliefs_show_where_the_mind_is_made_up():
     answers = believed.argmax(1).tolist()
     step = 1 + max((n for n, answer in enumerate(answers, 1) if answer != 2), default=0)
     end = f"{100 * believed[-1, 2]:.1f} %"
-    assert table.get_title() == f"takes it for 2 from row {step} on, at the end by {end}"
+    assert table.get_title() == f"answer: 2, {end}"
+    assert digit.get_title() == f"decided at row {step}"
     assert table.lines[0].get_ydata()[0] == step - 0.5
     assert digit.lines[0].get_ydata()[0] == step - 1.5
 
@@ -261,11 +269,59 @@ def test_beliefs_show_where_the_mind_is_made_up():
 @pytest.mark.parametrize(
     ("reading", "steps", "axis", "place"), [("columns", 28, 0, 4.5), ("windows", 14, 1, 10.5)]
 )
-def test_the_mind_is_made_up_before_what_the_step_is_first_to_read(reading, steps, axis, place):
+def test_the_line_is_before_the_pixels_that_the_deciding_step_reads_first(
+    reading, steps, axis, place
+):
     image = load("mnist", "test[:1]").images[0]
     believed = np.eye(2)[(np.arange(1, steps + 1) >= 6).astype(int)]
     (line,) = figures.beliefs(image, believed, ("a", "b"), reading=reading).axes[0].lines
     assert line.get_xydata()[0, axis] == line.get_xydata()[1, axis] == place
+
+
+def test_curves_of_an_untrained_network_show_its_test():
+    figure = charts.curves(history([0.1]))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Test accuracy: 10.00 % before training",
+        "Test loss: 1.900 before training",
+    ]
+    for axes, value in zip(figure.axes, (10, 1.9), strict=True):
+        (line,) = axes.get_lines()
+        np.testing.assert_allclose(line.get_xydata(), [[0, value]])
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [line.get_label()]
+
+
+def test_gradients_are_scaled_where_the_image_has_ink():
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[0, 10:20, 10:20] = 255
+    gradient = np.full((1, 28, 28), 0.5, np.float32)
+    gradient[0, -2:] = -100
+    drawn = figures.saliency(image, gradient, np.ones((1, 1)), ("a",)).axes[1].images[0]
+    np.testing.assert_allclose(drawn.get_array()[9:21, 9:21], 1)
+    assert (drawn.get_alpha()[9:21, 9:21] == 1).all()
+    assert (drawn.get_alpha() == 1).sum() == 12 * 12
+
+
+def test_names_are_drawn_by_any_installed_font_that_has_their_letters():
+    default, other = (
+        set(font_manager.get_font(font_manager.findfont(name)).get_charmap())
+        for name in ("DejaVu Sans", "STIXGeneral")  # Both come with Matplotlib.
+    )
+    name = "x" + chr(min(code for code in other - default if code > 0x100))
+    image, shares = np.zeros((1, 28, 28), np.uint8), np.ones((1, 1), np.float32)
+    for figure in (
+        figures.digits(image, shares, [name]),
+        figures.confusion([0], [0], [name], title=name),
+        charts.compare({name: history([0.1])}),
+    ):
+        FigureCanvasAgg(figure).draw()  # Warns of a missing letter, and warnings are errors here.
+        assert any(name in text.get_text() for text in figure.findobj(Text))
+
+
+def test_names_from_right_to_left_do_not_move_the_numbers():
+    name = "\u0623\u0631\u0628\u0639\u0629"  # Arabic: four.
+    image, shares = np.zeros((1, 28, 28), np.uint8), np.ones((1, 1), np.float32)
+    title = figures.digits(image, shares, [name]).axes[0].get_title()
+    assert title == f"\u200e{name}\u200e, > 99.9 %"
 
 
 def test_rows_are_revealed_in_the_order_of_reading():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnn_mnist import InputError, fit, load, load_exported, load_run, read_config
-from rnn_mnist.inference.inspect import predict
+from rnn_mnist.inference import predict
 from rnn_mnist.runs.results import load_weights
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").iterdir())
@@ -47,7 +47,7 @@ def test_exported_files_are_read(written, images):
         exported = load_exported(folder / "model.zip")
     except InputError as error:
         # JAX keeps it readable for some months; then it must be said what made it.
-        assert re.search(r"made with jax [\d.]+, and here is [\d.]+", str(error))  # noqa: PT017
+        assert re.search(r"made with jax [\d.]+; this is jax [\d.]+", str(error))  # noqa: PT017
     else:
         found = np.exp(exported.predict(seen))
         np.testing.assert_allclose(found, expected["probabilities"], atol=1e-5)

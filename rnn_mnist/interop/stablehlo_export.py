@@ -1,4 +1,4 @@
-"""A trained network and its training step as StableHLO, for `exported.load_exported`."""
+"""Export a trained network and its training step as StableHLO."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jax import export
 
 from rnn_mnist import __version__, training
 from rnn_mnist.config import to_toml
-from rnn_mnist.interop.exported import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
+from rnn_mnist.interop.stablehlo_load import ABOUT, CONFIG, LEAVES, PREDICT, TRAIN
 from rnn_mnist.runs import Result
 from rnn_mnist.training import State, make_learner, step_key
 
@@ -25,21 +25,20 @@ PLATFORMS = "cpu", "cuda", "tpu"
 
 
 def to_stablehlo(result: Result) -> bytes:
-    """The contents of a file as `exported` describes it.
+    """Write the content of a file as `stablehlo_load` describes it.
 
-    The training step goes on with the state of the result, where that has one; else with a new
-    optimizer's. A schedule goes over as many steps as the result's run had.
+    The training step continues from the state of the result. If the result came from a file of
+    weights, which has no optimizer state, the step starts with a new one. A schedule has as many
+    steps as the result's run.
     """
-    # The kernel compiled for CPUs is no part of StableHLO.
+    # StableHLO has no operation for the compiled CPU kernel.
     config = dataclasses.replace(result.config, kernel="scan")
-    last = result.history[-1] if result.history else None
-    steps = last.step // last.epoch * config.epochs if last is not None and last.epoch else 1
+    steps = _steps_of_the_run(result)
     learner = make_learner(config, num_classes=len(result.classes), total_steps=steps)
     state = result.state
-    if not state.opt_state:  # It came from a file of weights.
+    if not state.opt_state:
         state = State(state.params, learner.optimizer.init(state.params), jnp.int32(0))
-    params = result.params
-    leaves, tree = jax.tree.flatten(state)
+    params, (leaves, tree) = result.params, jax.tree.flatten(state)
 
     def predict(images: jax.Array) -> jax.Array:
         log_probs: jax.Array = training.apply(params, images, model=learner.model)
@@ -62,13 +61,45 @@ def to_stablehlo(result: Result) -> bytes:
     labels = jax.ShapeDtypeStruct((batch,), np.int32)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     seed = jax.ShapeDtypeStruct((), np.uint32)
+    contents = {
+        PREDICT: _program(predict, images),
+        TRAIN: _program(train_step, shapes, images, labels, seed),
+        LEAVES: _npz(leaves),
+        CONFIG: to_toml(result.config).encode(),
+        ABOUT: json.dumps(_about(result), indent=2).encode(),
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return file.getvalue()
 
-    def exported_of(function: Any, *arguments: Any) -> bytes:
-        with _without_folders():
-            made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-        return bytes(made.serialize())
 
-    about = {
+def _steps_of_the_run(result: Result) -> int:
+    """The steps of all epochs of the result's run; 1 if it is not known."""
+    last = result.history[-1] if result.history else None
+    if last is None or not last.epoch:
+        return 1
+    return last.step // last.epoch * result.config.epochs
+
+
+def _program(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """Export a function for arguments of these shapes."""
+    with _without_folders():
+        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    return bytes(made.serialize())
+
+
+def _npz(leaves: Sequence[jax.Array]) -> bytes:
+    """Arrays as the content of an .npz file, named by their numbers."""
+    file = io.BytesIO()
+    named: Any = {f"{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+    np.savez(file, **named)
+    return file.getvalue()
+
+
+def _about(result: Result) -> dict[str, Any]:
+    return {
         "classes": list(result.classes),
         "test_accuracy": None if result.tested is None else result.tested.test_accuracy,
         "rnn_mnist": __version__,
@@ -76,25 +107,11 @@ def to_stablehlo(result: Result) -> bytes:
         "calling_convention": export.maximum_supported_calling_convention_version,
         "platforms": PLATFORMS,
     }
-    arrays = io.BytesIO()
-    named: Any = {f"{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
-    np.savez(arrays, **named)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in {
-            PREDICT: exported_of(predict, images),
-            TRAIN: exported_of(train_step, shapes, images, labels, seed),
-            LEAVES: arrays.getvalue(),
-            CONFIG: to_toml(result.config).encode(),
-            ABOUT: json.dumps(about, indent=2).encode(),
-        }.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 @contextlib.contextmanager
 def _without_folders() -> Iterator[None]:
-    """Let programs name the source files that they come from, not the folders on this machine."""
+    """Keep the folders of this machine out of the programs, which name their source files."""
     settings: Any = jax.config
     before = settings.jax_hlo_source_file_canonicalization_regex
     jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")
