@@ -1,202 +1,358 @@
-"""What the commands share: a config file and flags, errors of one line, quiet libraries."""
+"""Command lines: flags and their help, config files, quiet libraries and errors of one line."""
 
 from __future__ import annotations
 
+import argparse
+import ast
 import contextlib
 import dataclasses
+import functools
 import gc
-import io
+import inspect
+import itertools
 import logging
 import os
-import re
 import signal
 import sys
+import textwrap
 import threading
+import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
-import tyro
-
-from rnn_mnist.config import Config, InputError, did_you_mean, from_dict, read_named
+from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, read_table
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Result
 
 Options = TypeVar("Options")
 
+# The groups of the help: the config's flags in each, and those that only --help-all shows.
+_GROUPS = {
+    "arguments": ("", ""),
+    "basics": ("epochs hidden_size learning_rate batch_size seed data.name", ""),
+    "network": (
+        "num_layers bidirectional reading dropout init_from",
+        "inner_size forget_bias chrono",
+    ),
+    "optimizer": (
+        "optimizer schedule momentum weight_decay gradient_clip",
+        "ema label_smoothing",
+    ),
+    "augmentation": (
+        "augment_shift augment_rotation augment_scale augment_shear augment_elastic",
+        "",
+    ),
+    "data": ("data.train data.test", "data.placement"),
+    "logs": ("", ""),
+    "several devices and machines": ("", ""),
+    "speed and memory": ("", "precision kernel remat"),
+    "help": ("", ""),
+}
+_ALIASES = {"learning_rate": ["--lr"]}
+_METAVARS = {"data.name": "NAME", "data.train": "SPLIT", "data.test": "SPLIT", "init_from": "RUN"}
 
-def optional(metavar: str, default: str, *aliases: str) -> Any:
-    """How the help shows an option that may be left out: for `Annotated`."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default, aliases=aliases or None)
+
+def argument(metavar: str, *, default: Any = dataclasses.MISSING, **settings: Any) -> Any:
+    """A positional argument as a field of a command's options; `settings` are argparse's."""
+    metadata = {"group": "arguments", "metavar": metavar, **settings}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def parse(
-    options: type[Options], arguments: Sequence[str], *, module: str
-) -> tuple[Options, str, frozenset[str]]:
-    """Parse [CONFIG.toml] [flags]: flags override the file, the file overrides the defaults.
+def flag(
+    *aliases: str, default: Any = None, group: str = "basics", rare: bool = False, **settings: Any
+) -> Any:
+    """A flag as a field of a command's options.
 
     Args:
-      options: Dataclass with a `config` and the command's own options, all with defaults.
-      arguments: The command line without the program.
-      module: The command's module, for the help.
+      aliases: Its other names, such as -o.
+      default: MISSING if the flag is required.
+      group: Its group in the help.
+      rare: Only --help-all shows it.
+      settings: For argparse's `add_argument`; also `hint`, the default that the help shows.
+    """
+    metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
+    return dataclasses.field(default=default, metadata=metadata)
 
-    Returns:
-      The options; the config's name: the file's without its ending (for a run folder's
-      config.toml, the folder's), or `reference` without a file; and the names of the fields that
-      the file or a flag sets, even to their defaults.
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `low` to `high`."""
+
+    def convert(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {word!r}") from None
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low} to {high}, not {number}")
+        return number
+
+    return convert
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    """The type of an argument that is one of several words."""
+
+    def convert(word: str) -> str:
+        if word not in choices:
+            hint = did_you_mean(word, choices)
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(choices)}{hint}")
+        return word
+
+    return convert
+
+
+class Parsed(NamedTuple, Generic[Options]):
+    """The command line of a command that takes a config."""
+
+    options: Options
+    name: str
+    """The name of the config: of its file without the ending, of its run's folder, or reference."""
+    set_fields: frozenset[str]
+    """The fields of the config that the file or a flag sets, even to their defaults."""
+    values: dict[str, list[Any]]
+    """The fields of the config that have several values, and these values."""
+
+
+def parse(options: type[Options], words: Sequence[str], *, command: str) -> Options:
+    """Parse the command line of a command without a config.
+
+    Args:
+      options: Dataclass of `flag`s and `argument`s; the help shows its docstrings.
+      words: The command line after the command.
+      command: The command's name.
 
     Raises:
-      InputError: The file or a flag cannot be used.
+      InputError: An argument is unknown, missing or wrong.
       SystemExit: The help was asked for and printed.
     """
-    arguments, config, name = list(arguments), Config(), "reference"
-    named = frozenset(_field(word) for word in arguments if word.startswith("--"))
-    if arguments and not arguments[0].startswith("-"):
-        path = Path(arguments.pop(0))
-        config, in_file = read_named(path)
-        named |= in_file
-        # A run folder's own config is named after the folder.
-        name = path.absolute().parent.name if path.name == "config.toml" else path.stem
-    default = cast(Any, options)(config=config)
-    parsed, word = _parse(options, arguments, f"{module} [CONFIG.toml]", default=default)
-    if word:
-        raise InputError(
-            f"{word!r} is not expected here: a config file comes before the flags, and a flag such "
-            "as --bidirectional takes no value"
-        )
-    return parsed, name, named
+    return options(**_parse(make_parser(options, command, words), words))
 
 
-def _field(flag: str) -> str:
-    """The name of the field that a flag sets: --no-bidirectional sets bidirectional."""
-    return flag.partition("=")[0][2:].replace("-", "_").removeprefix("no_")
-
-
-def parse_plain(options: type[Options], arguments: Sequence[str], *, module: str) -> Options:
-    """Parse the command line of a command without a config; as `parse`."""
-    parsed, word = _parse(options, list(arguments), module)
-    if word:
-        raise InputError(f"{word!r} is not expected here; --help says what is")
-    return parsed
-
-
-def _parse(
-    options: type[Options], arguments: list[str], module: str, **settings: Any
-) -> tuple[Options, str | None]:
-    """Options, and the first word that has no place."""
-    if any("\0" in word for word in arguments):
-        raise InputError("no argument may hold a null character")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(
-                options,
-                args=arguments,
-                prog=f"python -m {module}",
-                return_unknown_args=True,
-                **settings,
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise InputError(_one_line(said.getvalue())) from None
-        raise
-    word = unknown[0].split("=")[0] if unknown else None
-    if word and word.startswith("-"):
-        hint = did_you_mean(word, _flags(options)) or "; --help lists all"
-        raise InputError(f"{word}: unknown flag{hint}")
-    return parsed, word
-
-
-def take_values(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
-    """Take the flags of a config that have several values off a command line.
+def parse_config(
+    options: type[Options], words: Sequence[str], *, command: str, several: bool = False
+) -> Parsed[Options]:
+    """Parse a command line with a config: flags override its file, which overrides the defaults.
 
     Args:
-      arguments: The command line without the program.
-
-    Returns:
-      The command line, where these have their first value alone; and all their values, by field.
+      options: As `parse` takes it, with the fields `config`, and `source` for the file.
+      words: As `parse` takes them.
+      command: As `parse` takes it.
+      several: Flags of the config take several values.
 
     Raises:
-      InputError: A value is of the wrong type or out of range, or a flag comes twice.
+      InputError, SystemExit: As `parse`.
     """
-    names = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
-    known = {f"--{name.replace('_', '-')}": name for name in names}
-    groups: list[list[str]] = [[]]  # What comes before the first flag, then each with its values.
-    for word in arguments:
-        if word.startswith("--"):
-            groups.append([])
-        groups[-1].append(word)
-    left, values, seen = list[str](), dict[str, list[Any]](), set[str]()
-    for group in groups:
-        flag = group[0].replace("_", "-") if group else ""
-        if flag in known and flag in seen:
-            raise InputError(f"{flag}: comes twice; name all its values after one")
-        seen.add(flag)
-        several = len(group) > 2 and flag in known
-        if several:
-            values[known[flag]] = [_value(known[flag], word) for word in group[1:]]
-        switch = several and isinstance(values[known[flag]][0], bool)
-        left += group[: 0 if switch else 2] if several else group
-    return left, values
+    given = _parse(make_parser(options, command, words, several=several), words)
+    table, name = _read_source(given.get("source"))
+    flags = {name: given.pop(name) for name in _config_groups() if name in given}
+    values = dict[str, list[Any]]()
+    for field, value in flags.items():
+        if isinstance(value, list):  # --bidirectional alone has none.
+            values[field] = value or [True]
+            value = values[field][0]
+        section, _, key = field.rpartition(".")
+        place = table.setdefault("data", {}) if section else table
+        place[key] = value
+    values = {field: several for field, several in values.items() if len(several) > 1}
+    parsed = options(**{**given, "config": from_dict(table)})
+    return Parsed(parsed, name, set_fields=frozenset(table), values=values)
 
 
-def _value(name: str, word: str) -> Any:
-    """A value of a config's field from the command line."""
-    kind: Any = type(getattr(Config(), name))
-    words = {"true": True, "false": False} if kind is bool else {}
-    try:
-        value = words[word.lower()] if words else kind(word)
-    except (KeyError, ValueError):
-        wanted = {int: "whole numbers", float: "numbers", bool: "true and false"}[kind]
-        raise InputError(f"{name}: takes {wanted}, not {word!r}") from None
-    return getattr(from_dict({name: value}), name)
+def _read_source(source: Path | None) -> tuple[dict[str, Any], str]:
+    """What a config file or a run's folder sets, and the config's name."""
+    if source is None:
+        return {}, "reference"
+    path = source / "config.toml" if source.is_dir() else source
+    if source.is_dir() and not path.exists():
+        raise InputError(f"{source}: holds no config.toml; name a run's folder or a config file")
+    name = path.absolute().parent.name if path.name == "config.toml" else path.stem
+    return read_table(path), name
 
 
-def _flags(options: Any, prefix: str = "--") -> Iterator[str]:
-    """The flags of a dataclass of options; those of its config have no prefix."""
+def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
+    """The values of the flags and arguments that are on a command line."""
+    if any("\0" in word for word in words):
+        raise InputError("no argument may hold a null character")
+    words = [_with_hyphens(word) for word in words]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in ("--", *parser.flags):
+            hint = did_you_mean(name, parser.flags) or "; --help lists the flags"
+            raise InputError(f"{name}: unknown flag{hint}")
+    given = vars(parser.parse_intermixed_args(words))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_hyphens(word: str) -> str:
+    """Change --batch_size to --batch-size."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are `InputError`s."""
+
+    flags: dict[str, Sequence[str]]
+    """Each flag, and the words that it takes if it takes one of several."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse says of a wrong command line."""
+        raise InputError(message.removeprefix("argument "))
+
+    def format_help(self) -> str:
+        """Format the help; only now may defaults have their own characters."""
+        return super().format_help().replace("\xa0", " ").replace("\u2011", "-")
+
+
+class _Flag(NamedTuple):
+    """A flag or a positional argument."""
+
+    names: Sequence[str]
+    group: str
+    rare: bool
+    choices: Sequence[str]
+    """The words of which it takes one."""
+    settings: dict[str, Any]
+    """The rest, for argparse's `add_argument`."""
+
+
+def make_parser(
+    options: type, command: str, words: Sequence[str] = (), *, several: bool = False
+) -> Parser:
+    """Make the parser of a command; its help has the rare flags if --help-all is in `words`."""
+    flags = list(_own_flags(options))
+    if "config" in options.__annotations__:
+        flags = [*_config_flags(several), *flags]
+    arguments = [flag.settings["metavar"] for flag in flags if flag.group == "arguments"]
+    parser = Parser(
+        usage=" ".join(["rnn-mnist", command, *arguments, "[--flags]"]),
+        description=inspect.getdoc(options),
+        formatter_class=functools.partial(
+            argparse.RawDescriptionHelpFormatter, max_help_position=28
+        ),
+        add_help=False,
+        allow_abbrev=False,
+    )
+    groups = {title: parser.add_argument_group(title) for title in _GROUPS}
+    actions = [groups["help"].add_argument("-h", "--help", action="help", help="Show this help.")]
+    rare = sum(flag.rare for flag in flags)
+    if rare:
+        said = f"Show this help with {rare} more flags."
+        actions.append(groups["help"].add_argument("--help-all", action="help", help=said))
+    parser.flags = {name: () for action in actions for name in action.option_strings}
+    for flag in flags:
+        if flag.rare and "--help-all" not in words:
+            flag.settings["help"] = argparse.SUPPRESS
+        action = groups[flag.group].add_argument(*flag.names, **flag.settings)
+        parser.flags |= dict.fromkeys(action.option_strings, flag.choices)
+    return parser
+
+
+def _own_flags(options: type) -> Iterator[_Flag]:
+    """The flags and arguments of a command, without those of a config."""
+    sentences = _sentences(options)
     for field in dataclasses.fields(options):
-        flag = prefix + field.name.replace("_", "-")
-        inner = {"config": "--", "data": "--data."}.get(field.name)
-        if inner is None:
-            yield flag
+        if field.name == "config":
+            continue
+        settings = dict(field.metadata)
+        group, rare = settings.pop("group"), settings.pop("rare", False)
+        choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
+        aliases = settings.pop("aliases", ())
+        names = [field.name]
+        if group != "arguments":
+            names = [_flag_name(field.name), *aliases]
+            settings |= dict(dest=field.name, default=argparse.SUPPRESS)
+            settings["required"] = field.default is dataclasses.MISSING
+        if choices:
+            settings["type"] = one_of(choices)
+        if isinstance(field.default, bool):
+            settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+        settings["help"] = _help(sentences[field.name], choices, hint)
+        yield _Flag(names, group, rare, choices, settings)
+
+
+def _config_flags(several: bool) -> Iterator[_Flag]:
+    """The flags of a config, in the order of the help."""
+    for name, (group, rare) in _config_groups().items():
+        section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
+        default = getattr(section, key)
+        choices = typing.get_args(typing.get_type_hints(section)[key])
+        names = [_flag_name(name), *_ALIASES.get(name, ())]
+        settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
+        settings["help"] = _help(_sentences(section)[key], choices, default)
+        if isinstance(default, bool) and not several:
+            settings["action"] = argparse.BooleanOptionalAction
         else:
-            yield from _flags(Config if field.name == "config" else type(Config().data), inner)
+            settings["type"] = functools.partial(_convert, type(default))
+            metavars = {int: "N", float: "X", bool: "true|false"}
+            settings["metavar"] = _METAVARS.get(name, metavars.get(type(default), "NAME"))
+        if several and section is Config:
+            settings["nargs"] = "*" if isinstance(default, bool) else "+"
+        # The help of a sweep has its own flags and the basic ones; the rest is in that of a run.
+        yield _Flag(names, group, rare or (several and group != "basics"), choices, settings)
 
 
-# tyro's sentences, and how ours go: the field first, then what it must be.
-_PLAIN = {
-    r"Error parsing (\S+): ": r"\1: ",
-    r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number, not \1",
-    r"could not convert string to float: (.*)": r"must be a number, not \1",
-    r"Missing value for argument '\W*(--[\w.-]+).*": r"\1: needs a value",
-    r"Missing from python -m [\w.]+: ": "missing: ",
-    r"invalid choice (.*) for argument '(\S+)'. Expected one of \((.*)\)\.": (
-        r"\2: \1 is not one of \3"
-    ),
-}
+def _config_groups() -> dict[str, tuple[str, bool]]:
+    """The group of each flag of a config, and whether it is rare."""
+    return {
+        name: (group, rare)
+        for group, names in _GROUPS.items()
+        for rare in (False, True)
+        for name in names[rare].split()
+    }
 
 
-def _one_line(said: str) -> str:
-    """What tyro says in a box, or with a title over a rule where the terminal knows no boxes."""
-    lines = [line.strip("│| ") for line in said.splitlines()]
-    body = [line for line in lines if line and line[0] not in "╭╰+"]
-    if len(body) > 1 and not body[1].strip("-"):
-        body = body[2:]
-    rules = [number for number, line in enumerate(body) if not line.strip("─-")]
-    text = " ".join(body[: rules[0]] if rules else body)
-    for pattern, plain in _PLAIN.items():
-        text = re.sub(pattern, plain, text)
-    return text
+def _flag_name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _convert(kind: type, word: str) -> Any:
+    """Convert a word of the command line for a config, which refuses what cannot be converted."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(word.lower(), word)
+    with contextlib.suppress(ValueError):
+        return kind(word)
+    return word
+
+
+@functools.cache
+def _sentences(section: type) -> dict[str, str]:
+    """The first paragraph of the docstring of each field of a dataclass."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    found = {}
+    for field, doc in itertools.pairwise(cast(ast.ClassDef, tree).body):
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
+            paragraph = inspect.cleandoc(ast.literal_eval(doc.value)).partition("\n\n")[0]
+            found[ast.unparse(field.target)] = paragraph.replace("\n", " ")
+    return found
+
+
+_UNBROKEN = str.maketrans(" -", "\xa0\u2011")  # No line ends at these.
+
+
+def _help(sentence: str, choices: Sequence[str], default: object) -> str:
+    """The help of a flag: its sentence, the words that it may take, and its default."""
+    if choices:
+        sentence += f" One of {', '.join(choices)}."
+    if isinstance(default, bool):
+        shown = "on" if default else ""
+    elif isinstance(default, float):
+        shown = f"{default:g}"
+    else:
+        shown = "" if default in (None, (), dataclasses.MISSING) else str(default)
+    sentence += f" (default: {shown})".translate(_UNBROKEN) if shown else ""
+    return sentence.replace("%", "%%")
 
 
 def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, Result]:
-    """Load what a command was told to take, by its name; or else what comes with the package.
+    """Load runs by their names; if none is named, the better pretrained network.
 
     Args:
       sources: As `load_result` takes them.
-      say: Print which network is used if there is no source, or if a source is a sweep's folder.
+      say: Print which network is used if none is named or if a source is a sweep's folder.
 
     Raises:
       InputError: One of them cannot be loaded.
@@ -205,78 +361,88 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
 
     runs: dict[str, Result] = {}
     for source in map(Path, sources):
-        place = best_run(source)
-        runs[str(source)] = load_result(place)
-        if say and place != source:
-            print(f"{source}: a sweep; its best run is {place}")
+        folder = best_run(source)
+        runs[str(source)] = load_result(folder)
+        if say and folder != source:
+            print(f"{source} is a sweep; its best run is {folder}")
     if not runs:
         best = load_pretrained()
         runs = {PRETRAINED_BEST: best}
         if say:
             accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
-            print(f"no run is named: the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
+            print(f"no run is named; the pretrained network {PRETRAINED_BEST} is used, {accuracy}")
     return runs
 
 
-def guarded(body: Callable[[], None]) -> int:
-    """Run a command's body with quiet libraries; errors become one line and an exit code.
+def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:
+    """Make the `main` of a command from its body: quiet libraries, errors of one line, exit code.
 
-    Returns:
-      0; 2 where something given cannot be used; 3 where training diverged; 1 where the system
-      refused; 130 where stopped; 141 where nobody reads the output any more.
+    The body takes the words after the command; `main` takes those of the process by default.
+    `main` returns the exit code: what the body returns, or 0; 2 if the user named something that
+    cannot be used; 3 if training diverged; 1 if the system refused; 130 if stopped; 141 if nobody
+    reads the output any more.
     """
-    # XLA's own log is read from the environment.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ["MPLBACKEND"] = "agg"  # Pictures go to files; a notebook's own may not be there.
-    with _stop_at_once(), _quiet():
-        try:
+
+    @functools.wraps(body)
+    def main(arguments: Sequence[str] | None = None) -> int:
+        # XLA's own log is read from the environment.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        os.environ["MPLBACKEND"] = "agg"  # A notebook's own may not be installed here.
+        with _stop_at_once(), _quiet():
             try:
-                body()
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:  # Whoever read the output has gone, as in `| head`.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except InputError as error:
-            code, line = error.exit_code, f"error: {error}"
-        except MemoryError:
-            code, line = 1, _NO_MEMORY
-        except OSError as error:
+                try:
+                    return body(sys.argv[1:] if arguments is None else arguments) or 0
+                finally:
+                    sys.stdout.flush()
+            except BrokenPipeError:  # The reader has gone, as in `| head`.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 141
+            except (Exception, KeyboardInterrupt) as error:
+                code, line = _explain(error)
+            # What a failed save or read left behind would complain on being collected later.
+            gc.collect()
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr)
+        return code
+
+    return main
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line for an error; one that is a bug is raised again."""
+    match error:
+        case InputError():
+            return error.exit_code, f"error: {error}"
+        case KeyboardInterrupt():
+            return 130, str(error) or "stopped"
+        case OSError():
             name = f"{error.filename}: " if error.filename else ""
-            # As an InputError, it shows what is in a name, such as line ends, in one line.
-            code, line = 1, f"error: {InputError(f'{name}{error.strerror or error}')}"
-        except KeyboardInterrupt as stop:
-            code, line = 130, str(stop) or "stopped"
-        except RuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            code, line = 1, _NO_MEMORY
-        else:
-            return 0
-        # What a failed save or read left behind would complain on being collected later.
-        gc.collect()
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
-    return code
+            # An InputError shows odd characters of the name, such as line ends, in one line.
+            return 1, f"error: {InputError(f'{name}{error.strerror or error}')}"
+        case MemoryError():
+            return 1, _NO_MEMORY
+        case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
+            return 1, _NO_MEMORY
+    raise error
+
+
+_NO_MEMORY = "error: not enough memory; choose a smaller hidden_size, num_layers or batch_size"
 
 
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
     """Run a command as the whole of this process, and end with its exit code."""
-    # Nearly all that JAX makes while it starts stays. Python looks through it for garbage again and
-    # again, for a third of a second, and for half a second more at the end.
+    # Most of JAX's objects live as long as the process. Python would search them for garbage again
+    # and again, which takes a third of a second, and half a second more at the end.
     gc.set_threshold(200_000)
     code = main()
     gc.freeze()
     sys.exit(code)
 
 
-_NO_MEMORY = "error: not enough memory; choose a smaller hidden_size, num_layers or batch_size"
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to themselves what libraries log and warn of: it is for their developers."""
+    """Hide the logs and warnings of libraries: they are for their developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -290,12 +456,12 @@ def _quiet() -> Iterator[None]:
 def _stop_at_once() -> Iterator[None]:
     """Let Ctrl-C or SIGTERM end the process at once, in one line, while nothing needs saving.
 
-    An exception would come up anywhere in the libraries' imports and their compilers' threads.
+    An exception could be raised anywhere in the libraries' imports and their compilers' threads.
     """
 
     def stop(*_: Any) -> None:
         with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), b"stopped\n")  # `hosts` may redirect 2.
+            os.write(sys.stderr.fileno(), b"stopped\n")  # Other code may have redirected 2.
         os._exit(130)
 
     before = {}

@@ -44,11 +44,11 @@ class Data:
     """The images of a run. The first paragraph of each field's docstring is its help."""
 
     name: str = "mnist"
-    """The name in TFDS of a data set of 28 x 28 grey images, such as fashion_mnist or kmnist."""
+    """TFDS data set of 28 x 28 grey images, such as fashion_mnist."""
     train: str = "train"
-    """The training split in TFDS's syntax, such as train[:55000] or train[:90%]."""
+    """Training split in TFDS's syntax, such as train[:90%]."""
     test: str = "test"
-    """The split that is tested after every epoch, in the same syntax."""
+    """Split that is tested after every epoch."""
     placement: Literal["resident", "streamed"] = "resident"
     """Keep all images on the device, or stream them from files; the result is the same."""
 
@@ -67,65 +67,71 @@ class Config:
     """
 
     seed: int = 0
-    """The number from which all random choices follow, such as the initial weights."""
+    """Number that determines every random choice."""
     epochs: int = 10
-    """The number of passes over the training images."""
+    """Passes over the training images."""
     batch_size: int = 100
-    """The number of images in a training step; the last step of an epoch may have fewer."""
+    """Images per training step.
+
+    The last step of an epoch may have fewer.
+    """
     hidden_size: int = 20
-    """The size of the LSTM's hidden state."""
+    """Size of the LSTM's hidden state."""
     num_layers: int = 1
-    """The number of LSTM layers on top of each other."""
+    """LSTM layers on top of each other."""
     bidirectional: bool = False
-    """Read the image in both directions, with separate weights for each."""
+    """Read in both directions, with weights for each."""
     reading: Literal["rows", "columns", "windows", "pixels", "permuted"] = "rows"
-    """The part of the image that each time step receives.
+    """Part of the image that each time step receives.
 
     windows: 14 windows of 4 x 4 pixels side by side, 2 apart, as are the 14 steps. permuted: single
     pixels in one fixed random order.
     """
     inner_size: int = 16
-    """The hidden size of the small LSTMs that read the windows first, if windows are read."""
+    """Hidden size of the LSTMs within windows, for reading windows."""
     forget_bias: float = 0.0
-    """A number that is added to the initial bias of the forget gates; 1 helps to remember."""
+    """Added to the forget gates' initial bias; 1 helps to remember."""
     chrono: int = 0
     """Initial biases for memories of up to this many steps; 0 uses PyTorch's initialisation."""
     remat: int = 0
     """Save memory: keep only every N-th step for the backward pass; 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """The rule that updates the weights."""
+    """Rule that updates the weights."""
     learning_rate: float = 0.1
-    """The step size of the optimizer; with a schedule, its largest value."""
+    """Step size; with a schedule, the largest one."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """The learning rate over the run; one_cycle rises for 30 % of it, then falls to almost 0."""
+    """Change of the learning rate during the run.
+
+    one_cycle rises for 30 % of the run, then falls to almost 0.
+    """
     momentum: float = 0.0
-    """The momentum of SGD, as PyTorch defines it; Adam has its own."""
+    """Momentum of SGD, as PyTorch defines it."""
     weight_decay: float = 0.0
-    """Weight decay; sgd and adam add it to the gradient, adamw shrinks the weights by it."""
+    """Weight decay: in the gradient for sgd and adam, apart from it for adamw."""
     gradient_clip: float = 0.0
-    """Scale gradients with a larger norm down to this norm; 0 turns this off."""
+    """Largest norm of the gradient; 0 sets no limit."""
     ema: float = 0.0
-    """Test and save a running average of the weights with this decay; 0 turns this off."""
+    """Decay of the average of the weights that is tested and saved; 0 tests the weights."""
     label_smoothing: float = 0.0
-    """The share of each training label that is spread over all classes."""
+    """Share of each label that is spread over all classes."""
     dropout: float = 0.0
-    """The share of hidden units that are dropped during training, after each layer."""
+    """Share of hidden units to drop after each layer."""
     augment_shift: float = 0.0
-    """Shift training images by up to this number of pixels in each direction."""
+    """Shift images by up to this many pixels."""
     augment_rotation: float = 0.0
-    """Rotate training images by up to this number of degrees."""
+    """Rotate images by up to this many degrees."""
     augment_scale: float = 0.0
-    """Stretch or shrink training images by up to this share of their size."""
+    """Scale images by up to this share."""
     augment_shear: float = 0.0
-    """Shear training images by up to this number of degrees."""
+    """Shear images by up to this many degrees."""
     augment_elastic: float = 0.0
-    """Bend training images; their pixels move by this number of pixels (standard deviation)."""
+    """Bend images: the standard deviation of their pixels' displacement, in pixels."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """The number type of the LSTM's matrix products; everything else is float32."""
+    """Type of the LSTM's products; the rest is float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
-    """The code that computes the LSTM on a CPU; auto is native (C++) if it was compiled."""
+    """Code of the LSTM on a CPU; auto is native (C++) if it was compiled."""
     init_from: str = ""
-    """Start with the weights of a run's or sweep's folder, a file or a pretrained network.
+    """Start from these weights: a run, a file or a pretrained network.
 
     Sizes and reading that are not set are taken from there. A size that is set must be the same.
     """
