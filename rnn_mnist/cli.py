@@ -18,7 +18,7 @@ import textwrap
 import threading
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
@@ -196,7 +196,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are `InputError`s."""
 
     flags: dict[str, Sequence[str]]
-    """Each flag, and the words that it takes if it takes one of several."""
+    """Each flag, and the words of which it takes one, if there are such words."""
+    words: Sequence[str]
+    """The words of which the first argument is one."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse says of a wrong command line."""
@@ -224,7 +226,8 @@ def make_parser(
 ) -> Parser:
     """Make the parser of a command; its help has the rare flags if --help-all is in `words`."""
     flags = list(_own_flags(options))
-    if "config" in options.__annotations__:
+    takes_config = any(field.name == "config" for field in dataclasses.fields(options))
+    if takes_config:
         flags = [*_config_flags(several), *flags]
     arguments = [flag.settings["metavar"] for flag in flags if flag.group == "arguments"]
     parser = Parser(
@@ -237,17 +240,23 @@ def make_parser(
         allow_abbrev=False,
     )
     groups = {title: parser.add_argument_group(title) for title in _GROUPS}
+    if not takes_config:
+        groups["basics"] = groups["help"] = parser.add_argument_group("flags")
     actions = [groups["help"].add_argument("-h", "--help", action="help", help="Show this help.")]
     rare = sum(flag.rare for flag in flags)
     if rare:
         said = f"Show this help with {rare} more flags."
         actions.append(groups["help"].add_argument("--help-all", action="help", help=said))
     parser.flags = {name: () for action in actions for name in action.option_strings}
+    parser.words = ()
     for flag in flags:
         if flag.rare and "--help-all" not in words:
             flag.settings["help"] = argparse.SUPPRESS
         action = groups[flag.group].add_argument(*flag.names, **flag.settings)
-        parser.flags |= dict.fromkeys(action.option_strings, flag.choices)
+        if action.option_strings:
+            parser.flags |= dict.fromkeys(action.option_strings, flag.choices)
+        else:
+            parser.words = parser.words or flag.choices
     return parser
 
 
@@ -343,7 +352,8 @@ def _help(sentence: str, choices: Sequence[str], default: object) -> str:
         shown = f"{default:g}"
     else:
         shown = "" if default in (None, (), dataclasses.MISSING) else str(default)
-    sentence += f" (default: {shown})".translate(_UNBROKEN) if shown else ""
+    if shown:
+        sentence += " " + f"(default: {shown})".translate(_UNBROKEN)
     return sentence.replace("%", "%%")
 
 
@@ -370,8 +380,21 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
         runs = {PRETRAINED_BEST: best}
         if say:
             accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
-            print(f"no run is named; the pretrained network {PRETRAINED_BEST} is used, {accuracy}")
+            print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
     return runs
+
+
+def same_classes(runs: Mapping[str, Result]) -> tuple[str, ...]:
+    """The classes of all networks.
+
+    Raises:
+      InputError: They differ.
+    """
+    (first, result), *others = runs.items()
+    for name, other in others:
+        if other.classes != result.classes:
+            raise InputError(f"{name}: has other classes than {first}; name one of the two")
+    return result.classes
 
 
 def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:
