@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rnn_mnist import __version__, cli
+from rnn_mnist import __version__, cli, flags
 from rnn_mnist.config import InputError, did_you_mean
 
 COMMANDS = {
@@ -78,7 +78,7 @@ def completion(shell: str = "") -> str:
     cases = []
     for command in COMMANDS:
         options = importlib.import_module(f"rnn_mnist.{command}").Options
-        parser = cli.make_parser(options, command, several=command == "sweep")
+        parser = flags.make_parser(options, command, several=command == "sweep")
         for flag, choices in parser.flags.items():
             if choices:
                 cases.append(f'    "{command} {flag}") words="{" ".join(choices)}" ;;')

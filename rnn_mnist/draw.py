@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnn_mnist import cli
+from rnn_mnist import cli, flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Options:
     `rnn-mnist export page -o digit.html` writes the same page as a file to keep.
     """
 
-    run: Path | None = cli.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
+    run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
     """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
     pretrained networks reference and strong."""
 
@@ -24,7 +24,7 @@ class Options:
 @cli.program
 def main(words: Sequence[str]) -> None:
     """Parse, write the page, open the browser."""
-    options = cli.parse(Options, words, command="draw")
+    options = flags.parse(Options, words, command="draw")
     # Imported here, so that help and mistyped flags answer at once.
     import tempfile
     import webbrowser

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rnn_mnist import cli, files
+from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ class Options:
     page       a web page on which to draw a digit and watch it being read (.html)
     """
 
-    format: str = cli.argument("FORMAT", choices=tuple(FORMATS))
+    format: str = flags.argument("FORMAT", choices=tuple(FORMATS))
     """The kind of file."""
-    output: Path = cli.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")
+    output: Path = flags.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")
     """The file to write."""
-    run: Path | None = cli.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
+    run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
     """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
     pretrained networks reference and strong."""
 
@@ -65,7 +65,7 @@ class Options:
 @cli.program
 def main(words: Sequence[str]) -> None:
     """Parse, export, print."""
-    options = cli.parse(Options, words, command="export")
+    options = flags.parse(Options, words, command="export")
     files.check_file(options.output)
     (result,) = cli.load_runs([options.run] if options.run else []).values()
     write(options.output, options.format, result)

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rnn_mnist import cli, files
-from rnn_mnist.config import InputError, naming
+from rnn_mnist import cli, files, flags
+from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from rnn_mnist.inference import Images
     from rnn_mnist.runs import Result
 
 
@@ -24,7 +22,7 @@ class Kind(NamedTuple):
     """The flags that choose what is drawn."""
     moves: bool = False
     """It can also be an animation."""
-    count: int = 1
+    default_count: int = 1
     """How many images are drawn by default."""
     compares: bool = False
     """Several runs can be drawn together."""
@@ -32,13 +30,13 @@ class Kind(NamedTuple):
 
 KINDS = {
     "rows": Kind(("image", "picture"), moves=True),
-    "digits": Kind(("count", "seed"), moves=True, count=15, compares=True),
+    "digits": Kind(("count", "seed"), moves=True, default_count=15, compares=True),
     "beliefs": Kind(("image", "picture"), moves=True),
     "states": Kind(("image", "picture", "layer")),
     "curves": Kind(compares=True),
     "confusion": Kind(compares=True),
-    "mistakes": Kind(("count",), count=15, compares=True),
-    "saliency": Kind(("image", "picture", "count", "seed"), count=5),
+    "mistakes": Kind(("count",), default_count=15, compares=True),
+    "saliency": Kind(("image", "picture", "count", "seed"), default_count=5),
 }
 
 
@@ -56,39 +54,37 @@ class Options:
     saliency   where more ink would make the answer more likely, or less
     """
 
-    kind: str = cli.argument("KIND", choices=tuple(KINDS))
+    kind: str = flags.argument("KIND", choices=tuple(KINDS))
     """The kind of picture."""
-    runs: tuple[Path, ...] = cli.argument("[RUN ...]", default=(), nargs="*", type=Path)
+    runs: tuple[Path, ...] = flags.argument("[RUN ...]", default=(), nargs="*", type=Path)
     """Folders of runs, folders of sweeps (for their best runs), files of weights, or the pretrained
     networks reference and strong, which is the default. Curves compares several; digits, confusion
     and mistakes average their probabilities."""
-    output: Path | None = cli.flag("-o", type=Path, metavar="FILE", hint="KIND.png")
+    output: Path | None = flags.flag("-o", type=Path, metavar="FILE", hint="KIND.png")
     """Write this .png file; for rows, digits and beliefs also a .gif or .mp4, which moves."""
-    image: int | None = cli.flag(type=cli.whole(0, 10**9), metavar="N", hint=0)
+    image: int | None = flags.flag(type=flags.whole(0, 10**9), metavar="N", hint=0)
     """Draw this image of the test split."""
-    picture: Path | None = cli.flag(type=Path, metavar="FILE")
+    picture: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw a picture of your own."""
-    count: int | None = cli.flag(type=cli.whole(1, 100), metavar="N", hint="15; saliency 5")
+    count: int | None = flags.flag(type=flags.whole(1, 100), metavar="N", hint="15; saliency 5")
     """Draw this number of images."""
-    seed: int | None = cli.flag(type=cli.whole(0, 2**64), metavar="N", hint=0)
+    seed: int | None = flags.flag(type=flags.whole(0, 2**64), metavar="N", hint=0)
     """Choose other random images."""
-    layer: str | None = cli.flag(metavar="NAME", hint="the last")
+    layer: str | None = flags.flag(metavar="NAME", hint="the last")
     """Draw this layer: lstm_l0, lstm_l0_reverse, lstm_l1, ..."""
-    dark: bool = cli.flag(default=False)
+    dark: bool = flags.flag(default=False)
     """Draw on a dark background."""
 
     def __post_init__(self) -> None:
         """Refuse flags that would have no effect."""
-        names = "image", "picture", "count", "seed", "layer"
-        given = [name for name in names if getattr(self, name) is not None]
-        for name in given:
-            takers = [kind for kind, about in KINDS.items() if name in about.flags]
-            if self.kind not in takers:
-                raise InputError(f"--{name}: only for {', '.join(takers)}, not for {self.kind}")
-        if "image" in given and "picture" in given:
+        for name in ("image", "picture", "count", "seed", "layer"):
+            kinds = [kind for kind, about in KINDS.items() if name in about.flags]
+            if getattr(self, name) is not None and self.kind not in kinds:
+                raise InputError(f"--{name}: only for {', '.join(kinds)}, not for {self.kind}")
+        if self.image is not None and self.picture is not None:
             raise InputError("--picture: takes the place of --image; leave one of the two out")
-        if given[:1] in (["image"], ["picture"]) and {"count", "seed"} & {*given}:
-            raise InputError(f"--{given[1]}: has no effect with --{given[0]}")
+        if self.names_image() and (self.count is not None or self.seed is not None):
+            raise InputError("--count and --seed: have no effect with --image or --picture")
         if len(self.runs) > 1 and not KINDS[self.kind].compares:
             raise InputError(f"{self.runs[1]}: {self.kind} draws a single run")
         endings = (".png", ".gif", ".mp4") if KINDS[self.kind].moves else (".png",)
@@ -98,11 +94,15 @@ class Options:
                 f"not {str(self.output)!r}"
             )
 
+    def names_image(self) -> bool:
+        """Whether --image or --picture is given."""
+        return self.image is not None or self.picture is not None
+
 
 @cli.program
 def main(words: Sequence[str]) -> None:
     """Parse, draw, print."""
-    options = cli.parse(Options, words, command="plot")
+    options = flags.parse(Options, words, command="plot")
     path = options.output or Path(f"{options.kind}.png")
     files.check_file(path)
     # Imported here, so that help and mistyped flags answer at once.
@@ -115,8 +115,9 @@ def main(words: Sequence[str]) -> None:
     style = matplotlib.style.context("dark_background" if options.dark else {})
     with compilation_cache(), style:
         if path.suffix == ".png":
+            figure = draw(options, runs)
             with files.atomic_write(path) as file:
-                draw(options, runs).savefig(file, format="png")
+                figure.savefig(file, format="png")
         else:
             movies.write(draw(options, runs, moving=True), path)
     print(f"{path}: {path.stat().st_size:,} bytes")
@@ -140,8 +141,8 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
         several = len(runs) > 1
         return charts.compare(histories) if several else charts.curves(run.history, title=title)
     classes, reading = cli.same_classes(runs), run.config.reading
-    images, labels, about = choose_images(options, run)
-    title, stage = f"{title}: {about}" if about else title, movies if moving else figures
+    images, labels, about = choose(options, run)
+    title, stage = f"{title}: {about}", movies if moving else figures
     if options.kind == "rows":
         return stage.rows(images[0], reading=reading, title=title)
     if options.kind == "beliefs":
@@ -157,58 +158,27 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
     answers = inference.predict(list(runs.values()), images)
     if options.kind == "digits":
         return stage.digits(images, answers, classes, labels=labels, title=title)
+    if options.kind == "saliency":
+        gradients = inference.saliency(run, images)
+        title += "; more ink makes the answer more likely (violet) or less likely (orange)"
+        return figures.saliency(images, gradients, answers, classes, title=title)
+    assert labels is not None  # Only a picture of the user's own has none.
     if options.kind == "confusion":
         return figures.confusion(labels, answers.argmax(1), classes, title=title)
-    if options.kind == "mistakes":
-        count = options.count or KINDS["mistakes"].count
-        return figures.mistakes(images, labels, answers, classes, count=count, title=title)
-    gradients = inference.saliency(run, images)
-    return figures.saliency(images, gradients, answers, classes, title=title)
+    count = options.count or KINDS["mistakes"].default_count
+    return figures.mistakes(images, labels, answers, classes, count=count, title=title)
 
 
-class Images(NamedTuple):
+def choose(options: Options, run: Result) -> Images:
     """The images to draw."""
+    from rnn_mnist.inference import pick_images
 
-    images: NDArray[np.uint8]
-    """(N, 28, 28)."""
-    labels: NDArray[np.integer] | None
-    """(N,); None for a picture of the user's own."""
-    about: str
-    """What the title says of them."""
-
-
-def choose_images(options: Options, run: Result) -> Images:
-    """The images to draw: a picture, one test image, random ones, or all of them.
-
-    Raises:
-      InputError: The picture cannot be read, or the test split has other classes or fewer images.
-    """
-    import numpy as np
-
-    from rnn_mnist.data import load
-    from rnn_mnist.inference import read_pictures
-
-    if options.picture is not None:
-        with naming(options.picture):
-            return Images(read_pictures(options.picture), None, str(options.picture))
-    split = load(run.config.data.name, run.config.data.test)
-    size, classes = len(split.labels), len(split.classes)
-    if classes != len(run.classes):
-        raise InputError(
-            f"the network has {len(run.classes)} classes, and {split.version} has {classes}"
-        )
     if options.kind in ("confusion", "mistakes"):
-        return Images(split.images, split.labels, "")
-    if options.kind in ("digits", "saliency") and options.image is None:
-        count = min(options.count or KINDS[options.kind].count, size)
-        chosen = np.random.default_rng(options.seed or 0).choice(size, count, replace=False)
-        about = f"{count} random test images"
-    else:
-        chosen = np.array([options.image or 0])
-        about = f"test image {chosen[0]:,}"
-        if chosen[0] >= size:
-            raise InputError(f"--image: must be below {size:,}, not {chosen[0]:,}")
-    return Images(split.images[chosen], split.labels[chosen], about)
+        return pick_images(run)
+    if options.kind == "digits" or (options.kind == "saliency" and not options.names_image()):
+        count = options.count or KINDS[options.kind].default_count
+        return pick_images(run, count=count, seed=options.seed or 0)
+    return pick_images(run, picture=options.picture, index=options.image or 0)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,19 @@ import dataclasses
 import itertools
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from rnn_mnist import cli
+from rnn_mnist import cli, flags
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_file
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from rnn_mnist.inference import Pictures
 
 Answer = Mapping[str, float]
 """The probability of each class."""
@@ -38,13 +39,13 @@ class Options:
     code is 1.
     """
 
-    files: tuple[Path, ...] = cli.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
+    files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
     """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, or - for standard input.
     The networks to ask come first: folders of runs or sweeps, files of weights, reference or
     strong, which is the default. The probabilities of several networks are averaged."""
-    json: bool = cli.flag(default=False)
+    json: bool = flags.flag(default=False)
     """Print JSON with the probabilities of all classes instead of a table."""
-    show: Path | None = cli.flag(type=Path, metavar="FILE")
+    show: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw what the network saw, with its answers, into this .png file."""
 
     def __post_init__(self) -> None:
@@ -55,32 +56,22 @@ class Options:
             raise InputError(f"--show: must be a file that ends in .png, not {str(self.show)!r}")
 
 
-class Pictures(NamedTuple):
-    """The images that were read from files."""
-
-    names: list[str]
-    images: list[NDArray[np.uint8]]
-    """(28, 28) each."""
-    errors: dict[str, str]
-    """Why other files have no image, by their names."""
-
-
 @cli.program
 def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
-    options = cli.parse(Options, words, command="predict")
+    options = flags.parse(Options, words, command="predict")
     if options.show is not None:
         check_file(options.show)
     # Imported here, so that help and mistyped flags answer at once.
     import numpy as np
 
-    from rnn_mnist.inference import predict
+    from rnn_mnist.inference import predict, read_files
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
     runs = cli.load_runs(sources, say=not options.json)
     classes = cli.same_classes(runs)
-    pictures = read(paths)
+    pictures = read_files(paths)
     probabilities = np.zeros((0, len(classes)), np.float32)
     if pictures.images:
         with compilation_cache():
@@ -107,27 +98,6 @@ def split_arguments(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, list(files[len(runs) :])
 
 
-def read(paths: Sequence[Path]) -> Pictures:
-    """Read files, the pictures in folders, and standard input, which is -."""
-    from rnn_mnist.inference import ENDINGS, MOST_BYTES, read_pictures
-
-    pictures = Pictures([], [], {})
-    for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        # A folder without pictures gets the error line of a file that cannot be read.
-        for file in [file for file in inside if file.suffix.lower() in ENDINGS] or [path]:
-            try:
-                source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
-                found = read_pictures(source)
-            except InputError as error:
-                pictures.errors[str(file)] = str(error)
-                continue
-            numbers = [f"[{number}]" for number in range(len(found))] if len(found) > 1 else [""]
-            pictures.names.extend(f"{file}{number}" for number in numbers)
-            pictures.images.extend(found)
-    return pictures
-
-
 def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
     """Print all answers and errors for other programs."""
     said = [
@@ -148,8 +118,7 @@ def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
         guess = f"{second}  {100 * answer[second]:.1f} %"
         rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
     head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
-    console = Console(quiet=False, log_every=0, began=time.perf_counter())
-    console.say_table(["file", head, "probability", "second guess"], rows)
+    Console().print_table(["file", head, "probability", "second guess"], rows)
 
 
 def show(

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnn_mnist import cli, files
+from rnn_mnist import cli, files, flags
 from rnn_mnist.config import Config, InputError
 
 
@@ -25,30 +25,30 @@ class Options:
     """
 
     config: Config
-    source: Path | None = cli.argument("[CONFIG.toml]", default=None, nargs="?", type=Path)
+    source: Path | None = flags.argument("[CONFIG.toml]", default=None, nargs="?", type=Path)
     """A file with settings, or a run's folder."""
-    seeds: int = cli.flag(type=cli.whole(1, 10_000), metavar="N", default=1)
+    seeds: int = flags.flag(type=flags.whole(1, 10_000), metavar="N", default=1)
     """Number of seeds for every combination; --seed is the first."""
-    run: Path | None = cli.flag(type=Path, metavar="FOLDER", hint="runs/sweep-NAME")
+    run: Path | None = flags.flag(type=Path, metavar="FOLDER", hint="runs/sweep-NAME")
     """Folder of the results; NAME is the config file's, or reference."""
-    final: bool = cli.flag(default=True)
+    final: bool = flags.flag(default=True)
     """Train the best setting on all images, and test it."""
-    keep: bool = cli.flag(default=False)
+    keep: bool = flags.flag(default=False)
     """Write a run folder for every run, too."""
-    data_files: Path | None = cli.flag(type=Path, metavar="FOLDER", group="data")
+    data_files: Path | None = flags.flag(type=Path, metavar="FOLDER", group="data")
     """Folder with the original files, to read instead of downloading."""
-    devices: int | None = cli.flag(
-        type=cli.whole(1, 1024), metavar="N", group="several devices and machines", hint="all"
+    devices: int | None = flags.flag(
+        type=flags.whole(1, 1024), metavar="N", group="several devices and machines", hint="all"
     )
     """Devices that share the runs: GPUs, TPU cores or cores of the CPU."""
-    compile_cache: bool = cli.flag(default=True, group="speed and memory", rare=True)
+    compile_cache: bool = flags.flag(default=True, group="speed and memory", rare=True)
     """Keep compiled programs for the next start."""
 
 
 @cli.program
 def main(words: Sequence[str]) -> None:
     """Parse, sweep, print."""
-    options, name, _, values = cli.parse_config(Options, words, command="sweep", several=True)
+    options, name, _, values = flags.parse_config(Options, words, command="sweep", several=True)
     if options.seeds > 1 and "seed" in values:
         raise InputError("--seeds: --seed names them already; leave one of the two out")
     folder = options.run or Path("runs") / f"sweep-{name}"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnn_mnist import cli, files
+from rnn_mnist import cli, files, flags
 from rnn_mnist.config import Config, InputError, differences, read_config
 
 MACHINES = "several devices and machines"
@@ -29,43 +29,47 @@ class Options:
     """
 
     config: Config
-    source: Path | None = cli.argument("[CONFIG.toml | FOLDER]", default=None, nargs="?", type=Path)
+    source: Path | None = flags.argument(
+        "[CONFIG.toml | FOLDER]", default=None, nargs="?", type=Path
+    )
     """Settings in a file, or the folder of a run to go on with."""
-    run: Path | None = cli.flag(type=Path, metavar="FOLDER", hint="runs/NAME")
+    run: Path | None = flags.flag(type=Path, metavar="FOLDER", hint="runs/NAME")
     """Folder of the run; NAME is the config file's, or reference."""
-    quiet: bool = cli.flag(default=False)
+    quiet: bool = flags.flag(default=False)
     """Print only the result."""
-    log_every: int = cli.flag(type=cli.whole(1, 10**9), metavar="N", default=0, hint=None)
+    log_every: int = flags.flag(type=flags.whole(1, 10**9), metavar="N", default=0, hint=None)
     """Print the loss every N steps, too."""
-    data_files: Path | None = cli.flag(type=Path, metavar="FOLDER", group="data")
+    data_files: Path | None = flags.flag(type=Path, metavar="FOLDER", group="data")
     """Folder with the original files, to read instead of downloading."""
-    log_norms: bool = cli.flag(default=False, group="logs")
+    log_norms: bool = flags.flag(default=False, group="logs")
     """Log the gradient's norm and the images per second, too."""
-    tensorboard: bool = cli.flag(default=False, group="logs")
+    tensorboard: bool = flags.flag(default=False, group="logs")
     """Write TensorBoard's event files into the run's folder."""
-    profile: tuple[int, int] | None = cli.flag(
+    profile: tuple[int, int] | None = flags.flag(
         type=int, nargs=2, metavar=("FIRST", "LAST"), group="logs", rare=True
     )
     """Trace these steps with JAX's profiler into the run's folder."""
-    devices: int | None = cli.flag(type=cli.whole(1, 1024), metavar="N", group=MACHINES, hint="all")
+    devices: int | None = flags.flag(
+        type=flags.whole(1, 1024), metavar="N", group=MACHINES, hint="all"
+    )
     """Devices that share each batch: GPUs, TPU cores or parts of the CPU.
 
     On a CPU, all is one for each core; for the native kernel, it is a single one. With several
     processes, this is the number of each process.
     """
-    distributed: bool = cli.flag(default=False, group=MACHINES)
+    distributed: bool = flags.flag(default=False, group=MACHINES)
     """Train as one of several processes, such as those of SLURM."""
-    coordinator: str | None = cli.flag(metavar="HOST:PORT", group=MACHINES)
+    coordinator: str | None = flags.flag(metavar="HOST:PORT", group=MACHINES)
     """Host of process 0, and a free port there."""
-    processes: int | None = cli.flag(type=int, metavar="N", group=MACHINES)
+    processes: int | None = flags.flag(type=int, metavar="N", group=MACHINES)
     """Number of processes."""
-    process_id: int | None = cli.flag(type=int, metavar="I", group=MACHINES)
+    process_id: int | None = flags.flag(type=int, metavar="I", group=MACHINES)
     """Number of this process, from 0."""
-    wait: int | None = cli.flag(
-        type=cli.whole(1, 86400), metavar="SECONDS", group=MACHINES, hint="300", rare=True
+    wait: int | None = flags.flag(
+        type=flags.whole(1, 86400), metavar="SECONDS", group=MACHINES, hint="300", rare=True
     )
     """Time in which all processes must have started."""
-    compile_cache: bool = cli.flag(default=True, group="speed and memory", rare=True)
+    compile_cache: bool = flags.flag(default=True, group="speed and memory", rare=True)
     """Keep compiled programs for the next start."""
 
     def __post_init__(self) -> None:
@@ -92,7 +96,7 @@ class Options:
 def main(words: Sequence[str]) -> None:
     """Parse, train, print."""
     began = time.perf_counter()
-    options, name, set_fields, _ = cli.parse_config(Options, words, command="train")
+    options, name, set_fields, _ = flags.parse_config(Options, words, command="train")
     folder = options.run or Path("runs") / name
     if options.source is not None and options.source.is_dir() and options.run is None:
         folder = options.source
@@ -100,7 +104,7 @@ def main(words: Sequence[str]) -> None:
         files.check_folder(folder)
         refuse_other_run(folder, options.config, words)
     # Imported here, so that help and mistyped flags answer at once.
-    from rnn_mnist.parallel import is_first, joined, split_cpu
+    from rnn_mnist.parallel import joined, split_cpu
     from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
     from rnn_mnist.training import default_cpu_count
 
@@ -119,11 +123,7 @@ def main(words: Sequence[str]) -> None:
             )
         train_run(
             options.config,
-            Console(
-                quiet=options.quiet or (options.distributed and not is_first()),
-                log_every=options.log_every,
-                began=began,
-            ),
+            Console(quiet=options.quiet, log_every=options.log_every, began=began),
             folder=folder,
             data_files=options.data_files,
             devices=options.devices,
@@ -145,7 +145,8 @@ def refuse_other_run(folder: Path, config: Config, words: Sequence[str]) -> None
         other = f"{folder}-{change.strip('-')}"
         command = shlex.join(["rnn-mnist", "train", *words, "--run", other])
         raise InputError(
-            f"{folder}: holds a run of another config: {', '.join(both)}; to train this one: {command}"
+            f"{folder}: holds a run of another config: {', '.join(both)}; to train this one, "
+            f"run: {command}"
         )
 
 

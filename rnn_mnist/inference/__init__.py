@@ -1,14 +1,17 @@
 """What trained networks say about images, and a person's picture as they take it."""
 
+from rnn_mnist.inference.inputs import Images, Pictures, pick_images, read_files
 from rnn_mnist.inference.inspect import Units, beliefs, predict, saliency, units
-from rnn_mnist.inference.pictures import ENDINGS, MOST_BYTES, read_pictures
+from rnn_mnist.inference.pictures import read_pictures
 
 __all__ = [
-    "ENDINGS",
-    "MOST_BYTES",
+    "Images",
+    "Pictures",
     "Units",
     "beliefs",
+    "pick_images",
     "predict",
+    "read_files",
     "read_pictures",
     "saliency",
     "units",
