@@ -147,7 +147,12 @@ def _read_source(source: Path | None) -> tuple[dict[str, Any], str]:
     if source is None:
         return {}, "reference"
     path = source / "config.toml" if source.is_dir() else source
-    if source.is_dir() and not path.exists():
+    if not source.exists():
+        raise InputError(
+            f"{source}: there is no such config file or run's folder; several values of a flag "
+            "are for rnn-mnist sweep"
+        )
+    if not path.exists():
         raise InputError(f"{source}: holds no config.toml; name a run's folder or a config file")
     name = path.absolute().parent.name if path.name == "config.toml" else path.stem
     return read_table(path), name
