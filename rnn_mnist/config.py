@@ -88,11 +88,11 @@ class Config:
     pixels in one fixed random order.
     """
     inner_size: int = 16
-    """Hidden size of the LSTMs within windows, for reading windows."""
+    """Hidden size of the LSTMs that read the windows."""
     forget_bias: float = 0.0
-    """Added to the forget gates' initial bias; 1 helps to remember."""
+    """Number added to the initial bias of the forget gates."""
     chrono: int = 0
-    """Initial biases for memories of up to this many steps; 0 uses PyTorch's initialisation."""
+    """Longest memory of the initial biases in steps; 0 uses PyTorch's default initialisation."""
     remat: int = 0
     """Save memory: keep only every N-th step for the backward pass; 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -107,11 +107,11 @@ class Config:
     momentum: float = 0.0
     """Momentum of SGD, as PyTorch defines it."""
     weight_decay: float = 0.0
-    """Weight decay: in the gradient for sgd and adam, apart from it for adamw."""
+    """Strength of weight decay; adamw applies it apart from the gradient."""
     gradient_clip: float = 0.0
     """Largest norm of the gradient; 0 sets no limit."""
     ema: float = 0.0
-    """Decay of the average of the weights that is tested and saved; 0 tests the weights."""
+    """Test and save an average of the weights with this decay; 0 turns it off."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
     dropout: float = 0.0

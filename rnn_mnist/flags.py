@@ -215,9 +215,12 @@ def make_parser(
     takes_config = any(field.name == "config" for field in dataclasses.fields(options))
     if takes_config:
         flags = [*_config_flags(several), *flags]
-    arguments = [flag.settings["metavar"] for flag in flags if flag.group == "arguments"]
+    flags += _help_flags(rare=sum(flag.rare for flag in flags))
+    usage = [flag.settings["metavar"] for flag in flags if flag.group == "arguments"]
+    required = [flag for flag in flags if flag.settings.get("required")]
+    usage += [f"{flag.names[-1]} {flag.settings['metavar']}" for flag in required]
     parser = Parser(
-        usage=" ".join(["rnn-mnist", command, *arguments, "[--flags]"]),
+        usage=" ".join(["rnn-mnist", command, *usage, "[--flags]"]),
         description=inspect.getdoc(options),
         formatter_class=functools.partial(
             argparse.RawDescriptionHelpFormatter, max_help_position=28
@@ -228,12 +231,7 @@ def make_parser(
     groups = {title: parser.add_argument_group(title) for title in _GROUPS}
     if not takes_config:
         groups["basics"] = groups["help"] = parser.add_argument_group("flags")
-    actions = [groups["help"].add_argument("-h", "--help", action="help", help="Show this help.")]
-    rare = sum(flag.rare for flag in flags)
-    if rare:
-        said = f"Show this help with {rare} more flags."
-        actions.append(groups["help"].add_argument("--help-all", action="help", help=said))
-    parser.flags = {name: () for action in actions for name in action.option_strings}
+    parser.flags = {}
     parser.words = ()
     for flag in flags:
         if flag.rare and "--help-all" not in words:
@@ -244,6 +242,13 @@ def make_parser(
         else:
             parser.words = parser.words or flag.choices
     return parser
+
+
+def _help_flags(*, rare: int) -> Iterator[_Flag]:
+    """The flags that show the help; one more shows `rare` more flags, if there are any."""
+    more = f"Show this help with {rare} more flags." if rare else argparse.SUPPRESS
+    for names, said in ((["-h", "--help"], "Show this help."), (["--help-all"], more)):
+        yield _Flag(names, "help", False, (), dict(action="help", help=said))
 
 
 def _own_flags(options: type) -> Iterator[_Flag]:

@@ -36,7 +36,7 @@ class Options:
     keep: bool = flags.flag(default=False)
     """Write a run folder for every run, too."""
     data_files: Path | None = flags.flag(type=Path, metavar="FOLDER", group="data")
-    """Folder with the original files, to read instead of downloading."""
+    """Folder with the data set's files; nothing is downloaded then."""
     devices: int | None = flags.flag(
         type=flags.whole(1, 1024), metavar="N", group="several devices and machines", hint="all"
     )

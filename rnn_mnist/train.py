@@ -40,7 +40,7 @@ class Options:
     log_every: int = flags.flag(type=flags.whole(1, 10**9), metavar="N", default=0, hint=None)
     """Print the loss every N steps, too."""
     data_files: Path | None = flags.flag(type=Path, metavar="FOLDER", group="data")
-    """Folder with the original files, to read instead of downloading."""
+    """Folder with the data set's files; nothing is downloaded then."""
     log_norms: bool = flags.flag(default=False, group="logs")
     """Log the gradient's norm and the images per second, too."""
     tensorboard: bool = flags.flag(default=False, group="logs")
