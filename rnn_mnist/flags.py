@@ -131,13 +131,14 @@ def parse_config(
     flags = {name: given.pop(name) for name in _config_groups() if name in given}
     values = dict[str, list[Any]]()
     for field, value in flags.items():
-        if isinstance(value, list):  # --bidirectional alone has none.
-            values[field] = value or [True]
-            value = values[field][0]
+        if isinstance(value, tuple):
+            first, *others = value or (True,)  # --bidirectional alone has no value.
+            value = first
+            if others:
+                values[field] = [first, *others]
         section, _, key = field.rpartition(".")
         place = table.setdefault("data", {}) if section else table
         place[key] = value
-    values = {field: several for field, several in values.items() if len(several) > 1}
     parsed = options(**{**given, "config": from_dict(table)})
     return Parsed(parsed, name, set_fields=frozenset(table), values=values)
 
@@ -166,10 +167,14 @@ def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and name not in ("--", *parser.flags):
-            hint = did_you_mean(name, parser.flags) or "; --help lists the flags"
+            hint = did_you_mean(name, parser.flags) or "; --help-all lists all flags"
             raise InputError(f"{name}: unknown flag{hint}")
     given = vars(parser.parse_intermixed_args(words))
-    return {name: value for name, value in given.items() if value is not None}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def _with_hyphens(word: str) -> str:

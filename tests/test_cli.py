@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs import console
 
+ROOT = Path(__file__).parents[1]
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 
 
@@ -68,7 +70,7 @@ def command(tmp_path, monkeypatch, capfd):
         (["--devices", "x"], "--devices: must be a whole number, not 'x'"),
         (["--hiden-size", "3"], "--hiden-size: unknown flag; did you mean --hidden-size?"),
         (["--data.nam=mnist"], "--data.nam: unknown flag; did you mean --data.name?"),
-        (["--zzz"], "--zzz: unknown flag; --help lists the flags"),
+        (["--zzz"], "--zzz: unknown flag; --help-all lists all flags"),
         (["--optimizer", "adm"], "optimizer: 'adm' is not one of sgd, adam, adamw; did you mean"),
         (["--hidden-size", "0"], "hidden_size: must be at least 1, not 0"),
         (["--epochs", "-3"], "epochs: must be at least 1, not -3"),
@@ -451,6 +453,12 @@ def test_the_program_runs_the_commands(words, code, out, err, capfd):
     said = capfd.readouterr()
     assert re.fullmatch(out, said.out)
     assert re.fullmatch(err, said.err)
+
+
+def test_the_program_that_is_installed_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["rnn-mnist"].partition(":")
+    assert getattr(importlib.import_module(module), name) is program.program
 
 
 def test_the_program_has_every_command_and_explains_it(capfd):
