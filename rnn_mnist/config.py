@@ -71,10 +71,7 @@ class Config:
     epochs: int = 10
     """Passes over the training images."""
     batch_size: int = 100
-    """Images per training step.
-
-    The last step of an epoch may have fewer.
-    """
+    """Images per training step."""
     hidden_size: int = 20
     """Size of the LSTM's hidden state."""
     num_layers: int = 1
@@ -100,10 +97,7 @@ class Config:
     learning_rate: float = 0.1
     """Step size; with a schedule, the largest one."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """Change of the learning rate during the run.
-
-    one_cycle rises for 30 % of the run, then falls to almost 0.
-    """
+    """Change of the learning rate; one_cycle rises for 30 % of the run, then falls to 0."""
     momentum: float = 0.0
     """Momentum of SGD, as PyTorch defines it."""
     weight_decay: float = 0.0

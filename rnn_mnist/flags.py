@@ -117,14 +117,8 @@ def parse_config(
 ) -> Parsed[Options]:
     """Parse a command line with a config: flags override its file, which overrides the defaults.
 
-    Args:
-      options: As `parse` takes it, with the fields `config`, and `source` for the file.
-      words: As `parse` takes them.
-      command: As `parse` takes it.
-      several: Flags of the config take several values.
-
-    Raises:
-      InputError, SystemExit: As `parse`.
+    The arguments and errors are those of `parse`. The options have the fields `config`, and
+    `source` for the file. If `several`, flags of the config take several values.
     """
     given = _parse(make_parser(options, command, words, several=several), words)
     table, name = _read_source(given.get("source"))

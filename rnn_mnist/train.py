@@ -46,24 +46,20 @@ class Options:
     tensorboard: bool = flags.flag(default=False, group="logs")
     """Write TensorBoard's event files into the run's folder."""
     profile: tuple[int, int] | None = flags.flag(
-        type=int, nargs=2, metavar=("FIRST", "LAST"), group="logs", rare=True
+        type=flags.whole(1, 10**9), nargs=2, metavar=("FIRST", "LAST"), group="logs", rare=True
     )
     """Trace these steps with JAX's profiler into the run's folder."""
     devices: int | None = flags.flag(
         type=flags.whole(1, 1024), metavar="N", group=MACHINES, hint="all"
     )
-    """Devices that share each batch: GPUs, TPU cores or parts of the CPU.
-
-    On a CPU, all is one for each core; for the native kernel, it is a single one. With several
-    processes, this is the number of each process.
-    """
+    """Devices of each process that share a batch: GPUs, TPU cores or parts of the CPU."""
     distributed: bool = flags.flag(default=False, group=MACHINES)
     """Train as one of several processes, such as those of SLURM."""
     coordinator: str | None = flags.flag(metavar="HOST:PORT", group=MACHINES)
     """Host of process 0, and a free port there."""
-    processes: int | None = flags.flag(type=int, metavar="N", group=MACHINES)
+    processes: int | None = flags.flag(type=flags.whole(1, 2**16), metavar="N", group=MACHINES)
     """Number of processes."""
-    process_id: int | None = flags.flag(type=int, metavar="I", group=MACHINES)
+    process_id: int | None = flags.flag(type=flags.whole(0, 2**16), metavar="I", group=MACHINES)
     """Number of this process, from 0."""
     wait: int | None = flags.flag(
         type=flags.whole(1, 86400), metavar="SECONDS", group=MACHINES, hint="300", rare=True
@@ -86,10 +82,8 @@ class Options:
         port = (self.coordinator or "HOST:1").rpartition(":")[2]
         if self.coordinator is not None and (self.coordinator == port or not port.isdigit()):
             raise InputError(f"--coordinator: must be HOST:PORT, not {self.coordinator!r}")
-        if self.process_id is not None and not 0 <= self.process_id < (self.processes or 2**31):
-            raise InputError(
-                f"--process-id: must be from 0 to below --processes, not {self.process_id}"
-            )
+        if self.process_id is not None and self.process_id >= (self.processes or 2**31):
+            raise InputError(f"--process-id: must be below --processes, not {self.process_id}")
 
 
 @cli.program

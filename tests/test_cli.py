@@ -89,7 +89,7 @@ def command(tmp_path, monkeypatch, capfd):
         (["--coordinator", "x", "--distributed"], "--coordinator: must be HOST:PORT, not 'x'"),
         (
             ["--distributed", "--processes", "2", "--process-id", "2"],
-            "--process-id: must be from 0 to below --processes, not 2",
+            "--process-id: must be below --processes, not 2",
         ),
         (
             ["--data-files", "nowhere"],
