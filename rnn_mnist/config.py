@@ -1,4 +1,4 @@
-"""Everything that decides the result of a run, in one frozen dataclass; TOML in and out; checks."""
+"""The config of a run: one frozen dataclass, its checks, and TOML files."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used.
+    """A value, a file or a folder that the user named cannot be used.
 
-    The message is one line that names what was wrong and what to do about it; commands print it
-    and exit with code 2.
+    The message is one line. It names what is wrong and what to do. Commands print it and exit with
+    code 2.
     """
 
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        # It may name what was given, which may be anything: line ends, a megabyte.
+        # The message may quote any input: line ends, a megabyte.
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         super().__init__(shown if len(shown) <= 2000 else f"{shown[:1600]} ... {shown[-300:]}")
 
 
 class DivergenceError(InputError):
-    """Training led to what is no finite number, as it does with too high a learning rate.
+    """The loss became infinite or not a number, mostly because of too high a learning rate.
 
-    Commands exit with code 3; what was saved before is kept.
+    Commands exit with code 3. What was saved before is kept.
     """
 
     exit_code = 3
@@ -41,16 +41,16 @@ class DivergenceError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What to train and test on."""
+    """The images of a run. The first paragraph of each field's docstring is its help."""
 
     name: str = "mnist"
-    """TFDS data set of 28x28 grey images: mnist, fashion_mnist, kmnist, emnist/letters, ..."""
+    """TFDS data set of 28 x 28 grey images, such as fashion_mnist."""
     train: str = "train"
-    """Split to train on, in TFDS's syntax: train, train[:55000], train[:90%]."""
+    """Training split in TFDS's syntax, such as train[:90%]."""
     test: str = "test"
-    """Split to test on after every epoch, in the same syntax: test, test[90%:]."""
+    """Split that is tested after every epoch."""
     placement: Literal["resident", "streamed"] = "resident"
-    """Images stay on the device, or stream from TFDS's files; the result is the same."""
+    """Keep all images on the device, or stream them from files; the result is the same."""
 
     def __post_init__(self) -> None:
         _check(self, "data.")
@@ -58,78 +58,79 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run. The defaults are the reference run: the classroom notebook's network and training.
+    """Everything that decides the result of a run. The defaults are the classroom notebook's.
+
+    The first paragraph of each field's docstring is its help on the command line.
 
     Raises:
       InputError: A field has the wrong type or a value outside its range; one line, naming it.
     """
 
     seed: int = 0
-    """Decides the initial weights, the order of the batches, and all else that is random."""
+    """Number that determines every random choice."""
     epochs: int = 10
-    """How often to go through the training split."""
+    """Passes over the training images."""
     batch_size: int = 100
-    """Images per training step; a last, smaller batch counts as any other."""
+    """Images per training step."""
     hidden_size: int = 20
     """Size of the LSTM's hidden state."""
     num_layers: int = 1
     """LSTM layers on top of each other."""
     bidirectional: bool = False
-    """Read the rows downwards and upwards, with weights of their own for each direction."""
+    """Read in both directions, with weights for each."""
     reading: Literal["rows", "columns", "windows", "pixels", "permuted"] = "rows"
-    """What a step reads: a row, a column, 14 windows of 4 x 4 pixels side by side, 2 apart, as are
-    the steps, or a single pixel of 784, row by row or in an order shuffled once and for all."""
+    """Part of the image that each time step receives.
+
+    windows: 14 windows of 4 x 4 pixels side by side, 2 apart, as are the 14 steps. permuted: single
+    pixels in one fixed random order.
+    """
     inner_size: int = 16
-    """Hidden size of the LSTMs that read windows first, down each column of them and up, then along
-    each row and back."""
+    """Hidden size of the LSTMs that read the windows."""
     forget_bias: float = 0.0
-    """Added to the initial bias of the forget gates; 1 or more remembers for longer."""
+    """Number added to the initial bias of the forget gates."""
     chrono: int = 0
-    """Draw the initial biases for memories of up to so many steps; 0: as PyTorch draws them, as are
-    those of the LSTMs that read windows."""
+    """Longest memory of the initial biases in steps; 0 uses PyTorch's default initialisation."""
     remat: int = 0
-    """Keep only what is between every so many steps for the backward pass, and compute the rest
-    again: less memory, more time. 0 keeps all."""
+    """Save memory: keep only every N-th step for the backward pass; 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """Rule that turns gradients into steps."""
+    """Rule that updates the weights."""
     learning_rate: float = 0.1
-    """Step size, or its peak where the schedule changes it."""
+    """Step size; with a schedule, the largest one."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """The learning rate over the run: one_cycle rises for 30 % of it, then falls to near zero."""
+    """Change of the learning rate; one_cycle rises for 30 % of the run, then falls to 0."""
     momentum: float = 0.0
-    """Momentum of SGD, as PyTorch defines it; Adam has its own."""
+    """Momentum of SGD, as PyTorch defines it."""
     weight_decay: float = 0.0
-    """Weight decay: added to the gradient (sgd, adam) or taken off the weights (adamw)."""
+    """Strength of weight decay; adamw applies it apart from the gradient."""
     gradient_clip: float = 0.0
-    """Largest norm of the whole gradient; 0 leaves it as it is."""
+    """Largest norm of the gradient; 0 sets no limit."""
     ema: float = 0.0
-    """Decay, in each step, of a running average of the parameters, which is then what is tested
-    and kept; 0: none."""
+    """Test and save an average of the weights with this decay; 0 turns it off."""
     label_smoothing: float = 0.0
-    """Share of each training label that is spread over all classes."""
+    """Share of each label that is spread over all classes."""
     dropout: float = 0.0
-    """Share of the hidden units that training leaves out, between layers and before the last."""
+    """Share of hidden units to drop after each layer."""
     augment_shift: float = 0.0
-    """Move training images by up to so many pixels down or up, and right or left."""
+    """Shift images by up to this many pixels."""
     augment_rotation: float = 0.0
-    """Turn training images by up to so many degrees."""
+    """Rotate images by up to this many degrees."""
     augment_scale: float = 0.0
-    """Make training images larger or smaller by up to such a share, in height and in width."""
+    """Scale images by up to this share."""
     augment_shear: float = 0.0
-    """Slant training images by up to so many degrees."""
+    """Shear images by up to this many degrees."""
     augment_elastic: float = 0.0
-    """Bend training images: the standard deviation of their pixels' displacements, in pixels."""
+    """Bend images: the standard deviation of their pixels' displacement, in pixels."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the LSTM's products; parameters, sums and all else stay float32."""
+    """Type of the LSTM's products; the rest is float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
-    """What computes the LSTM on a CPU: native, compiled with the package; scan, by XLA; or auto,
-    the first where it can be had. Other devices always scan."""
+    """Code of the LSTM on a CPU; auto is native (C++) if it was compiled."""
     init_from: str = ""
-    """Begin with the weights of a run's folder, a sweep's folder (its best run is used), a file
-    (.safetensors, .pt) or a pretrained network, in place of random ones. Sizes and reading that are
-    not set are then those of the weights; a size that is set must be the same."""
+    """Start from these weights: a run, a file or a pretrained network.
+
+    Sizes and reading that are not set are taken from there. A size that is set must be the same.
+    """
     data: Data = dataclasses.field(default_factory=Data)
-    """What to train and test on."""
+    """The images of the run."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -140,12 +141,12 @@ class Config:
         if self.chrono and self.chrono < 3:
             raise InputError(f"chrono: must be 0 or at least 3 steps, not {self.chrono}")
         if self.chrono and self.forget_bias:
-            raise InputError("chrono: draws the forget gates' biases; set forget_bias to 0")
+            raise InputError("chrono: also sets the forget gates' biases; set forget_bias to 0")
 
 
-# Of any other number, the lowest is 0.
+# The lowest value of every other number is 0.
 _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1)
-# What no machine trains; far below what an array's size may be.
+# No machine trains more than this; arrays could be far larger.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
 _HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
@@ -154,101 +155,115 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _check(section: Config | Data, prefix: str = "") -> None:
-    """Check types and ranges; whole numbers become floats where a float is meant."""
+    """Check types and ranges; convert whole numbers where the field is a float."""
     hints = typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
-        kind, value, name = hints[field.name], getattr(section, field.name), prefix + field.name
-        if typing.get_origin(kind) is Literal:
-            choices = typing.get_args(kind)
-            if value not in choices:
-                hint = did_you_mean(value, choices)
-                raise InputError(f"{name}: {value!r} is not one of {', '.join(choices)}{hint}")
-            continue
+        kind, value = hints[field.name], getattr(section, field.name)
         if kind is float and type(value) is int:
-            value = float(value)
+            with contextlib.suppress(OverflowError):
+                value = float(value)
             object.__setattr__(section, field.name, value)
-        if type(value) is not kind:
-            wanted = _KINDS.get(kind, f"a [{name}] table")
-            raise InputError(f"{name}: must be {wanted}, not {value!r}")
-        if kind is float and not math.isfinite(value):
-            raise InputError(f"{name}: must be finite, not {value}")
-        if value == "" and field.name != "init_from":
-            raise InputError(f"{name}: must not be empty")
-        if kind is str and re.search("[\0\ud800-\udfff]", value):
-            raise InputError(f"{name}: must be in UTF-8 and without null characters, not {value!r}")
-        lowest = _LOWEST.get(field.name, 0)
-        if kind in (int, float) and value < lowest:
-            raise InputError(f"{name}: must be at least {lowest}, not {value}")
-        highest = _HIGHEST.get(field.name)
-        if highest is not None and value > highest:
-            raise InputError(f"{name}: must be at most {highest}, not {value}")
-        if field.name == "learning_rate" and value <= 0:
-            raise InputError(f"{name}: must be above 0, not {value}")
-        if field.name in _BELOW_ONE and value >= 1:
-            raise InputError(f"{name}: must be below 1, not {value}")
+        problem = _type_problem(kind, value) or _range_problem(field.name, value)
+        if problem:
+            raise InputError(f"{prefix}{field.name}: {problem}")
+
+
+def _type_problem(kind: Any, value: object) -> str:
+    """What is wrong with a value of a field of this kind; empty if nothing is."""
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value in choices:
+            return ""
+        return f"{value!r} is not one of {', '.join(choices)}{did_you_mean(value, choices)}"
+    if type(value) is not kind:
+        return f"must be {_KINDS.get(kind, 'a [data] table')}, not {value!r}"
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        return f"must be in UTF-8 and without null characters, not {value!r}"
+    return ""
+
+
+def _range_problem(name: str, value: object) -> str:
+    """What is wrong with a value of the right type; empty if nothing is."""
+    if value == "" and name != "init_from":
+        return "must not be empty"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if not math.isfinite(value):
+        return f"must be finite, not {value}"
+    if name == "learning_rate" and value <= 0:
+        return f"must be above 0, not {value}"
+    if name in _BELOW_ONE and value >= 1:
+        return f"must be below 1, not {value}"
+    lowest, highest = _LOWEST.get(name, 0), _HIGHEST.get(name, math.inf)
+    if value < lowest:
+        return f"must be at least {lowest}, not {value}"
+    return f"must be at most {highest}, not {value}" if value > highest else ""
 
 
 @contextlib.contextmanager
-def naming(field: str) -> Iterator[None]:
-    """Put a config's field before an error's message."""
+def naming(field: str | Path) -> Iterator[None]:
+    """Put a field or a file before the messages of errors that are raised within."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{field}: {error}") from None
 
 
-def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """The nearest of `names` as the end of an error message; empty where none is near."""
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """The nearest of `names` as the end of an error message; empty if none is near."""
     near = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def read_config(path: Path) -> Config:
-    """Read a TOML file; what it leaves out keeps its default.
+    """Read a TOML file; a field that it does not set keeps its default.
 
     Raises:
       InputError: The file cannot be read, is not TOML, or has an unknown key or a bad value.
     """
-    return read_named(path)[0]
+    return from_dict(read_table(path))
 
 
-def read_named(path: Path) -> tuple[Config, frozenset[str]]:
-    """As `read_config`; also the names of the fields that the file sets."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LONGEST + 1)
-        return from_toml(text), frozenset(tomllib.loads(text))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-# Of a text of 100 kB, tomllib can make a minute's work.
-_LONGEST = 2**14
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a TOML file and check it as `read_config` does; returns only what the file sets."""
+    with naming(path):
+        try:
+            with path.open(encoding="utf-8") as file:
+                table = _parse_toml(file.read(_LONGEST + 1))
+        except UnicodeDecodeError:
+            raise InputError("not a text file in UTF-8") from None
+        except (OSError, ValueError) as error:  # ValueError: the path has a null character.
+            reason = getattr(error, "strerror", error)
+            raise InputError(f"cannot be read: {reason}") from None
+        from_dict(table)
+        return table
 
 
 def from_toml(text: str) -> Config:
-    """A config from a TOML file's text, as `read_config`.
+    """Make a config from the text of a TOML file.
 
     Raises:
       InputError: It is not TOML, or has an unknown key or a bad value.
     """
+    return from_dict(_parse_toml(text))
+
+
+# tomllib may need a minute for a text of 100 kB.
+_LONGEST = 2**14
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
     if len(text) > _LONGEST:
         raise InputError(f"no config: longer than {_LONGEST:,} characters")
     try:
-        return from_dict(tomllib.loads(text))
-    # Besides its own errors: numbers of thousands of digits, tables within tables within tables.
-    except (ValueError, OverflowError, RecursionError) as error:
+        return tomllib.loads(text)
+    # tomllib also fails on numbers of thousands of digits and on deeply nested tables.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid TOML: {error}") from None
 
 
 def from_dict(table: Mapping[str, Any]) -> Config:
-    """A config from the tables of a TOML file.
+    """Make a config from the table of a TOML file, which holds the table `data`.
 
     Raises:
       InputError: A key is unknown, or its value is of the wrong type or out of range.
@@ -276,12 +291,21 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
 
-def differences(ours: Config, theirs: Config) -> Iterator[tuple[str, Any, Any]]:
-    """The fields in which two configs differ: dotted name, our value, their value."""
-    pairs: list[tuple[str, Config | Data, Config | Data]]
-    pairs = [("", ours, theirs), ("data.", ours.data, theirs.data)]
-    for prefix, a, b in pairs:
+class Difference(NamedTuple):
+    """A field in which two configs differ."""
+
+    field: str
+    """Its name, such as epochs or data.train."""
+    ours: Any
+    theirs: Any
+
+
+def differences(ours: Config, theirs: Config) -> Iterator[Difference]:
+    """The fields in which two configs differ."""
+    sections: list[tuple[str, Config | Data, Config | Data]]
+    sections = [("", ours, theirs), ("data.", ours.data, theirs.data)]
+    for prefix, a, b in sections:
         for field in dataclasses.fields(a):
             mine, other = getattr(a, field.name), getattr(b, field.name)
             if mine != other and not dataclasses.is_dataclass(mine):
-                yield prefix + field.name, mine, other
+                yield Difference(prefix + field.name, mine, other)

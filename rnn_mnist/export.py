@@ -3,85 +3,93 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
-import tyro
-
-from rnn_mnist import cli, files
-from rnn_mnist.cli import optional
+from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
 
-ENDINGS = {
-    "torch": (".safetensors", ".pt", ".pth"),
-    "onnx": (".onnx",),
-    "stablehlo": (".zip",),
-    "page": (".html",),
-}
-SAYS = {
-    "torch": "PyTorch's names and shapes",
-    "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
-    "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
-    "page": "a page to draw on; open it in a browser, it needs nothing else",
+if TYPE_CHECKING:
+    from rnn_mnist.runs import Result
+
+
+class Format(NamedTuple):
+    """A kind of file."""
+
+    endings: tuple[str, ...]
+    about: str
+
+
+FORMATS = {
+    "torch": Format((".safetensors", ".pt", ".pth"), "PyTorch's names and shapes"),
+    "onnx": Format(
+        (".onnx",), "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities"
+    ),
+    "stablehlo": Format(
+        (".zip",), "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it"
+    ),
+    "page": Format((".html",), "a page to draw on; any browser shows it, even offline"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Write a trained network as a file for elsewhere.
+    """Write a trained network as a file for other programs.
 
-    torch: a state dict that PyTorch's LSTM and Linear load, as .safetensors or .pt. onnx: a graph
-    with the standard LSTM operator, for any batch. stablehlo: prediction and training step for any
-    batch on CPUs, CUDA and TPUs, which `rnn_mnist.load_exported` runs with JAX alone. page: one
-    HTML file on which to draw a digit and watch it being read, in any browser and offline.
+    torch      weights that PyTorch's LSTM and Linear load (.safetensors or .pt)
+    onnx       a graph with ONNX's LSTM operator, for any batch size (.onnx)
+    stablehlo  prediction and training step for CPUs, CUDA and TPUs (.zip), which
+               rnn_mnist.load_exported runs with JAX alone
+    page       a web page on which to draw a digit and watch it being read (.html)
     """
 
-    format: tyro.conf.Positional[Literal["torch", "onnx", "stablehlo", "page"]]
-    """What to write."""
-    output: Annotated[Path, tyro.conf.arg(metavar="FILE", aliases=["-o"])]
+    format: str = flags.argument("FORMAT", choices=tuple(FORMATS))
+    """The kind of file."""
+    output: Path = flags.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")
     """The file to write."""
-    run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "(default: strong)")] = None
-    """A run's folder, a sweep's folder (its best run is used), weights that end in .safetensors,
-    .pt or .pth, or a pretrained network: reference or strong."""
+    run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
+    """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
+    pretrained networks reference and strong."""
 
     def __post_init__(self) -> None:
-        """Refuse an ending that says something else."""
-        if self.output.suffix not in ENDINGS[self.format]:
+        """Refuse an ending that belongs to another format."""
+        endings = FORMATS[self.format].endings
+        if self.output.suffix not in endings:
             raise InputError(
                 f"--output: {self.format} is written as a file that ends in "
-                f"{' or '.join(ENDINGS[self.format])}, not {str(self.output)!r}"
+                f"{' or '.join(endings)}, not {str(self.output)!r}"
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, export, print; returns the exit code."""
+@cli.program
+def main(words: Sequence[str]) -> None:
+    """Parse, export, print."""
+    options = flags.parse(Options, words, command="export")
+    files.check_file(options.output)
+    (result,) = cli.load_runs([options.run] if options.run else []).values()
+    write(options.output, options.format, result)
+    size = options.output.stat().st_size
+    print(f"{options.output}: {size:,} bytes, {FORMATS[options.format].about}")
 
-    def body() -> None:
-        given = sys.argv[1:] if arguments is None else arguments
-        options = cli.parse_plain(Options, given, module="rnn_mnist.export")
-        files.check_file(options.output)
-        # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
-        from rnn_mnist.runs import save_weights
 
-        (result,) = cli.load_runs([options.run] if options.run else []).values()
-        if options.format == "torch":
-            save_weights(options.output, result)
-        else:
-            make: dict[str, Callable[[], bytes]] = {
-                "onnx": lambda: to_onnx(result).SerializeToString(),
-                "stablehlo": lambda: to_stablehlo(result),
-                "page": lambda: to_page(result).encode(),
-            }
-            content = make[options.format]()
-            with files.atomic_write(options.output) as file:
-                file.write(content)
-        size = options.output.stat().st_size
-        print(f"{options.output}: {size:,} bytes, {SAYS[options.format]}")
+def write(path: Path, format: str, result: Result) -> None:
+    """Write a network in one of the formats."""
+    # Imported here, so that help and mistyped flags answer at once.
+    from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
+    from rnn_mnist.runs import save_weights
 
-    return cli.guarded(body)
+    if format == "torch":
+        save_weights(path, result)
+        return
+    if format == "onnx":
+        content = to_onnx(result).SerializeToString()
+    elif format == "stablehlo":
+        content = to_stablehlo(result)
+    else:
+        content = to_page(result).encode()
+    with files.atomic_write(path) as file:
+        file.write(content)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command that predicts: python -m rnn_mnist.predict [RUN...] FILE... [--flags]."""
+"""The command that predicts: python -m rnn_mnist.predict [RUN ...] FILE ... [--flags]."""
 
 from __future__ import annotations
 
@@ -6,99 +6,90 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import tyro
-
-from rnn_mnist import cli
-from rnn_mnist.cli import optional
+from rnn_mnist import cli, flags
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_file
 
 if TYPE_CHECKING:
-    from rnn_mnist.runs import Result
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from rnn_mnist.inference import Pictures
 
+Answer = Mapping[str, float]
+"""The probability of each class."""
 MOST_SHOWN = 100
-"""Images that are drawn on what --show writes."""
+"""The largest number of images in the picture that --show writes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
-    A picture of any size, dark on light or light on dark, is brought to the form of MNIST's own
-    images first; --show tells what became of it. A file that cannot be read gets a line of its
-    own, and the exit code is 1 then.
+    rnn-mnist predict photo.jpg drawing.png
+    rnn-mnist predict runs/reference photo.jpg     ask a run of your own
+    rnn-mnist predict photo.jpg --show seen.png    draw what the network saw
+
+    Pictures may have any size and be dark on light or light on dark. An unreadable
+    file gets one error line; the other files are still predicted, and the exit
+    code is 1.
     """
 
-    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("[RUN ...] FILE ...", "")]
-    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders of them, or - for standard input. Before
-    them may stand who is asked: a run's folder, a sweep's folder (its best run is used), weights
-    that end in .safetensors, .pt or .pth, or a pretrained network: reference or strong, which is
-    taken if none is named. The answers of several are averaged."""
-    json: bool = False
-    """Print JSON in place of a table, with the probabilities of all classes."""
-    show: Annotated[Path | None, optional("FILE", "(default: none)")] = None
-    """A .png file to draw what the network saw, with its answers."""
+    files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
+    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, or - for standard input.
+    The networks to ask come first: folders of runs or sweeps, files of weights, reference or
+    strong, which is the default. The probabilities of several networks are averaged."""
+    json: bool = flags.flag(default=False)
+    """Print JSON with the probabilities of all classes instead of a table."""
+    show: Path | None = flags.flag(type=Path, metavar="FILE")
+    """Draw what the network saw, with its answers, into this .png file."""
 
     def __post_init__(self) -> None:
-        """Refuse what is nothing to look at."""
+        """Refuse to predict nothing, or to draw into another kind of file."""
         if not self.files:
-            raise InputError("name a picture to look at; --help says which can be read")
+            raise InputError("name a picture to look at; --help says which files can be read")
         if self.show is not None and self.show.suffix != ".png":
             raise InputError(f"--show: must be a file that ends in .png, not {str(self.show)!r}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, predict, print; returns the exit code."""
-    unreadable = list[str]()
+@cli.program
+def main(words: Sequence[str]) -> int:
+    """Parse, predict, print; returns 1 if a file could not be read."""
+    options = flags.parse(Options, words, command="predict")
+    if options.show is not None:
+        check_file(options.show)
+    # Imported here, so that help and mistyped flags answer at once.
+    import numpy as np
 
-    def body() -> None:
-        given = sys.argv[1:] if arguments is None else arguments
-        options = cli.parse_plain(Options, given, module="rnn_mnist.predict")
-        if options.show is not None:
-            check_file(options.show)
-        # Imported here, so that help and mistyped flags answer at once.
-        import numpy as np
+    from rnn_mnist.inference import predict, read_files
+    from rnn_mnist.runs import compilation_cache
 
-        from rnn_mnist.inference import predict
-        from rnn_mnist.runs import compilation_cache
-
-        named, files = _split(options.files)
-        runs = cli.load_runs(named, say=not options.json)
-        (network, result), *others = runs.items()
-        for name, other in others:
-            if other.classes != result.classes:
-                raise InputError(f"{name}: knows other classes than {network}; ask one at a time")
-        names, images, errors = _read(files)
-        probabilities = np.zeros((0, len(result.classes)), np.float32)
-        if images:
-            with compilation_cache():
-                probabilities = predict(list(runs.values()), np.stack(images))
-        if options.json:
-            answers = _answers(names, probabilities, result)
-            said = {"network": ", ".join(runs), "answers": answers, "errors": errors}
-            print(json.dumps(said, indent=1))
-        else:
-            _print_table(names, probabilities, result.classes)
-        if options.show is not None and images:
-            some = slice(MOST_SHOWN)
-            _show(options.show, names[some], np.stack(images[some]), probabilities, result.classes)
-            if not options.json:
-                of = f", the first {MOST_SHOWN} of {len(images):,}" * (len(images) > MOST_SHOWN)
-                print(f"{options.show}: what the network saw{of}")
-        for name, error in errors.items():
-            print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
-        unreadable.extend(errors)
-
-    return cli.guarded(body) or (1 if unreadable else 0)
+    sources, paths = split_arguments(options.files)
+    runs = cli.load_runs(sources, say=not options.json)
+    classes = cli.same_classes(runs)
+    pictures = read_files(paths)
+    probabilities = np.zeros((0, len(classes)), np.float32)
+    if pictures.images:
+        with compilation_cache():
+            probabilities = predict(list(runs.values()), np.stack(pictures.images))
+    answers = [dict(zip(classes, row.tolist(), strict=True)) for row in probabilities]
+    if options.json:
+        print_json(", ".join(runs), pictures, answers)
+    elif answers:
+        print_table(pictures.names, answers)
+    if options.show is not None and answers:
+        show(options.show, pictures, probabilities, classes, say=not options.json)
+    for name, error in pictures.errors.items():
+        print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
+    return 1 if pictures.errors else 0
 
 
-def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Whom to ask, if they are named, and the files."""
+def split_arguments(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The networks, which come first, and the pictures."""
     from rnn_mnist.runs import is_result
 
     runs = list(itertools.takewhile(is_result, files))
@@ -107,74 +98,50 @@ def _split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, list(files[len(runs) :])
 
 
-def _read(files: Sequence[Path]) -> tuple[list[str], list[Any], dict[str, str]]:
-    """The images of files by their names, and why other files have none."""
-    from rnn_mnist.inference import MOST_BYTES, read_pictures
-
-    names, images, errors = list[str](), list[Any](), dict[str, str]()
-    for file in _all_files(files):
-        try:
-            source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
-            found = read_pictures(source)
-        except InputError as error:
-            errors[str(file)] = str(error)
-            continue
-        names += [f"{file}[{n}]" if len(found) > 1 else str(file) for n in range(len(found))]
-        images.extend(found)
-    return names, images, errors
-
-
-def _all_files(files: Sequence[Path]) -> Iterator[Path]:
-    """Files, and in place of a folder the pictures in it."""
-    from rnn_mnist.inference import ENDINGS
-
-    for file in files:
-        if not file.is_dir():
-            yield file
-            continue
-        found = sorted(p for p in file.iterdir() if p.suffix.lower() in ENDINGS)
-        # A folder without pictures cannot be read as a file: the error is as good as any other.
-        yield from found or [file]
-
-
-def _answers(names: Sequence[str], probabilities: Any, result: Result) -> list[dict[str, Any]]:
-    """What the network says of each image, for machines."""
-    return [
-        {
-            "file": name,
-            "digit": result.classes[shares.argmax()],
-            "probability": float(shares.max()),
-            "probabilities": dict(zip(result.classes, shares.tolist(), strict=True)),
-        }
-        for name, shares in zip(names, probabilities, strict=True)
+def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
+    """Print all answers and errors for other programs."""
+    said = [
+        {"file": name, "digit": best, "probability": answer[best], "probabilities": answer}
+        for name, answer in zip(pictures.names, answers, strict=True)
+        for best in [max(answer, key=answer.__getitem__)]
     ]
+    print(json.dumps({"network": network, "answers": said, "errors": pictures.errors}, indent=1))
 
 
-def _print_table(names: Sequence[str], probabilities: Any, classes: Sequence[str]) -> None:
-    """Print what the network says of each image, and its second guess."""
+def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
+    """Print each file's answer and second guess."""
     from rnn_mnist.runs import Console
 
     rows = []
-    for name, shares in zip(names, probabilities, strict=True):
-        second, first = shares.argsort()[-2:]
-        guess = f"{classes[second]}  {100 * shares[second]:.1f} %"
-        rows.append([name, classes[first], f"{100 * shares[first]:.1f} %", guess])
-    if rows:
-        console = Console()
-        what = "digit" if all(name.isdigit() for name in classes) else "class"
-        console.print_table([["file", what, "probability", "second guess"], *rows])
+    for name, answer in zip(names, answers, strict=True):
+        first, second = sorted(answer, key=answer.__getitem__, reverse=True)[:2]
+        guess = f"{second}  {100 * answer[second]:.1f} %"
+        rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
+    head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
+    Console().print_table([["file", head, "probability", "second guess"], *rows])
 
 
-def _show(
-    path: Path, names: Sequence[str], images: Any, probabilities: Any, classes: Sequence[str]
+def show(
+    path: Path,
+    pictures: Pictures,
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    *,
+    say: bool,
 ) -> None:
-    """Draw what the network saw."""
+    """Draw what the network saw of the first images."""
+    import numpy as np
+
     from rnn_mnist.plots import figures
 
-    short = [Path(name).name for name in names]
-    figure = figures.digits(images, probabilities, classes, names=short)
+    names = [Path(name).name for name in pictures.names[:MOST_SHOWN]]
+    images, count = np.stack(pictures.images[:MOST_SHOWN]), len(pictures.images)
+    figure = figures.digits(images, probabilities[:MOST_SHOWN], classes, names=names)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
+    if say:
+        some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
+        print(f"{path}: what the network saw{some}")
 
 
 if __name__ == "__main__":

@@ -1,126 +1,147 @@
-"""The command that trains: python -m rnn_mnist.train [CONFIG.toml] [--flags]."""
+"""The command that trains: python -m rnn_mnist.train [CONFIG.toml | FOLDER] [--flags]."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import importlib.util
-import sys
+import re
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from rnn_mnist import cli, files, flags
+from rnn_mnist.config import Config, InputError, differences, read_config
 
-from rnn_mnist import cli, files
-from rnn_mnist.cli import optional
-from rnn_mnist.config import Config, InputError
+MACHINES = "several devices and machines"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Train a recurrent network that reads a digit row by row and says which it is.
+    """Train a recurrent network that reads a handwritten digit row by row.
 
-    CONFIG.toml holds a run's settings; flags change them; what neither names keeps its default,
-    the classroom notebook's run. The same command again goes on with a stopped run. A run with a
-    constant schedule can be made longer with more epochs.
+    rnn-mnist train                             the classroom notebook's run
+    rnn-mnist train --hidden-size 64 --run runs/hidden-64
+    rnn-mnist train my.toml --lr 0.2            a file's settings, and a flag's
+    rnn-mnist train runs/reference              go on with a stopped run
+    rnn-mnist train runs/reference --epochs 20  make a run longer
     """
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    run: Annotated[Path | None, optional("FOLDER", "(default: runs/NAME)")] = None
-    """Where the run is kept. NAME is the config file's, or reference."""
-    data_files: Annotated[Path | None, optional("FOLDER", "(default: none)")] = None
-    """Where the data set's original files lie, to read them instead of downloading."""
-    devices: Annotated[int | None, optional("N", "(default: all)")] = None
-    """How many devices share each batch: GPUs, TPU cores, or parts of the CPU, where all is one for
-    each core, or just one for the native kernel. With several processes, how many of each."""
-    tensorboard: bool = False
-    """Write TensorBoard's event files into the run's folder; needs the extra tensorboard."""
-    profile: Annotated[tuple[int, int] | None, optional("FIRST LAST", "(default: none)")] = None
-    """Steps, counted from 1, of which JAX's profiler writes a trace into the run's folder, for
-    TensorBoard, XProf or Perfetto."""
-    log_norms: bool = False
-    """Keep the gradient's norm and the throughput, too, for metrics.csv and TensorBoard."""
-    compile_cache: bool = True
-    """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
-    distributed: bool = False
-    """Be one of several processes that train together: those of SLURM, of a TPU pod, or as the
-    next three say. The first alone prints and writes."""
-    coordinator: Annotated[str | None, optional("HOST:PORT", "(default: from the environment)")] = (
-        None
+    config: Config
+    source: Path | None = flags.argument(
+        "[CONFIG.toml | FOLDER]", default=None, nargs="?", type=Path
     )
-    """Where the processes meet: the host of process 0, and a port that is free there."""
-    processes: Annotated[int | None, optional("N", "(default: from the environment)")] = None
-    """How many processes there are."""
-    process_id: Annotated[int | None, optional("I", "(default: from the environment)")] = None
-    """Which of them this is, from 0."""
-    wait: Annotated[int | None, optional("SECONDS", "(default: 300)")] = None
-    """How long to wait until all processes have started."""
+    """Settings in a file, or the folder of a run to go on with."""
+    run: Path | None = flags.flag(type=Path, metavar="FOLDER", hint="runs/NAME")
+    """Folder of the run; NAME is the config file's, or reference."""
+    quiet: bool = flags.flag(default=False)
+    """Print only the result."""
+    log_every: int = flags.flag(type=flags.whole(1, 10**9), metavar="N", default=0, hint=None)
+    """Print the loss every N steps, too."""
+    data_files: Path | None = flags.flag(type=Path, metavar="FOLDER", group="data")
+    """Folder with the data set's files; nothing is downloaded then."""
+    log_norms: bool = flags.flag(default=False, group="logs")
+    """Log the gradient's norm and the images per second, too."""
+    tensorboard: bool = flags.flag(default=False, group="logs")
+    """Write TensorBoard's event files into the run's folder."""
+    profile: tuple[int, int] | None = flags.flag(
+        type=flags.whole(1, 10**9), nargs=2, metavar=("FIRST", "LAST"), group="logs", rare=True
+    )
+    """Trace these steps with JAX's profiler into the run's folder."""
+    devices: int | None = flags.flag(
+        type=flags.whole(1, 1024), metavar="N", group=MACHINES, hint="all"
+    )
+    """Devices of each process that share a batch: GPUs, TPU cores or parts of the CPU."""
+    distributed: bool = flags.flag(default=False, group=MACHINES)
+    """Train as one of several processes, such as those of SLURM."""
+    coordinator: str | None = flags.flag(metavar="HOST:PORT", group=MACHINES)
+    """Host of process 0, and a free port there."""
+    processes: int | None = flags.flag(type=flags.whole(1, 2**16), metavar="N", group=MACHINES)
+    """Number of processes."""
+    process_id: int | None = flags.flag(type=flags.whole(0, 2**16), metavar="I", group=MACHINES)
+    """Number of this process, from 0."""
+    wait: int | None = flags.flag(
+        type=flags.whole(1, 86400), metavar="SECONDS", group=MACHINES, hint="300", rare=True
+    )
+    """Time in which all processes must have started."""
+    compile_cache: bool = flags.flag(default=True, group="speed and memory", rare=True)
+    """Keep compiled programs for the next start."""
 
     def __post_init__(self) -> None:
-        """Refuse what would have no effect."""
+        """Refuse flags without effect and what is not there."""
         for name in ("coordinator", "processes", "process_id", "wait"):
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: only for several processes; add --distributed")
-        if self.wait is not None and not 1 <= self.wait <= 86400:
-            raise InputError(f"--wait: must be from 1 to 86400 seconds, not {self.wait}")
         if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
             raise InputError(
                 "--tensorboard: needs tensorboardX; install the extra tensorboard "
                 "(pip install '.[tensorboard]')"
             )
-        if self.devices is not None and not 1 <= self.devices <= 1024:
-            raise InputError(f"--devices: must be from 1 to 1024, not {self.devices}")
         port = (self.coordinator or "HOST:1").rpartition(":")[2]
         if self.coordinator is not None and (self.coordinator == port or not port.isdigit()):
             raise InputError(f"--coordinator: must be HOST:PORT, not {self.coordinator!r}")
-        if self.process_id is not None and not 0 <= self.process_id < (self.processes or 2**31):
-            raise InputError(
-                f"--process-id: must be from 0 to below --processes, not {self.process_id}"
-            )
+        if self.process_id is not None and self.process_id >= (self.processes or 2**31):
+            raise InputError(f"--process-id: must be below --processes, not {self.process_id}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, train, print; returns the exit code."""
+@cli.program
+def main(words: Sequence[str]) -> None:
+    """Parse, train, print."""
     began = time.perf_counter()
+    options, name, set_fields, _ = flags.parse_config(Options, words, command="train")
+    folder = options.run or Path("runs") / name
+    if options.source is not None and options.source.is_dir() and options.run is None:
+        folder = options.source
+    if not options.distributed:  # Else only the first process writes.
+        files.check_folder(folder)
+        refuse_other_run(folder, options.config, words)
+    # Imported here, so that help and mistyped flags answer at once.
+    from rnn_mnist.parallel import joined, split_cpu
+    from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
+    from rnn_mnist.training import default_cpu_count
 
-    def body() -> None:
-        given = sys.argv[1:] if arguments is None else arguments
-        options, name, named = cli.parse(Options, given, module="rnn_mnist.train")
-        folder = options.run or Path("runs") / name
-        if not options.distributed:  # Else only the first process writes.
-            files.check_folder(folder)
-        # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist.parallel import joined, split_cpu
-        from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
-        from rnn_mnist.training import default_cpu_count
-
-        with contextlib.ExitStack() as stack:
-            if options.compile_cache:
-                stack.enter_context(compilation_cache())
-            split_cpu(options.devices or default_cpu_count(options.config))
-            if options.distributed:
-                stack.enter_context(
-                    joined(
-                        options.coordinator,
-                        options.processes,
-                        options.process_id,
-                        wait=options.wait,
-                    )
+    with contextlib.ExitStack() as stack:
+        if options.compile_cache:
+            stack.enter_context(compilation_cache())
+        split_cpu(options.devices or default_cpu_count(options.config))
+        if options.distributed:
+            stack.enter_context(
+                joined(
+                    options.coordinator,
+                    options.processes,
+                    options.process_id,
+                    wait=options.wait,
                 )
-            train_run(
-                options.config,
-                Console(began=began),
-                folder=folder,
-                data_files=options.data_files,
-                devices=options.devices,
-                watch=Watch(options.tensorboard, options.profile, options.log_norms),
-                named=named,
             )
+        train_run(
+            options.config,
+            Console(quiet=options.quiet, log_every=options.log_every, began=began),
+            folder=folder,
+            data_files=options.data_files,
+            devices=options.devices,
+            watch=Watch(options.tensorboard, options.profile, options.log_norms),
+            named=set_fields,
+        )
 
-    return cli.guarded(body)
+
+def refuse_other_run(folder: Path, config: Config, words: Sequence[str]) -> None:
+    """Refuse a folder that holds a run of another config, and say which command trains this one."""
+    file = folder / "config.toml"
+    # The weights of `init_from` set other fields, which `train_run` compares later.
+    if config.init_from or not file.exists():
+        return
+    found = [one for one in differences(config, read_config(file)) if one.field != "epochs"]
+    if found:
+        both = [f"{one.field} is {one.theirs!r} there and {one.ours!r} here" for one in found]
+        change = re.sub(r"[^\w.]+", "-", f"{found[0].field}-{found[0].ours}").replace("_", "-")
+        other = f"{folder}-{change.strip('-')}"
+        command = shlex.join(["rnn-mnist", "train", *words, "--run", other])
+        raise InputError(
+            f"{folder}: holds a run of another config: {', '.join(both)}; to train this one, "
+            f"run: {command}"
+        )
 
 
 if __name__ == "__main__":

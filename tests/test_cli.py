@@ -1,25 +1,45 @@
 """The command: what it takes, what it says, and how it refuses."""
 
+import dataclasses
 import errno
+import importlib
 import importlib.util
 import logging
 import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from rnn_mnist import Config, export, plot, predict, read_config, runs, sweep, sweeps, train
-from rnn_mnist import cli as command_module
+from rnn_mnist import (
+    Config,
+    Data,
+    InputError,
+    __version__,
+    cli,
+    export,
+    flags,
+    plot,
+    predict,
+    read_config,
+    runs,
+    sweep,
+    sweeps,
+    train,
+)
+from rnn_mnist import __main__ as program
 from rnn_mnist.config import to_toml
 from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs import console
 
+ROOT = Path(__file__).parents[1]
 SMALL = ["--epochs", "1", "--data.train", "train[:25000]", "--data.test", "test[:500]"]
 
 
@@ -43,17 +63,21 @@ def command(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--hidden-size", "abc"], "--hidden-size: must be a whole number, not 'abc'"),
-        (["--learning-rate", "abc"], "--learning-rate: must be a number, not 'abc'"),
-        (["--hidden-size"], "--hidden-size: needs a value"),
+        (["--hidden-size", "abc"], "hidden_size: must be a whole number, not 'abc'"),
+        (["--learning-rate", "abc"], "learning_rate: must be a number, not 'abc'"),
+        (["--lr", "x"], "learning_rate: must be a number, not 'x'"),
+        (["--hidden-size"], "--hidden-size: expected one argument"),
+        (["--devices", "x"], "--devices: must be a whole number, not 'x'"),
         (["--hiden-size", "3"], "--hiden-size: unknown flag; did you mean --hidden-size?"),
         (["--data.nam=mnist"], "--data.nam: unknown flag; did you mean --data.name?"),
-        (["--zzz"], "--zzz: unknown flag; --help lists all"),
-        (["--optimizer", "adm"], "--optimizer: 'adm' is not one of 'sgd', 'adam', 'adamw'"),
+        (["--zzz"], "--zzz: unknown flag; --help-all lists all flags"),
+        (["--optimizer", "adm"], "optimizer: 'adm' is not one of sgd, adam, adamw; did you mean"),
         (["--hidden-size", "0"], "hidden_size: must be at least 1, not 0"),
         (["--epochs", "-3"], "epochs: must be at least 1, not -3"),
-        (["none.toml"], "none.toml: cannot be read: No such file or directory"),
-        (["--epochs", "2", "some.toml"], "'some.toml' is not expected here: a config file comes"),
+        (["none.toml"], "none.toml: there is no such config file or run's folder"),
+        (["--lr", "0.1", "0.2"], "0.2: there is no such config file or run's folder; several val"),
+        (["--lr", "0.1", "0.2", "0.3"], "unrecognized arguments: 0.3"),
+        (["."], ".: holds no config.toml; name a run's folder or a config file"),
         (["--data.name", "mnits"], "data.name: TFDS has no data set 'mnits'; did you mean mnist?"),
         (["--data.train", "tran"], "data.train: split 'tran': not one of train (60,000 images)"),
         (["--data.test", "test[:0]"], "data.test: split 'test[:0]': selects no image"),
@@ -61,11 +85,11 @@ def command(tmp_path, monkeypatch, capfd):
         (["--devices", "9"], "devices: must be from 1 to 1, not 9: JAX finds 1 cpu device"),
         (["--processes", "2"], "--processes: only for several processes; add --distributed"),
         (["--wait", "9"], "--wait: only for several processes; add --distributed"),
-        (["--distributed", "--wait", "0"], "--wait: must be from 1 to 86400 seconds, not 0"),
+        (["--distributed", "--wait", "0"], "--wait: must be from 1 to 86400, not 0"),
         (["--coordinator", "x", "--distributed"], "--coordinator: must be HOST:PORT, not 'x'"),
         (
             ["--distributed", "--processes", "2", "--process-id", "2"],
-            "--process-id: must be from 0 to below --processes, not 2",
+            "--process-id: must be below --processes, not 2",
         ),
         (
             ["--data-files", "nowhere"],
@@ -124,7 +148,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     found = lambda name, *rest: None if name in absent else real(name, *rest)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.setenv("PATH", "")
-    for home, work in ((command_module, "load_runs"), (runs, "train_run"), (sweeps, "sweep")):
+    for home, work in ((cli, "load_runs"), (runs, "train_run"), (sweeps, "sweep")):
         monkeypatch.setattr(home, work, None)
     code, (out, err) = module.main(words.split()), capfd.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -158,7 +182,7 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     program = ["python", "-m", "rnn_mnist.train"]
     words = shlex.split(line)
     assert words[:3] == program
-    options, *_ = command_module.parse(train.Options, words[3:], module="rnn_mnist.train")
+    options = flags.parse_config(train.Options, words[3:], command="train").options
     assert options.config == Config(epochs=3, hidden_size=40)
     assert options.run == Path(f"{name}-hidden-size-40")
 
@@ -277,17 +301,228 @@ def test_programs_are_compiled_once_and_kept_for_the_next_start(tmp_path):
     assert ends[0] == ends[1] == ends[2]
 
 
-def test_help_explains_every_knob_with_its_default(command):
-    code, out, _ = command("--help")
+def test_help_explains_every_knob_with_its_default(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = command("--help-all")
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    text = " ".join(out[out.index("basics:") :].split())
     for flag, default in (
-        ("--hidden-size", 20), ("--epochs", 10), ("--batch-size", 100), ("--learning-rate", 0.1),
-        ("--seed", 0), ("--optimizer", "sgd"), ("--data.name", "mnist"), ("--run", "runs/NAME"),
-        ("--data.placement", "resident"), ("--schedule", "constant"), ("--data-files", "none"),
+        ("--hidden-size N", 20), ("--epochs N", 10), ("--batch-size N", 100), ("--seed N", 0),
+        ("--lr X", 0.1), ("--optimizer NAME", "sgd"), ("--data.name NAME", "mnist"),
+        ("--run FOLDER", "runs/NAME"), ("--data.placement NAME", "resident"),
+        ("--schedule NAME", "constant"), ("--momentum X", 0), ("--devices N", "all"),
     ):  # fmt: skip
-        entry = out[out.index(f" {flag} ") :]
-        text = " ".join(entry.replace("│", "").split())
-        assert re.match(rf"{flag} \S+ [A-Z].*?\(default: {default}\)", text), flag
+        assert re.search(rf"{flag} [A-Z][^-]*?[.] \(default: {default}\)", text), flag
+
+
+def test_help_comes_in_groups_the_basics_first_and_rare_flags_only_on_demand(command):
+    _, most, _ = command("--help")
+    _, everything, _ = command("--help-all")
+    titles = re.findall(r"^(\w.*):$", everything, re.MULTILINE)
+    assert titles[:5] == ["arguments", "basics", "network", "optimizer", "augmentation"]
+    assert "several devices and machines" in titles
+    shown, all_shown = ({*re.findall(r"^  (--[\w.-]+)", out, re.M)} for out in (most, everything))
+    fields = [*dataclasses.fields(Config), *dataclasses.fields(Data)]
+    knobs = {f"--{field.name.replace('_', '-')}" for field in fields} - {"--data"}
+    names = {flag.replace("--data.", "--") for flag in all_shown}
+    assert knobs <= names
+    assert {"--chrono", "--remat", "--compile-cache", "--wait"} <= all_shown - shown
+    assert f"{len(all_shown - shown)} more flags" in most
+    for out in (most, everything):
+        assert "==SUPPRESS==" not in out
+
+
+def test_a_sweep_names_its_own_and_the_basic_flags(capsys):
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--seeds N" in out
+    assert "--hidden-size N [N ...]" in out
+    assert "--momentum" not in out
+
+
+def test_values_flags_and_files_of_a_sweep(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 3\n[data]\nname = 'kmnist'\n")
+    words = [str(path), "--lr", "0.1", "0.3", "--bidirectional", "false", "true", "--batch_size=9"]
+    parsed = flags.parse_config(sweep.Options, words, command="sweep", several=True)
+    config = Config(epochs=3, batch_size=9, data=Data(name="kmnist"))
+    assert parsed.options.config == config
+    assert parsed.values == {"learning_rate": [0.1, 0.3], "bidirectional": [False, True]}
+    assert parsed.name == "mine"
+    named = {"epochs", "data", "learning_rate", "bidirectional", "batch_size"}
+    assert parsed.set_fields == named
+    alone = flags.parse_config(sweep.Options, ["--bidirectional"], command="sweep", several=True)
+    assert alone.options.config == Config(bidirectional=True)
+    words = ["--hidden-size", "x", "3"]
+    with pytest.raises(InputError, match="hidden_size: must be a whole number, not 'x'"):
+        flags.parse_config(sweep.Options, words, command="sweep", several=True)
+
+
+def test_a_switch_of_a_file_is_turned_off_by_a_flag(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("bidirectional = true\n")
+    words = [str(path), "--no-bidirectional", "--epochs", "10"]
+    parsed = flags.parse_config(train.Options, words, command="train")
+    assert parsed.options.config == Config()
+    assert parsed.set_fields == {"bidirectional", "epochs"}
+
+
+@pytest.fixture
+def trained(command, monkeypatch):
+    """Run the command without training: what it would train, with which console."""
+    calls = []
+
+    def record(config, console, *, folder, **_):
+        calls.append((config, console, folder))
+
+    monkeypatch.setattr(runs, "Console", lambda **settings: settings)
+    monkeypatch.setattr(runs, "train_run", record)
+
+    def run(*words):
+        calls.clear()
+        said = command(*words)
+        return *said, calls[0] if calls else None
+
+    return run
+
+
+def test_a_folder_goes_on_where_it_is(trained):
+    folder = Path("elsewhere/mine")
+    folder.mkdir(parents=True)
+    config = Config(hidden_size=7, schedule="cosine")
+    (folder / "config.toml").write_text(to_toml(config))
+    for word in ("elsewhere/mine", "elsewhere/mine/"):
+        *said, (found, _, place) = trained(word)
+        assert (said, found, place) == ([0, "", ""], config, folder)
+    *_, (found, _, place) = trained("elsewhere/mine/config.toml", "--epochs", "3")
+    assert (found, place) == (Config(hidden_size=7, schedule="cosine", epochs=3), Path("runs/mine"))
+    *_, (found, _, place) = trained("elsewhere/mine", "--run", "new", "--lr", "0.2")
+    assert place == Path("new")
+    assert found == Config(hidden_size=7, schedule="cosine", learning_rate=0.2)
+
+
+def test_a_refusal_names_the_command_that_works(trained):
+    folder = Path("runs/a b")
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(to_toml(Config()))
+    for words in (
+        ["runs/a b", "--data.train", "train[:90%]", "--epochs", "3"],
+        ["--hidden-size", "64", "--run", "runs/a b"],
+    ):
+        code, out, err, call = trained(*words)
+        assert (code, out, err.count("\n"), call) == (2, "", 1, None)
+        assert "runs/a b: holds a run of another config: " in err
+        program, command, *better = shlex.split(err.partition("run: ")[2])
+        assert (program, command) == ("rnn-mnist", "train")
+        *said, (config, _, place) = trained(*better)
+        assert said == [0, "", ""]
+        assert place != folder
+        wanted = flags.parse_config(train.Options, words, command="train").options.config
+        assert config == wanted
+    # With another number of epochs, the run goes on.
+    assert trained("runs/a b", "--epochs", "30")[-1][0] == Config(epochs=30)
+
+
+def test_the_console_is_as_loud_as_asked(trained):
+    for words, quiet, log_every in (
+        ([], False, 0),
+        (["--quiet"], True, 0),
+        (["--log-every", "100"], False, 100),
+    ):
+        *_, (_, console, _) = trained(*words)
+        assert (console["quiet"], console["log_every"]) == (quiet, log_every)
+
+
+# ------------------------------------------------------------------------------- the program
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out", "err"),
+    [
+        (["--version"], 0, rf"rnn-mnist {re.escape(__version__)}\n", ""),
+        (["--help"], 0, r"usage: rnn-mnist COMMAND(.|\n)*", ""),
+        ([], 0, r"usage: rnn-mnist COMMAND(.|\n)*", ""),
+        (["trian"], 2, "", "error: trian: unknown command; did you mean train[?]\n"),
+        (["xyz"], 2, "", r"error: xyz: unknown command; choose from train, sweep, .*\n"),
+        (["train", "--zzz"], 2, "", r"error: --zzz: unknown flag.*\n"),
+        (["plot", "curve"], 2, "", r"error: KIND: 'curve' .*; did you mean curves\?\n"),
+        (["draw", "a", "b"], 2, "", "error: unrecognized arguments: b\n"),
+        (["export", "page"], 2, "", r"error: the following arguments are required: .*output.*\n"),
+        (["--print-completion", "fish"], 2, "", r"error: .*must be bash or zsh, not 'fish'\n"),
+        (["--print-completion"], 2, "", r"error: .*must be bash or zsh, not ''\n"),
+    ],
+)
+def test_the_program_runs_the_commands(words, code, out, err, capfd):
+    assert program.main(words) == code
+    said = capfd.readouterr()
+    assert re.fullmatch(out, said.out)
+    assert re.fullmatch(err, said.err)
+
+
+def test_the_program_that_is_installed_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["rnn-mnist"].partition(":")
+    assert getattr(importlib.import_module(module), name) is program.program
+
+
+def test_the_program_has_every_command_and_explains_it(capfd):
+    assert program.main(["--help"]) == 0
+    out = capfd.readouterr().out
+    files = {path.stem for path in Path(program.__file__).parent.glob("*.py")}
+    commands = {
+        name for name in files if not name.startswith("_") and
+        hasattr(importlib.import_module(f"rnn_mnist.{name}"), "main")
+    }  # fmt: skip
+    assert {*re.findall(r"^  (\w+)  ", out, re.MULTILINE)} == commands
+    for name in sorted(commands):
+        with pytest.raises(SystemExit):
+            program.main([name, "--help"])
+        assert capfd.readouterr().out.startswith(f"usage: rnn-mnist {name} ")
+
+
+def test_help_and_mistyped_flags_are_answered_without_jax():
+    code = """
+import sys
+from rnn_mnist.__main__ import main
+for words in (["--help"], ["train", "--help"], ["train", "--zzz"], ["plot", "x"], ["sweep", "-h"]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+print(*{"jax", "numpy", "rich", "matplotlib"} & {*sys.modules})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("more flags.\n\n")
+    assert done.stderr.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("rnn-mnist pre", ["predict"]),
+        ("rnn-mnist train --hid", ["--hidden-size"]),
+        ("rnn-mnist train --optimizer ada", ["adam", "adamw"]),
+        ("rnn-mnist sweep --see", ["--seed", "--seeds"]),
+        ("rnn-mnist plot conf", ["confusion"]),
+        ("rnn-mnist export page --o", ["--output"]),
+    ],
+)
+def test_bash_completes(line, wanted):
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    *before, last = line.split(" ")
+    ask = f"""
+eval "$({shlex.quote(sys.executable)} -m rnn_mnist --print-completion bash)"
+COMP_WORDS=({line}) COMP_CWORD={len(before)}
+_rnn_mnist rnn-mnist {last} {before[-1]}
+echo "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run([bash, "-c", ask], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (wanted, "")
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_every_command_of_a_readme_is_run_or_says_why_not():
 @pytest.mark.parametrize("program", sorted({*re.findall("rnn_mnist[.][a-z]+", " ".join(ALL))}))
 def test_a_command_has_the_flags_that_readmes_name(program, capsys):
     with pytest.raises(SystemExit):
-        importlib.import_module(program).main(["--help"])
+        importlib.import_module(program).main(["--help-all"])
     known = set(re.findall(r"--?[\w.-]+", capsys.readouterr().out))
     named = [command.partition(f"-m {program}")[2] for command in ALL if f"-m {program}" in command]
     assert set(re.findall(r"(?<=\s)--?[a-z][\w.-]*", " ".join(named))) <= known

@@ -141,12 +141,12 @@ def test_orbax_is_touched_in_one_module():
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import rnn_mnist", ["jax", "numpy", "tyro", "matplotlib"]),
-        ("from rnn_mnist import Config", ["jax", "tyro", "matplotlib"]),
+        ("import rnn_mnist", ["jax", "numpy", "argparse", "matplotlib"]),
+        ("from rnn_mnist import Config", ["jax", "argparse", "matplotlib"]),
         ("from rnn_mnist import load; load('mnist', 'test')", ["jax", "tensorflow_datasets"]),
         (
             "from rnn_mnist import fit, load; load('mnist', 'test')",
-            ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain", "tyro"],
+            ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain"],
         ),
         (
             "from rnn_mnist import train, sweep, predict, plot, export, draw",

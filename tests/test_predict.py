@@ -37,7 +37,7 @@ def test_a_table_names_the_digits_and_the_pretrained_network(command):
     code, out, err = command("2.png", "0.png", "4.png")
     assert (code, err) == (0, "")
     first, head, *rows = out.splitlines()
-    assert first == "no run is named: the pretrained network 'strong', 99.56 % test accuracy"
+    assert first == "no run is named: using the pretrained network 'strong', 99.56 % test accuracy"
     assert head.split("   ")[0] == "file"
     assert [row.split()[:2] for row in rows] == [[f"{n}.png", n] for n in "204"]
     assert all(row.split()[3] == "%" and 85 < float(row.split()[2]) < 100 for row in rows)
@@ -77,7 +77,7 @@ def test_several_networks_are_averaged(command, undisturbed):
     save_weights("letters.safetensors", result._replace(classes=tuple("abcdefghij")))
     code, out, err = command("run", "letters.safetensors", "2.png")
     assert (code, out) == (2, "")
-    assert err.startswith("error: letters.safetensors: knows other classes than run; ask one")
+    assert err.startswith("error: letters.safetensors: has other classes than run; name one")
     code, out, err = command("letters.safetensors", "2.png")
     assert out.split()[1] == "class"
 
@@ -128,7 +128,7 @@ def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
         assert (code, err) == (0, "")
         assert json.loads(said)["answers"] == json.loads(out)["answers"]
     code, said, err = command("swept", "2.png")
-    line = "swept: a sweep; its best run is swept/best/learning-rate-1"
+    line = "swept is a sweep; its best run is swept/best/learning-rate-1"
     assert (code, said.splitlines()[0], len(said.splitlines())) == (0, line, 3)
     code, said, err = command("swept")
     assert (code, err) == (2, "error: swept: name a picture to look at after it\n")

@@ -41,7 +41,7 @@ def test_every_picture_is_drawn_without_a_run(command, kind):
     code, out, err = command(kind)
     assert (code, err) == (0, "")
     said, written = out.splitlines()
-    assert said.startswith("no run is named: the pretrained network 'strong'")
+    assert said.startswith("no run is named: using the pretrained network 'strong'")
     size = Path(f"{kind}.png").stat().st_size
     assert written == f"{kind}.png: {size:,} bytes"
     assert os.listdir() == [f"{kind}.png"]  # noqa: PTH208
@@ -91,25 +91,25 @@ def test_mp4_is_written_or_its_lack_named(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["curve"], "kind: 'curve' is not one of"),
+        (["curve"], "KIND: 'curve' is not one of rows, digits, beliefs, states, curves, "),
         (["rows", "--count", "3"], "--count: only for digits, mistakes, saliency, not for rows"),
         (["states", "strong", "--layer", "lstm_l1"], "--layer: 'lstm_l1' is not one of lstm_l0"),
-        (["rows", "strong", "--image", "10000"], "--image: must be below 10,000, not 10,000"),
-        (["rows", "--image", "-1"], "--image: must be at least 0, not -1"),
-        (["saliency", "--image", "3", "--seed", "1"], "--seed: has no effect where --image names"),
-        (["digits", "--count", "101"], "--count: must be at most 100, not 101"),
+        (["rows", "strong", "--image", "10000"], "image: must be below 10,000, not 10,000"),
+        (["rows", "--image", "-1"], "--image: must be from 0 to 1000000000, not -1"),
+        (["saliency", "--image", "3", "--seed", "1"], "--count and --seed: have no effect"),
+        (["digits", "--count", "101"], "--count: must be from 1 to 100, not 101"),
         (["digits", "reference", "classes.safetensors"], "classes.safetensors: has other classes"),
-        (["digits", "--count", "0"], "--count: must be at least 1, not 0"),
-        (["rows", "--image", "1", "--picture", "a.png"], "--picture: comes in place of --image"),
+        (["digits", "--count", "0"], "--count: must be from 1 to 100, not 0"),
+        (["rows", "--image", "1", "--picture", "a.png"], "--picture: takes the place of --image"),
         (
             ["rows", "strong", "--picture", "a.png"],
             "a.png: cannot be read: No such file or directory",
         ),
         (["states", "-o", "a.gif"], "--output: states is written as a file that ends in .png"),
-        (["beliefs", "reference", "strong"], "strong: beliefs is drawn of one run"),
+        (["beliefs", "reference", "strong"], "strong: beliefs draws a single run"),
         (["curves", "nowhere"], "nowhere: no such run; name a run's folder, a sweep's folder"),
-        (["curves", "bare.safetensors"], "bare.safetensors: nothing was measured"),
-        (["digits", "classes.safetensors"], "the network tells 12 classes apart, and mnist:3.0.1"),
+        (["curves", "bare.safetensors"], "bare.safetensors: has no history"),
+        (["digits", "classes.safetensors"], "the network has 12 classes, but mnist:3.0.1 has 10"),
     ],
 )
 def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
