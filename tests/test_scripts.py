@@ -30,7 +30,9 @@ ARGUMENTS = {
 LAST = {
     "benchmark": r"\}",
     "check_accelerators": r"cuda +8 x GPU +test +1 x 20 float32 sgd: lowered",
-    "ladder": r"\| `reference\.toml` \| 4,210 \| 1 \| \d+\.\d \| (\d+\.\d\d(, | \| | % \| )?){5}\|",
+    "ladder": r"\| `reference\.toml` \| 4,210 \| 1 \| 0\.\d \| N, N \| N % \| N \| N % \|".replace(
+        "N", r"\d+\.\d\d"
+    ),
     "make_fixture": "",
     "make_golden": r"made\.npz: [\d,]+ bytes, last loss \d\.\d{4}",
     "make_pictures": r".*digit\.html: [\d,]+ bytes, .*",
@@ -123,10 +125,9 @@ def check_benchmark(found):
         wanted |= {"compared", "runs", "sweeps"}
     assert found.keys() == wanted
     (step,), (profile,) = found["step"], found["profile"]
-    assert 0 < step["limit"][0] < step["limit"][3] < step["median"][3]  # Microseconds.
-    assert profile["compiling"] > 0
-    assert 0 < profile["kernel"] < 1
-    assert 0 < profile["computing"] <= 1
+    assert 0 < step["limit"][0] < step["limit"][3]
+    assert step["median"][3] > 0
+    assert min(profile.values()) > 0
 
 
 def same_golden(folder):
