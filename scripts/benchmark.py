@@ -1,17 +1,29 @@
-"""Measure this program against PyTorch on this machine, side by side, and print tables.
+"""Measure this program on this machine, beside PyTorch, and print tables.
 
 python scripts/benchmark.py [--quick] [--rounds N] [--no-avx512] [--only TABLE ...] [--json]
 
-Most tables need PyTorch: pip install torch. Nothing else should run meanwhile; it takes about 15
+The tables, in the order of their names:
+  compared  Epochs and tests of this program, and of PyTorch, in turn.
+  several   One model, and eight of its shape under vmap.
+  runs      The whole reference run, and the notebook's program.
+  sweeps    A whole sweep, and the same runs one after another.
+  scaling   Epochs by hidden size, batch size and number of devices.
+  step      The parts of a training step, beside the time that its products alone would take.
+  profile   Where the seconds of a sweep go, by the clock and by JAX's profiler.
+
+Some tables need PyTorch: pip install torch. Run nothing else meanwhile. All tables take about 20
 minutes.
 """
 
+import collections
 import contextlib
 import functools
+import gzip
 import importlib.metadata
 import importlib.util
 import io
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -20,9 +32,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from _arguments import make_parser, need
@@ -39,23 +52,54 @@ NO_AVX512 = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 WARM_UP = 0.3  # Seconds.
-TABLES = "compared", "several", "runs", "sweeps", "scaling"
 WITH_PYTORCH = "compared", "runs", "sweeps"
-QUICK_TRAIN = 3000  # Images to train on.
-SCALES = [10, 20, 50, 100, 128, 256, 512], [10, 32, 300, 1000]
+SPAWN = multiprocessing.get_context("spawn")
+# A part of a step is short, so that a program calls it this many times.
+CALLS, BATCH = 100, 100
+# The threads in which CPU devices compute; the last is jax 0.12's name.
+THREADS = "tf_XLAEigen", "tf_XLAPjRtCpuClient", "tf_XLAExecute"
+
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    epochs: int = 10
+    train: int = TRAIN
+    """Images to train on."""
+    hidden: Sequence[int] = (20, 128)
+    batch: Sequence[int] = (100, 1000)
+    scaled_hidden: Sequence[int] = (10, 20, 50, 100, 128, 256, 512)
+    scaled_batch: Sequence[int] = (10, 32, 300, 1000)
+    rates: Sequence[float] = (0.01, 0.03, 0.1, 0.3)
+    """Learning rates of the sweeps."""
+    seeds: int = 4
+    sweep_epochs: int = 3
+    matrices: int = 3000
+    """Rows of the matrices in NumPy's product."""
+
+    def repeats(self) -> int:
+        """The number of turns of a short program."""
+        return 5 * self.rounds if self.rounds > 1 else 1
+
+
+QUICK = Sizes(1, 1, 3000, [20], [100], [20], [], [0.1], 1, 1, 1000)
+
+
+# ------------------------------------------------------------------ what is measured
 
 
 def operations(hidden_size: int, train: int = TRAIN) -> tuple[int, int]:
-    """Floating-point operations in the products for an epoch of training, and for a test."""
+    """Count the floating-point operations in the products of a training epoch, and of a test."""
     gates = 28 * 2 * 4 * hidden_size  # By 28 rows, a multiplication and an addition, four gates.
     forward = gates * (28 + hidden_size) + 2 * 10 * hidden_size
-    # Backwards: the weights' gradient takes as many again, the hidden state's what is recurrent.
+    # The backward pass: as many for the weights' gradient, and the recurrent ones once more.
     backward = forward + gates * hidden_size + 2 * 10 * hidden_size
     return train * (forward + backward), TEST * forward
 
 
-def peak(size: int = 3000) -> float:
-    """Floating-point operations a second in NumPy's float32 product of square matrices."""
+def peak(size: int) -> float:
+    """Floating-point operations per second in NumPy's float32 product of square matrices."""
     a = np.random.default_rng(0).random((size, size), np.float32)
     best = min(timed(lambda: a @ a) for _ in range(8))
     return 2 * size**3 / best
@@ -65,9 +109,6 @@ def timed(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-# ------------------------------------------------------------------ what is measured
 
 
 def ours(
@@ -195,14 +236,109 @@ def pytorchs(
     return {"epoch": epoch, "test": tests[min(tests, key=lambda size: timed(tests[size]))]}
 
 
+def step_parts(hidden_size: int, rounds: int) -> Any:
+    """Microseconds (3, rounds) of the kernel forward, forward and backward, and of a whole step."""
+    import jax
+
+    from rnn_mnist import LSTMCell, RowLSTM, init, load, make_optimizer, train_epoch
+    from rnn_mnist.data import epoch_order
+    from rnn_mnist.model.lstm import lstm
+
+    data = load("mnist", "train")
+    images = jax.device_put(data.images[:BATCH].astype(np.float32) / 255)
+    cell = LSTMCell(28, hidden_size)
+    start = cell.initialize_carry(None, (BATCH, 28))
+    params = cell.init(jax.random.key(0), start, images[:, 0])["params"]
+
+    def read(params: Any, carry: Any) -> Any:
+        return lstm(params, images, carry, sequence=False)[1]
+
+    def learn(_: int, params: Any) -> Any:
+        slope = jax.grad(lambda params: read(params, start)[1].sum())(params)
+        return jax.tree.map(lambda p, s: p - 1e-6 * s, params, slope)
+
+    # Each call needs the result of the one before, so that XLA cannot leave one out.
+    forward = jax.jit(
+        lambda params: jax.lax.fori_loop(0, CALLS, lambda _, carry: read(params, carry), start)
+    )
+    both = jax.jit(lambda params: jax.lax.fori_loop(0, CALLS, learn, params))
+    model, optimizer = RowLSTM(hidden_size), make_optimizer("sgd", 0.1)
+    order = epoch_order(TRAIN, BATCH, seed=0, epoch=1)[:CALLS]
+    arrays = jax.device_put((data.images, data.labels, order))
+
+    def step() -> Any:
+        state = init(model, optimizer, key=jax.random.key(0))
+        return train_epoch(state, *arrays, model=model, optimizer=optimizer)
+
+    programs = [lambda: forward(params), lambda: both(params), step]
+    calls = [lambda p=program: jax.block_until_ready(p()) for program in programs]
+    for call in calls:  # Compiles it.
+        call()
+    return 1e6 / CALLS * np.array([[timed(call) for call in calls] for _ in range(rounds)]).T
+
+
+def profile_sweep(sizes: Sizes) -> dict[str, float]:
+    """Seconds of a sweep's stages, and shares of the time during which the devices compute."""
+    import jax
+
+    from rnn_mnist import Config, Data
+    from rnn_mnist.parallel import cores
+    from rnn_mnist.sweeps import sweep
+
+    data = Data(train=f"train[:{sizes.train * 11 // 12}]", test="train[55000:]")
+    config = Config(epochs=sizes.sweep_epochs, data=data)
+    values = {"learning_rate": list(sizes.rates), "seed": list(range(sizes.seeds))}
+    jax.config.update("jax_num_cpu_devices", cores())
+    compiling = list[float]()
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            compiling.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    whole = timed(lambda: sweep(config, values, final=False))
+    compiled = sum(compiling)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            # A trace holds a million events: those of one epoch.
+            sweep(Config(epochs=1, data=data), values, final=False)
+        (file,) = Path(folder).rglob("*.trace.json.gz")
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    return {"compiling": compiled, "the rest": whole - compiled} | shares(
+        events, jax.device_count()
+    )
+
+
+def shares(events: Sequence[dict[str, Any]], devices: int) -> dict[str, float]:
+    """From a trace, the share of the time in which devices compute, and the kernel's part of it."""
+    names = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in events
+        if event.get("name") == "thread_name"
+    }
+    began, ended, took = math.inf, 0.0, collections.Counter[str]()
+    for event in events:  # Their times are in microseconds.
+        thread = names.get((event.get("pid"), event.get("tid")), "")
+        if event.get("ph") == "X" and thread.startswith(THREADS):
+            took[event["name"]] += event["dur"]
+            began, ended = min(began, event["ts"]), max(ended, event["ts"] + event["dur"])
+    kernel = sum(took[name] for name in took if name.startswith("ffi_call"))
+    busy = took["ThunkExecutor::Execute (wait for completion)"]
+    if not busy:
+        sys.exit("error: this version of JAX's profiler has other names for threads or events")
+    return {"computing": busy / devices / (ended - began), "kernel": kernel / busy}
+
+
 # ------------------------------------------------------------------ how it is measured
 
 
 def serve(connection: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Be the process of one program: time what is asked for, until told to end.
+    """Be the process of one program: time each call that is asked for, until None is asked for.
 
-    Systems may keep the threads of a process that was asleep on one core for a while, so each turn
-    begins with calls that are not counted; the last of the calls is the shortest.
+    A system may keep the threads of a process that slept on one core for a while. So each turn
+    begins with calls that are not counted. The last of the program's calls is the shortest.
     """
     *_, shortest = calls = list(make(*arguments).items())
     for _, call in calls:
@@ -216,12 +352,11 @@ def serve(connection: Any, make: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 class Program:
-    """A program in a process of its own, so that no other's threads are in its way."""
+    """A program in a process of its own, so that the threads of others do not disturb it."""
 
     def __init__(self, make: Callable[..., Any], *arguments: Any):
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
+        self.connection, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=serve, args=(theirs, make, arguments), daemon=True)
         self.process.start()
         theirs.close()
         self.connection.recv()
@@ -235,40 +370,17 @@ class Program:
         self.process.join()
 
 
-def compare(
-    rounds: int, hidden_sizes: list[int], batch_sizes: list[int], train: int, most: float
-) -> Iterator[dict]:
-    """Seconds of epochs and tests, ours and PyTorch's in turn; the limit at `most` operations/s."""
-    from rnn_mnist.parallel.resources import cores
-
-    for hidden_size in hidden_sizes:
-        for batch_size in batch_sizes:
-            size = hidden_size, batch_size
-            programs = {"rnn_mnist": Program(ours, *size, "auto", None, 1, train)}
-            programs["its scan"] = Program(ours, *size, "scan", None, 1, train)
-            for threads in sorted({cores(), 1}, reverse=True):
-                name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
-                programs[name] = Program(pytorchs, *size, threads, train)
-            for what in ["epoch"] + ["test"] * (batch_size == batch_sizes[-1]):
-                times: dict[str, list[float]] = {name: [] for name in programs}
-                for _ in range(rounds if what == "epoch" else more_rounds(rounds)):
-                    for name, program in programs.items():
-                        times[name].append(program.time(what))
-                title = f"{what}, hidden {hidden_size}"
-                title += f", batch {batch_size}" if what == "epoch" else ""
-                least = operations(hidden_size, train)[what == "test"] / most
-                yield row(title, times) | {"limit": least}
-            for program in programs.values():
-                program.end()
+def in_turn(programs: dict[str, Program], asked: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each program, which take turns."""
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            times[name].append(program.time(asked))
+    return times
 
 
-def more_rounds(rounds: int) -> int:
-    """The number of turns of a short program: five times as many, unless it is one."""
-    return 5 * rounds if rounds > 1 else 1
-
-
-def row(what: str, times: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians and spread of seconds, and how many times as long as the first the others take."""
+def compared(what: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    """A row: medians and spread of seconds, and the ratios of the others to the first."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     mine, *others = medians
     return {
@@ -289,190 +401,290 @@ def run_process(command: list[str], environment: dict[str, str]) -> tuple[float,
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command)} failed")
+        raise SystemExit(f"error: {' '.join(command)} failed")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return time.perf_counter() - began, usage.ru_maxrss / unit
 
 
-def whole_runs(rounds: int, epochs: int, train: int) -> Iterator[dict]:
-    """The reference run, from the first start and again, against the notebook's program."""
+def run_notebook(epochs: int, train: int) -> float:
+    """Wall seconds of the notebook's program."""
+    quick = [] if train == TRAIN else ["--quick"]
+    command = [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs), *quick]
+    return run_process(command, {})[0]
+
+
+def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process."""
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+# ------------------------------------------------------------------ the tables, row by row
+
+
+def compare(sizes: Sizes, most: float) -> Iterator[dict]:
+    """Seconds of epochs and tests of our programs and of PyTorch; the limit at `most` FLOP/s."""
+    from rnn_mnist.parallel import cores
+
+    for hidden_size in sizes.hidden:
+        for batch_size in sizes.batch:
+            shape = hidden_size, batch_size
+            programs = {"rnn_mnist": Program(ours, *shape, "auto", None, 1, sizes.train)}
+            programs["its scan"] = Program(ours, *shape, "scan", None, 1, sizes.train)
+            for threads in sorted({cores(), 1}, reverse=True):
+                name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
+                programs[name] = Program(pytorchs, *shape, threads, sizes.train)
+            training, testing = operations(hidden_size, sizes.train)
+            times = in_turn(programs, "epoch", sizes.rounds)
+            title = f"epoch, hidden {hidden_size}, batch {batch_size}"
+            yield compared(title, times) | {"limit": training / most}
+            if batch_size == sizes.batch[-1]:
+                times = in_turn(programs, "test", sizes.repeats())
+                yield compared(f"test, hidden {hidden_size}", times) | {"limit": testing / most}
+            for program in programs.values():
+                program.end()
+
+
+def several(sizes: Sizes) -> Iterator[dict]:
+    """Seconds of one model, and of eight of its shape under `vmap`."""
+    for hidden_size in sizes.hidden:
+        programs = {
+            name: Program(models, hidden_size, 100, count, sizes.train)
+            for name, count in (("one model", 1), ("eight under vmap", 8))
+        }
+        times = in_turn(programs, "epoch", sizes.repeats())
+        yield compared(f"a twentieth of an epoch, hidden {hidden_size}, batch 100", times)
+        for program in programs.values():
+            program.end()
+
+
+def whole_runs(sizes: Sizes) -> Iterator[dict]:
+    """Seconds of the reference run, at the first start and again, and of the notebook's program."""
     first, repeat, notebook, memory = [], [], [], []
-    for _ in range(rounds):
+    for _ in range(min(sizes.rounds, 3)):
         with tempfile.TemporaryDirectory() as folder:
             environment = {"RNN_MNIST_CACHE": f"{folder}/cache"}
             environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
             for times in (first, repeat):
-                run = ["-m", "rnn_mnist.train", "--epochs", str(epochs)]
-                run += ["--data.train", f"train[:{train}]"]
+                run = ["-m", "rnn_mnist.train", "--epochs", str(sizes.epochs)]
+                run += ["--data.train", f"train[:{sizes.train}]"]
                 run += ["--run", f"{folder}/{len(times)}{times is first}"]
                 wall, megabytes = run_process(run, environment)
                 times.append(wall)
                 memory.append(megabytes)
-        notebook.append(run_process(baseline(epochs, train), {})[0])
+        notebook.append(run_notebook(sizes.epochs, sizes.train))
     for what, seconds in (("first", first), ("repeat", repeat)):
         times = {"rnn_mnist": seconds, "the notebook's program": notebook}
-        yield row(f"{epochs} epochs, {what} start", times) | {"peak_memory_mb": max(memory)}
+        title = f"{sizes.epochs} epochs, {what} start"
+        yield compared(title, times) | {"peak_memory_mb": max(memory)}
 
 
-def baseline(epochs: int, train: int) -> list[str]:
-    """The command of the notebook's program."""
-    quick = [] if train == TRAIN else ["--quick"]
-    return [str(HERE / "notebook_baseline.py"), "--epochs", str(epochs), *quick]
-
-
-def sweeps(rates: list[float], seeds: int, epochs: int, train: int) -> Iterator[dict]:
-    """A sweep's wall seconds, from its first start, and those of its runs one after another."""
-    data = ["--data.train", f"train[:{train * 11 // 12}]", "--data.test", "train[55000:]"]
-    runs = [(rate, seed) for rate in rates for seed in range(seeds)]
+def sweeps(sizes: Sizes) -> Iterator[dict]:
+    """Seconds of a sweep from its first start, and of its runs one after another."""
+    train, epochs = f"train[:{sizes.train * 11 // 12}]", sizes.sweep_epochs
+    base = ["--epochs", str(epochs), "--data.train", train, "--data.test", "train[55000:]"]
+    runs = [(rate, seed) for rate in sizes.rates for seed in range(sizes.seeds)]
     fits = "from rnn_mnist import Config, Data, fit\n"
-    fits += f"data = Data(train={data[1]!r}, test={data[3]!r})\nfor rate, seed in {runs}:\n"
+    fits += f"data = Data(train={train!r}, test='train[55000:]')\nfor rate, seed in {runs}:\n"
     fits += f"    fit(Config(epochs={epochs}, learning_rate=rate, seed=seed, data=data))\n"
     with tempfile.TemporaryDirectory() as folder:
-        count = iter(range(10**6))
 
-        def wall(command: list[str], cache: str) -> float:
-            place = [] if command[0] == "-c" else ["--run", f"{folder}/{next(count)}"]
+        def wall(cache: str, command: list[str]) -> float:
             environment = {"RNN_MNIST_CACHE": f"{folder}/{cache}"}
             environment["MPLCONFIGDIR"] = f"{folder}/matplotlib"
-            return run_process([*command, *place], environment)[0]
+            return run_process(command, environment)[0]
 
-        base = ["--epochs", str(epochs), *data]
-        sweep = ["-m", "rnn_mnist.sweep", *base, "--no-final", "--seeds", str(seeds)]
-        times = {"the sweep": wall([*sweep, "--learning-rate", *map(str, rates)], "sweep")}
-        times["by fit in one process"] = wall(["-c", fits], "fit")
+        sweep = ["-m", "rnn_mnist.sweep", *base, "--no-final", "--seeds", str(sizes.seeds)]
+        sweep += ["--learning-rate", *map(str, sizes.rates), "--run", f"{folder}/runs"]
         single = ["-m", "rnn_mnist.train", *base]
-        times["a process each"] = sum(
-            wall([*single, "--learning-rate", str(rate), "--seed", str(seed)], "train")
-            for rate, seed in runs
-        )
-        notebook = run_process(baseline(epochs, train), {})[0]
+        times = {"the sweep": wall("sweep", sweep)}
+        times["by fit in one process"] = wall("fit", ["-c", fits])
+        times["a process each"] = 0.0
+        for rate, seed in runs:
+            own = [
+                "--learning-rate",
+                f"{rate}",
+                "--seed",
+                f"{seed}",
+                "--run",
+                f"{folder}/{rate}-{seed}",
+            ]
+            times["a process each"] += wall("train", [*single, *own])
+        notebook = run_notebook(epochs, sizes.train)
         times["the notebook's program, one run times all"] = len(runs) * notebook
     title = f"{len(runs)} runs of {epochs} epochs, hidden 20, batch 100"
-    yield row(title, {name: [seconds] for name, seconds in times.items()})
+    yield compared(title, {name: [seconds] for name, seconds in times.items()})
 
 
-def several(rounds: int, hidden_sizes: list[int], train: int) -> Iterator[dict]:
-    """One model, and eight of its shape under `vmap`."""
-    for hidden_size in hidden_sizes:
-        programs = {
-            name: Program(models, hidden_size, 100, count, train)
-            for name, count in (("one model", 1), ("eight under vmap", 8))
-        }
-        times: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(more_rounds(rounds)):
-            for name, program in programs.items():
-                times[name].append(program.time("epoch"))
-        for program in programs.values():
-            program.end()
-        yield row(f"a twentieth of an epoch, hidden {hidden_size}, batch 100", times)
-
-
-def scaling(hidden_sizes: list[int], batch_sizes: list[int], train: int) -> Iterator[dict]:
+def scaling(sizes: Sizes) -> Iterator[dict]:
     """Our seconds for an epoch by size and devices, from the best of three twentieths of one."""
-    from rnn_mnist.data import batches
-    from rnn_mnist.parallel.resources import cores
+    from rnn_mnist.data import steps_per_part
+    from rnn_mnist.parallel import cores
 
-    counts = sorted({1, 2, cores()})
-    grid = [(hidden, 100) for hidden in hidden_sizes]
-    grid += [(20, batch) for batch in batch_sizes if batch != 100]
-    for hidden_size, batch_size in grid:
-        steps = -(-train // batch_size)
-        share = batches.steps_per_part(steps, steps // 20) / steps
+    shapes = [(hidden, 100) for hidden in sizes.scaled_hidden]
+    shapes += [(20, batch) for batch in sizes.scaled_batch]
+    for hidden_size, batch_size in shapes:
+        steps = -(-sizes.train // batch_size)
+        share = steps_per_part(steps, steps // 20) / steps
         seconds = {}
-        for devices in counts:
-            program = Program(ours, hidden_size, batch_size, "auto", devices, 20, train)
+        for devices in sorted({1, 2, cores()}):
+            program = Program(ours, hidden_size, batch_size, "auto", devices, 20, sizes.train)
             seconds[devices] = min(program.time("epoch") for _ in range(3)) / share
             program.end()
         yield {"hidden_size": hidden_size, "batch_size": batch_size, "seconds": seconds}
 
 
+def step(sizes: Sizes, most: float) -> Iterator[dict]:
+    """Microseconds of a step's parts, and those of their products alone at `most` FLOP/s.
+
+    A part is the difference of two programs in the same turn. It is None if it is not clearly above
+    zero. `skipped` is the share of pixels that are zero in five rows, which the kernel skips.
+    """
+    from rnn_mnist import load
+    from rnn_mnist.data import epoch_order
+
+    order = epoch_order(TRAIN, 100, seed=0, epoch=1)
+    groups = load("mnist", "train").images[order].reshape(-1, 5, 28, 28)
+    skipped = float((groups == 0).all(1).mean())
+
+    def median(times: Any) -> float | None:
+        low, middle = np.percentile(times, [25, 50])
+        return float(middle) if low > 0 else None
+
+    for hidden_size in sizes.hidden:
+        rounds = max(3, 2 * sizes.rounds - 1)
+        forward, both, whole = in_process(step_parts, hidden_size, rounds)
+        ahead = 1e6 * 28 * 2 * 4 * hidden_size * (28 + hidden_size) * BATCH / most
+        limit = 1e6 * operations(hidden_size, BATCH)[0] / most
+        yield {
+            "hidden_size": hidden_size,
+            "skipped": skipped,
+            "median": [median(t) for t in (forward, both - forward, whole - both, whole)],
+            "limit": [ahead, limit - ahead, None, limit],
+        }
+
+
+def profile(sizes: Sizes) -> Iterator[dict]:
+    """Where the seconds of a sweep go, from its first start."""
+    imports, _ = run_process(["-c", "from rnn_mnist.sweeps import sweep"], {})
+    found = in_process(profile_sweep, sizes)
+    yield {"runs": len(sizes.rates) * sizes.seeds, "imports": imports, **found}
+
+
 # ------------------------------------------------------------------ what is printed
 
 
-def print_compared(rows: Iterator[dict]) -> Iterator[dict]:
-    """Print rows as they come: seconds with their spread, and ratios to the first program."""
-    for number, r in enumerate(rows):
-        if number == 0:
-            heads = ["median seconds (spread)", *r["median"], *(f"{n}: ratio" for n in r["ratio"])]
-            heads += ["limit"] * ("limit" in r)
+def compared_cells(row: dict) -> Iterator[tuple[str, str]]:
+    """The heads and cells of a row: seconds with their spread, and ratios to the first program."""
+    yield "median seconds (spread)", row["what"]
+    for name, median in row["median"].items():
+        low, high = row["spread"][name]
+        yield name, f"{median:.3g} ({low:.3g} to {high:.3g})"
+    for name, ratio in row["ratio"].items():
+        yield f"{name}: ratio", f"{ratio:.2f}"
+    if "limit" in row:
+        yield "limit", f"{row['limit']:.3g}"
+    if "peak_memory_mb" in row:
+        yield "peak memory", f"{row['peak_memory_mb']:.0f} MB"
+
+
+def scaling_cells(row: dict) -> Iterator[tuple[str, str]]:
+    yield "hidden", f"{row['hidden_size']}"
+    yield "batch", f"{row['batch_size']}"
+    for devices, seconds in row["seconds"].items():
+        yield f"{devices} device{'s' * (devices > 1)}", f"{seconds:.3g} s"
+
+
+def step_cells(row: dict) -> Iterator[tuple[str, str]]:
+    yield "hidden", f"{row['hidden_size']}"
+    names = "forward", "backward", "the rest", "whole step"
+    for name, median, limit in zip(names, row["median"], row["limit"], strict=True):
+        yield name, "not measurable" if median is None else f"{median:.0f} us"
+        if limit is not None:
+            yield "limit", f"{limit:.0f} us"
+    yield "pixels that are zero in five rows", f"{row['skipped']:.0%}"
+
+
+def profile_cells(row: dict) -> Iterator[tuple[str, str]]:
+    yield "runs", f"{row['runs']}"
+    yield "Python and its imports", f"{row['imports']:.1f} s"
+    yield "compiling", f"{row['compiling']:.1f} s"
+    yield "data, training, comparing", f"{row['the rest']:.1f} s"
+    yield "devices compute", f"{row['computing']:.0%} of the time"
+    yield "the LSTM's kernel", f"{row['kernel']:.0%} of that"
+
+
+def print_table(
+    rows: Iterable[dict], cells: Callable[[dict], Iterator[tuple[str, str]]]
+) -> list[dict]:
+    """Print rows as they come, and return them."""
+    printed = []
+    for row in rows:
+        heads, texts = zip(*cells(row), strict=True)
+        if not printed:
             print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        cells = [r["what"]]
-        for name, median in r["median"].items():
-            low, high = r["spread"][name]
-            cells.append(f"{median:.3g} ({low:.3g} to {high:.3g})")
-        cells += [f"{ratio:.2f}" for ratio in r["ratio"].values()]
-        cells += [f"{r['limit']:.3g}"] if "limit" in r else []
-        print(f"| {' | '.join(cells)} |", flush=True)
-        yield r
+        print(f"| {' | '.join(texts)} |", flush=True)
+        printed.append(row)
     print()
+    return printed
 
 
-def print_scaling(rows: Iterator[dict]) -> Iterator[dict]:
-    for number, r in enumerate(rows):
-        if number == 0:
-            heads = [f"{n} device{'s' * (n > 1)}" for n in r["seconds"]]
-            print(f"| hidden | batch | {' | '.join(heads)} |\n|---|---|{'---|' * len(heads)}")
-        times = " | ".join(f"{seconds:.3g} s" for seconds in r["seconds"].values())
-        print(f"| {r['hidden_size']} | {r['batch_size']} | {times} |", flush=True)
-        yield r
+# Each table's rows, from the sizes and NumPy's operations per second; and how a row is printed.
+TABLES: dict[str, tuple[Callable[[Sizes, float], Iterator[dict]], Callable[[dict], Any]]] = {
+    "compared": (compare, compared_cells),
+    "several": (lambda sizes, _: several(sizes), compared_cells),
+    "runs": (lambda sizes, _: whole_runs(sizes), compared_cells),
+    "sweeps": (lambda sizes, _: sweeps(sizes), compared_cells),
+    "scaling": (lambda sizes, _: scaling(sizes), scaling_cells),
+    "step": (step, step_cells),
+    "profile": (lambda sizes, _: profile(sizes), profile_cells),
+}
 
 
 def machine(matrices: int) -> dict[str, Any]:
-    from rnn_mnist.parallel.resources import cores
+    """The processor, its cores, NumPy's speed, and the versions of what is measured."""
+    from rnn_mnist import kernels
+    from rnn_mnist.parallel import cores
 
     kind = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kind = next((line.split(": ")[1] for line in lines if line.startswith("model name")), kind)
-        has = "avx512f" in " ".join(lines) and "RNN_MNIST_LSTM_LEVEL" not in os.environ
-        wide = "AVX-512" if has else "no AVX-512 used"
-        kind = f"{kind} ({wide})"
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
     versions["torch"] = "not installed"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions["torch"] = importlib.metadata.version("torch")
     versions["python"] = platform.python_version()
-    return {"cpu": kind, "cores": cores(), "gflops": peak(matrices) / 1e9, **versions}
+    gflops = peak(matrices) / 1e9
+    return {"cpu": kind, "kernel": kernels.load(), "cores": cores(), "gflops": gflops, **versions}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    quick = f"one turn of the smallest size, with {QUICK_TRAIN:,} images to train on"
+    quick = f"one turn of the smallest size, with {QUICK.train:,} images to train on"
     parser = make_parser(__doc__, quick=quick)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default: 5)")
     parser.add_argument("--no-avx512", action="store_true", help="as on a processor without it")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, help="these tables")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=[*TABLES], help="these tables")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     given = parser.parse_args(arguments)
     if given.no_avx512 and not os.environ.items() >= NO_AVX512.items():  # Before NumPy is loaded.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **NO_AVX512})
-    chosen = list(given.only)
+    chosen = given.only
     if importlib.util.find_spec("torch") is None:
         chosen = [name for name in given.only if name not in WITH_PYTORCH]
         if not chosen:
             need("torch", "torch")
-    rounds, epochs, train, matrices = given.rounds, 10, TRAIN, 3000
-    sizes, scales, grid = ([20, 128], [100, 1000]), SCALES, ([0.01, 0.03, 0.1, 0.3], 4, 3)
-    if given.quick:
-        rounds, epochs, train, matrices = 1, 1, QUICK_TRAIN, 1000
-        sizes, scales, grid = ([20], [100]), ([20], [100]), ([0.1], 1, 1)
+    sizes = QUICK if given.quick else Sizes(given.rounds)
     with contextlib.redirect_stdout(io.StringIO() if given.json else sys.stdout):
-        here = machine(matrices)
+        here = machine(sizes.matrices)
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
-        print("Python {python}, jax {jax}, PyTorch {torch}\n".format(**here), flush=True)
+        print("kernel for {kernel}; Python {python}, jax {jax}, PyTorch {torch}\n".format(**here))
         if left := [name for name in given.only if name not in chosen]:
             print(f"left out, because PyTorch is missing (pip install torch): {', '.join(left)}\n")
-        tables = {
-            "compared": lambda: print_compared(
-                compare(rounds, *sizes, train, 1e9 * here["gflops"])
-            ),
-            "several": lambda: print_compared(several(rounds, sizes[0], train)),
-            "runs": lambda: print_compared(whole_runs(min(rounds, 3), epochs, train)),
-            "sweeps": lambda: print_compared(sweeps(*grid, train)),
-            "scaling": lambda: print_scaling(scaling(*scales, train)),
-        }
-        found = {"machine": here} | {name: list(tables[name]()) for name in chosen}
-        if "runs" in found:
-            print(f"peak memory of the command: {found['runs'][0]['peak_memory_mb']:.0f} MB\n")
+        found: dict[str, Any] = {"machine": here}
+        for name in chosen:
+            rows, cells = TABLES[name]
+            found[name] = print_table(rows(sizes, 1e9 * here["gflops"]), cells)
     if given.json:
         print(json.dumps(found, indent=1))
 

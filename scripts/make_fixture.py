@@ -1,14 +1,13 @@
-"""Write what this version writes, small, for later versions to read: tests/fixtures/VERSION.
+"""Write small files of this version into tests/fixtures/VERSION, which later versions must read.
 
 python scripts/make_fixture.py [FOLDER]
 
-The files are a run that was stopped after the first of two epochs, its exported files, and what the
-network says of twenty test digits. FOLDER, which must not exist, is another place for them.
+The files are a run that was stopped after the first of two epochs, its exported files, and the
+network's probabilities for twenty test digits. FOLDER replaces tests/fixtures/VERSION; it must not
+exist.
 """
 
-import dataclasses
 import hashlib
-import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +29,6 @@ CONFIG = Config(
 )
 
 
-class StoppedError(Exception):
-    """Ends the run after its first epoch."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where to write")
@@ -43,43 +38,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if folder.exists():
         parser.error(f"{folder}: exists already")
     # Imported here, so that help and mistyped arguments answer at once.
+    import jax
     import numpy as np
 
-    from rnn_mnist import fit, load, load_run
+    from rnn_mnist import Result, load, load_run
     from rnn_mnist.inference import predict
     from rnn_mnist.interop import to_onnx, to_stablehlo
-    from rnn_mnist.runs import fitting
-    from rnn_mnist.runs.results import save_weights
+    from rnn_mnist.parallel import find_devices, make_mesh
+    from rnn_mnist.runs import save_weights, write_run
+    from rnn_mnist.training import Progress, advance, compile_programs, init, init_key, make_plan
 
     folder.mkdir(parents=True)
-    whole = fit(CONFIG)
-    advance = fitting.advance
-
-    def first_epoch(*arguments, **settings):
-        parts = advance(*arguments, **settings)
-        yield from itertools.takewhile(lambda progress: progress.step <= 20, parts)
-        raise StoppedError
-
-    fitting.advance = first_epoch
-    try:
-        fit(dataclasses.replace(CONFIG), folder=folder / "run")
-    except StoppedError:
-        stopped = load_run(folder / "run")
+    plan = make_plan(CONFIG, make_mesh(find_devices(1)))
+    start = Progress(init(plan.learner.model, plan.learner.optimizer, key=init_key(CONFIG.seed)))
+    for progress in advance(plan, compile_programs(plan, most=plan.steps), start):
+        # The next epoch takes this one's state.
+        progress = progress._replace(state=jax.device_get(progress.state))
+        if len(progress.history) == 2:
+            names = {"version": plan.version, "classes": plan.classes, "kernel": plan.kernel}
+            write_run(folder / "run", CONFIG, progress, **names)
+    (folder / "run" / "curves.png").unlink()  # The repository holds no pictures of runs.
+    stopped = load_run(folder / "run")
     for step in (folder / "run" / "checkpoints").iterdir():
-        say_no_folder(step)
+        remove_paths(step)
     save_weights(folder / "model.safetensors", stopped)
     (folder / "model.onnx").write_bytes(to_onnx(stopped).SerializeToString())
     (folder / "model.zip").write_bytes(to_stablehlo(stopped))
     images = load("mnist", "test[:20]").images
+    ended = Result(progress.state, progress.history, CONFIG, plan.classes)
     np.savez_compressed(
         folder / "expected.npz",
         probabilities=predict([stopped], images),
-        after_the_second_epoch=predict([whole], images),
+        after_the_second_epoch=predict([ended], images),
     )
 
 
-def say_no_folder(checkpoint):
-    """Take out of a checkpoint where on this machine it was written, and sum it up again."""
+def remove_paths(checkpoint):
+    """Remove this machine's paths from a checkpoint, and write its checksums again."""
     lines = []
     for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != "SHA256SUMS"):
         if path.name == "commit_success.txt":

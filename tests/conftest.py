@@ -1,5 +1,6 @@
 """What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -34,9 +35,12 @@ ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what is compiled for the tests that follow, in this process and in those it starts."""
+    """Keep compiled programs for the tests that follow, in all of the tests' processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # Each worker has a folder of its own in this one.
+        folder = folder.parent
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -132,6 +136,7 @@ def numpy_row_lstm(params, images, num_layers, bidirectional):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
+@functools.cache
 def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
     """A result with random parameters, large enough to tell classes apart."""
     config = Config(

@@ -48,7 +48,7 @@ def test_several_runs_are_averaged():
     ("num_layers", "bidirectional", "reading"),
     [
         (1, False, "rows"),
-        (2, True, "windows"),
+        pytest.param(2, True, "windows", marks=pytest.mark.slow),
         pytest.param(3, True, "columns", marks=pytest.mark.slow),
         pytest.param(2, False, "permuted", marks=pytest.mark.slow),
         pytest.param(1, False, "windows", marks=pytest.mark.slow),

@@ -38,7 +38,7 @@ SLOW = pytest.mark.slow
 INNER = "inner.weight_hh_l1"
 SHAPES = [
     pytest.param(2, True, "rows"),
-    pytest.param(2, True, "windows"),
+    pytest.param(2, True, "windows", marks=SLOW),
     pytest.param(1, False, "rows", marks=SLOW),
     pytest.param(3, False, "columns", marks=SLOW),
     pytest.param(1, True, "pixels", marks=SLOW),

@@ -238,7 +238,10 @@ def test_a_page_asks_for_nothing_and_may_not(opened):
         dict(hidden_size=20),
         dict(num_layers=2, bidirectional=True, reading="columns"),
         dict(num_layers=2, reading="permuted"),
-        dict(num_layers=2, bidirectional=True, reading="windows", inner_size=3),
+        pytest.param(
+            dict(num_layers=2, bidirectional=True, reading="windows", inner_size=3),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(dict(reading="windows", inner_size=3), marks=pytest.mark.slow),
         pytest.param(dict(num_layers=3, reading="pixels"), marks=pytest.mark.slow),
         pytest.param(dict(bidirectional=True), marks=pytest.mark.slow),

@@ -89,7 +89,7 @@ def test_network_equals_pytorchs_on_what_it_reads(reading):
     ("kernel", "reverse", "remat"),
     [
         ("auto", False, 7),
-        ("scan", True, 7),
+        pytest.param("scan", True, 7, marks=pytest.mark.slow),
         *(
             pytest.param("auto", reverse, remat, marks=pytest.mark.slow)
             for reverse in (False, True)

@@ -90,8 +90,8 @@ def child(count):
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
     assert len(places) == 1  # The devices of a CPU share one copy of the data.
-    check_step("auto")
     if count != 3:
+        check_step("auto")
         for kernel in ("auto", "scan"):
             check_step(kernel, Distortion(1, 10), bidirectional=True, remat=4)
     pickle.dump(list(epochs(count)), sys.stdout.buffer)

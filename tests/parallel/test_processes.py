@@ -13,6 +13,7 @@ import pytest
 from conftest import assert_identical, without_seconds
 
 from rnn_mnist import load_pretrained, load_run
+from rnn_mnist.parallel import rendezvous
 from rnn_mnist.runs.results import save_weights
 
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
@@ -52,10 +53,13 @@ def start_under_slurm(folder):
 
 
 PROCESS = """
-import sys
+import importlib.util, sys
 from rnn_mnist import InputError
-from rnn_mnist.parallel import rendezvous
-place, processes, number, wait = sys.argv[1:]
+file, place, processes, number, wait = sys.argv[1:]
+# From its file, because the folder's __init__ imports JAX, which takes seconds.
+spec = importlib.util.spec_from_file_location("rendezvous", file)
+rendezvous = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(rendezvous)
 print("started", flush=True)
 sys.stdin.readline()
 try:
@@ -74,11 +78,11 @@ def met(numbers, *, processes=3, wait=60):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = f"localhost:{free.getsockname()[1]}"
-    command, started = [sys.executable, "-c", PROCESS, place, str(processes)], []
+    command, started = [sys.executable, "-c", PROCESS, rendezvous.__file__], []
     try:
         for number in numbers:
             process = subprocess.Popen(
-                [*command, str(number), str(wait)],
+                [*command, place, str(processes), str(number), str(wait)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             started.append(process)

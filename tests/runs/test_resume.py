@@ -53,7 +53,7 @@ def test_what_is_random_goes_on_to_the_identical_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "parts", [4, 15, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (1, 8))]
+    "parts", [15, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (1, 4, 8))]
 )
 def test_a_killed_run_goes_on_to_the_identical_end(undisturbed, tmp_path, monkeypatch, parts):
     result, _ = undisturbed
@@ -76,7 +76,9 @@ def longer(tmp_path_factory):
     return fit(LONGER, folder=folder), folder
 
 
-@pytest.mark.parametrize("parts", [4, pytest.param(1, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize(
+    "parts", [None, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (1, 4))]
+)
 def test_a_run_made_longer_ends_as_one_that_was_so_from_the_start(
     longer, tmp_path, monkeypatch, parts
 ):

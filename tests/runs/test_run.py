@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from conftest import SMALL, assert_identical, without_seconds
 from PIL import Image
-from scipy.stats import binomtest
 
 from rnn_mnist import (
     Config,
@@ -337,6 +336,8 @@ def test_bfloat16_trains(undisturbed):
 
 
 def test_confidence_interval_is_wilsons():
+    from scipy.stats import binomtest  # Importing it takes seconds.
+
     for correct, count in ((9627, 10000), (0, 7), (5, 5)):
         wanted = binomtest(correct, count).proportion_ci(method="wilson")
         np.testing.assert_allclose(confidence_interval(correct, count), wanted, atol=1e-6)

@@ -45,6 +45,13 @@ def kept(folder):
     return {result.config: result for result in found}
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A small sweep, and its folder with its runs."""
+    folder = tmp_path_factory.mktemp("swept")
+    return sweep(SMALL, {"seed": [0, 1]}, folder=folder, keep=True, final=False), folder
+
+
 # ------------------------------------------------------------------ how many at once
 
 
@@ -160,9 +167,8 @@ def test_each_run_of_a_sweep_is_the_run_by_itself(name, tmp_path, monkeypatch):
         assert without_seconds(result.history) == without_seconds(runs_of(found)[one].history)
 
 
-def test_a_kept_run_goes_on_as_any_other(tmp_path):
-    sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
-    folder = tmp_path / "runs" / "seed-1"
+def test_a_kept_run_goes_on_as_any_other(swept):
+    folder = swept[1] / "runs" / "seed-1"
     before = load_run(folder)
     again = fit(before.config, folder=folder)
     assert_identical(before.state, again.state)
@@ -171,7 +177,7 @@ def test_a_kept_run_goes_on_as_any_other(tmp_path):
     }
 
 
-def test_a_run_that_diverges_stops_no_other(tmp_path):
+def test_a_run_that_diverges_stops_no_other(swept, tmp_path):
     found = sweep(
         SMALL, {"learning_rate": [0.1, 1e38], "seed": [0, 1]}, folder=tmp_path, final=False
     )
@@ -179,7 +185,7 @@ def test_a_run_that_diverges_stops_no_other(tmp_path):
     assert good.values == {"learning_rate": 0.1}
     assert np.isfinite(good.loss)
     assert not np.isfinite(bad.loss)
-    alone = sweep(SMALL, {"seed": [0, 1]}, final=False)
+    alone, _ = swept
     assert measured(alone).items() <= measured(found).items()
     # And again from the file, with numbers that are none; what diverged is not kept.
     again = sweep(
@@ -317,14 +323,6 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert len(results.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """The folder of a small sweep."""
-    folder = tmp_path_factory.mktemp("swept")
-    sweep(SMALL, {"seed": [0, 1]}, folder=folder, final=False)
-    return folder
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -336,7 +334,7 @@ def swept(tmp_path_factory):
     ],
 )
 def test_a_damaged_file_is_named(damage, swept, tmp_path):
-    text = (swept / "sweep.csv").read_text()
+    text = (swept[1] / "sweep.csv").read_text()
     (tmp_path / "sweep.csv").write_text(damage(text))
     with pytest.raises(InputError, match=r"sweep.csv: cannot be read \(.*\); fix it, or name"):
         sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
@@ -356,7 +354,7 @@ def test_what_would_not_fit_into_the_folder_is_refused_before_training(tmp_path,
     sweep(config, rates, folder=tmp_path, keep=True)  # Nothing is left to train.
 
 
-def test_a_sweep_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
+def test_a_sweep_killed_while_it_writes_goes_on(swept, tmp_path, monkeypatch):
     class KilledError(Exception):
         pass
 
@@ -367,8 +365,10 @@ def test_a_sweep_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
         patch.setattr(run_folder, "write_missing_files", killed)
         with pytest.raises(KilledError):
             sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
-    found = sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
-    assert {c: without_seconds(r.history) for c, r in kept(tmp_path).items()} == measured(found)
+    sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, keep=True, final=False)
+    undisturbed, _ = swept
+    runs = {config: without_seconds(run.history) for config, run in kept(tmp_path).items()}
+    assert runs == measured(undisturbed)
 
 
 def test_another_folder_is_left_alone(undisturbed):
