@@ -21,8 +21,6 @@ from rnn_mnist.data.tfds_builder import (
     prepare,
     slices,
 )
-from rnn_mnist.files import open_zip as unzipped
-from rnn_mnist.files import read_npz
 
 __all__ = [
     "Order",
@@ -43,11 +41,9 @@ __all__ = [
     "prepare",
     "prepared_folder",
     "preprocess",
-    "read_npz",
     "resident",
     "select",
     "slices",
     "steps_per_part",
     "streamed",
-    "unzipped",
 ]

@@ -27,7 +27,8 @@ from jax import export
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data import check_images, check_labels, preprocess, read_npz, unzipped
+from rnn_mnist.data import check_images, check_labels, preprocess
+from rnn_mnist.files import open_zip, read_npz
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
 CONFIG, ABOUT = "config.toml", "about.json"
@@ -67,7 +68,7 @@ def load_exported(path: Path | str) -> Exported:
     """
     path, made = Path(path), ""
     try:
-        with path.open("rb") as file, unzipped(file) as archive:
+        with path.open("rb") as file, open_zip(file) as archive:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
         about = dict(json.loads(parts[ABOUT]))
         made = f"made with jax {about['jax']}, and here is {jax.__version__}"

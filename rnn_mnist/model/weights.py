@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, InputError
-from rnn_mnist.data import unzipped
-from rnn_mnist.files import atomic_write, check_installed
+from rnn_mnist.files import atomic_write, check_installed, open_zip
 from rnn_mnist.model.reading import WINDOW, Reading, places
 
 HEAD = "hidden2digits"
@@ -294,7 +293,7 @@ def _check_program(file: BinaryIO) -> None:
     """
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("no zip archive, as PyTorch writes since 1.6")
-    with unzipped(file) as archive:
+    with open_zip(file) as archive:
         if (name := archive.testzip()) is not None:  # PyTorch does not check sums.
             raise ValueError(f"it is damaged, {name} does not fit its sum; make or copy it again")
         programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
