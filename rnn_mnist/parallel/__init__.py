@@ -4,8 +4,8 @@ from rnn_mnist.parallel.collectives import (
     any_process,
     broadcast,
     broadcast_arrays,
+    fail_together,
     is_first,
-    together,
 )
 from rnn_mnist.parallel.distributed import joined
 from rnn_mnist.parallel.mesh import (
@@ -31,6 +31,7 @@ __all__ = [
     "broadcast",
     "broadcast_arrays",
     "cores",
+    "fail_together",
     "find_devices",
     "free_memory",
     "is_first",
@@ -44,6 +45,5 @@ __all__ = [
     "put_tree",
     "split_cpu",
     "spread",
-    "together",
     "visible_cores",
 ]

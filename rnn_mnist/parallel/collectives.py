@@ -24,7 +24,7 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """Raise an error in every process if one of them raises it in this block.
 
     Without this, the other processes would wait for the failed one forever. The block must not

@@ -122,7 +122,7 @@ def _initialize(
 
 
 def _end_together(error: InputError | KeyboardInterrupt, connections: Connections | None) -> None:
-    """End all processes with an error that `together` raised in each of them.
+    """End all processes with an error that `fail_together` raised in each of them.
 
     This returns in the first process only, which then reports the error.
     """

@@ -32,11 +32,11 @@ from rnn_mnist.parallel import (
     any_process,
     broadcast,
     broadcast_arrays,
+    fail_together,
     find_devices,
     is_first,
     make_mesh,
     put_tree,
-    together,
     visible_cores,
 )
 from rnn_mnist.runs import folder as run_folder
@@ -132,24 +132,24 @@ def train_run(
     folder and uses its console.
     """
     with contextlib.ExitStack() as stack:
-        with together():
+        with fail_together():
             mesh = make_mesh(find_devices(devices))
         writes = folder is not None and is_first()
         watch = Watch(*broadcast(list(watch)))  # Their programs must not differ.
         first = _config_of_first(config)
-        with together():
+        with fail_together():
             _check_alike(config, first)
             if is_first():  # The others need no access to `init_from`.
                 config = sized(config, named=named, folder=folder)
         config = _config_of_first(config)
-        with together():
+        with fail_together():
             if folder is not None and writes:
                 run_folder.check(folder, config, any_epochs=True)
             plan = make_plan(config, mesh, files=data_files)
             check(watch, steps=config.epochs * plan.steps, folder=folder)
         stop = stack.enter_context(_stop_at_leisure(active=folder is not None))
         manager, notes = None, list[str]()
-        with together():
+        with fail_together():
             progress = None
             if folder is not None and writes:
                 notes += stack.enter_context(run_folder.claimed(folder, config, any_epochs=True))
@@ -170,7 +170,7 @@ def train_run(
             if writes:  # What draws the picture at the end is imported while the devices compute.
                 import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
                 threading.Thread(target=import_charts, daemon=True).start()
-            with together():
+            with fail_together():
                 watching = watched(folder if writes else None, watch, progress)
                 see = stack.enter_context(watching)
             # Saving takes as long as a tenth of a small epoch: it is done beside the next one.
@@ -182,15 +182,15 @@ def train_run(
             for step in advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms):
                 progress, stopping = step, any_process(stop.is_set())
                 console.show(progress.losses, progress.history, step=progress.step)
-                with together():
+                with fail_together():
                     see(progress)
                 if stopping or not progress.partial_epoch.examples:
-                    with together():
+                    with fail_together():
                         saved.result()
                         if manager is not None and folder is not None:
                             saved = saver.submit(_save, manager, folder, plan, _copied(progress))
                 if stopping and folder is not None and len(progress.history) <= config.epochs:
-                    with together():
+                    with fail_together():
                         saved.result()
                         if writes:
                             run_folder.complete(folder, config, progress.history)
@@ -198,9 +198,9 @@ def train_run(
                         f"stopped and saved at step {progress.step:,} of "
                         f"{config.epochs * plan.steps:,}; run the same again to go on from there"
                     )
-            with together():
+            with fail_together():
                 saved.result()
-        with together():
+        with fail_together():
             if folder is not None and writes:
                 run_folder.complete(folder, config, progress.history)
     last = progress.history[-1]
