@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.distributed:  # Else only the first process writes.
             files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist.parallel import is_first, joined, split_cpu
+        from rnn_mnist.parallel import is_first_process, joined, split_cpu
         from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
         from rnn_mnist.training import default_cpu_count
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             train_run(
                 options.config,
-                Console(quiet=options.distributed and not is_first(), began=began),
+                Console(quiet=options.distributed and not is_first_process(), began=began),
                 folder=folder,
                 data_files=options.data_files,
                 devices=options.devices,

@@ -5,7 +5,7 @@ from rnn_mnist.parallel.collectives import (
     broadcast,
     broadcast_arrays,
     fail_together,
-    is_first,
+    is_first_process,
 )
 from rnn_mnist.parallel.distributed import joined
 from rnn_mnist.parallel.mesh import (
@@ -34,7 +34,7 @@ __all__ = [
     "fail_together",
     "find_devices",
     "free_memory",
-    "is_first",
+    "is_first_process",
     "joined",
     "make_mesh",
     "make_shardings",

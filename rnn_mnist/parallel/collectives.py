@@ -18,7 +18,7 @@ from rnn_mnist.config import InputError
 from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_own
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the first process. It alone prints, and writes files."""
     return jax.process_index() == 0
 

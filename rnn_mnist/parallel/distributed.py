@@ -21,7 +21,7 @@ from typing import BinaryIO, NoReturn
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.collectives import is_first
+from rnn_mnist.parallel.collectives import is_first_process
 from rnn_mnist.parallel.mesh import find_devices
 from rnn_mnist.parallel.rendezvous import Connections, end, end_disconnected, leave, meet
 
@@ -128,7 +128,7 @@ def _end_together(error: InputError | KeyboardInterrupt, connections: Connection
     """
     code = error.exit_code if isinstance(error, InputError) else 130
     try:
-        first = is_first()
+        first = is_first_process()
     except (RuntimeError, AssertionError):  # Without a device, no process waits for this one.
         end(str(error), code)
     _leave(connections)

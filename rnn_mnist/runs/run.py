@@ -34,7 +34,7 @@ from rnn_mnist.parallel import (
     broadcast_arrays,
     fail_together,
     find_devices,
-    is_first,
+    is_first_process,
     make_mesh,
     put_tree,
     visible_cores,
@@ -134,12 +134,12 @@ def train_run(
     with contextlib.ExitStack() as stack:
         with fail_together():
             mesh = make_mesh(find_devices(devices))
-        writes = folder is not None and is_first()
+        writes = folder is not None and is_first_process()
         watch = Watch(*broadcast(list(watch)))  # Their programs must not differ.
         first = _config_of_first(config)
         with fail_together():
             _check_alike(config, first)
-            if is_first():  # The others need no access to `init_from`.
+            if is_first_process():  # The others need no access to `init_from`.
                 config = sized(config, named=named, folder=folder)
         config = _config_of_first(config)
         with fail_together():
@@ -343,7 +343,7 @@ def _new(plan: Plan) -> Progress:
     """
     config = plan.config
     state = init(plan.model, plan.optimizer, key=init_key(config.seed))
-    if config.init_from and is_first():
+    if config.init_from and is_first_process():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
         if ours != theirs:
