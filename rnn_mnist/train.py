@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.distributed:  # Else only the first process writes.
             files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist.parallel import is_first_process, joined, split_cpu
+        from rnn_mnist.parallel import is_first_process, join_processes, split_cpu
         from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
         from rnn_mnist.training import default_cpu_count
 
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             split_cpu(options.devices or default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
-                    joined(
+                    join_processes(
                         options.coordinator,
                         options.processes,
                         options.process_id,

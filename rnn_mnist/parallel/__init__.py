@@ -7,7 +7,7 @@ from rnn_mnist.parallel.collectives import (
     fail_together,
     is_first_process,
 )
-from rnn_mnist.parallel.distributed import joined
+from rnn_mnist.parallel.distributed import join_processes
 from rnn_mnist.parallel.mesh import (
     Shardings,
     axis_of,
@@ -35,7 +35,7 @@ __all__ = [
     "find_devices",
     "free_memory",
     "is_first_process",
-    "joined",
+    "join_processes",
     "make_mesh",
     "make_shardings",
     "psum",

@@ -35,7 +35,7 @@ HEARTBEAT = 30
 
 
 @contextlib.contextmanager
-def joined(
+def join_processes(
     coordinator: str | None,
     processes: int | None,
     process_id: int | None,
