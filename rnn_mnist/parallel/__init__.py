@@ -11,6 +11,7 @@ from rnn_mnist.parallel.distributed import join_processes
 from rnn_mnist.parallel.mesh import (
     Shardings,
     axis_of,
+    data_parallel,
     find_devices,
     make_mesh,
     make_shardings,
@@ -20,7 +21,6 @@ from rnn_mnist.parallel.mesh import (
     put_own,
     put_tree,
     split_cpu,
-    spread,
 )
 from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
@@ -31,6 +31,7 @@ __all__ = [
     "broadcast",
     "broadcast_arrays",
     "cores",
+    "data_parallel",
     "fail_together",
     "find_devices",
     "free_memory",
@@ -44,6 +45,5 @@ __all__ = [
     "put_own",
     "put_tree",
     "split_cpu",
-    "spread",
     "visible_cores",
 ]

@@ -130,7 +130,9 @@ def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Arra
     return whole
 
 
-def spread(body: Callable[..., Tree], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Tree]:
+def data_parallel(
+    body: Callable[..., Tree], mesh: Mesh | None, *, sharded: bool
+) -> Callable[..., Tree]:
     """Let every device of a mesh run `body(state, images, labels, order)` on its share of a batch.
 
     The state is any tree of arrays that every device has a copy of. The body must return the same

@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 
 from rnn_mnist.data import check_images, check_labels, preprocess
 from rnn_mnist.kernels import vary_alike
-from rnn_mnist.parallel import axis_of, psum, spread
+from rnn_mnist.parallel import axis_of, data_parallel, psum
 from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.optimizers import averaged
 
@@ -286,7 +286,7 @@ def train_epoch(
 
         return jax.lax.scan(step, state, order)
 
-    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
+    run: Callable[..., tuple[State, Metrics]] = data_parallel(steps, mesh, sharded=sharded)
     return run((state, key), images, labels, order)
 
 
@@ -328,7 +328,7 @@ def evaluate(
         axis_name = axis_of(mesh)
         return metrics if axis_name is None else psum(metrics, axis_name)
 
-    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
+    run: Callable[..., Metrics] = data_parallel(total, mesh, sharded=sharded)
     return run(params, images, labels, order)
 
 
