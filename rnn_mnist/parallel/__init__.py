@@ -10,7 +10,7 @@ from rnn_mnist.parallel.collectives import (
 from rnn_mnist.parallel.distributed import join_processes
 from rnn_mnist.parallel.mesh import (
     Shardings,
-    axis_of,
+    batch_axis,
     data_parallel,
     find_devices,
     make_mesh,
@@ -27,7 +27,7 @@ from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 __all__ = [
     "Shardings",
     "any_process",
-    "axis_of",
+    "batch_axis",
     "broadcast",
     "broadcast_arrays",
     "cores",

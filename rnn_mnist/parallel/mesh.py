@@ -88,7 +88,7 @@ def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
     )
 
 
-def axis_of(mesh: Mesh | None) -> str | None:
+def batch_axis(mesh: Mesh | None) -> str | None:
     """The name of the axis along which devices share batches. None if there is one device."""
     return AXIS if mesh is not None and mesh.size > 1 else None
 
@@ -138,7 +138,7 @@ def data_parallel(
     The state is any tree of arrays that every device has a copy of. The body must return the same
     on every device, for example a sum over the devices by `psum`.
     """
-    if mesh is None or axis_of(mesh) is None:
+    if mesh is None or batch_axis(mesh) is None:
         return body
     state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)
