@@ -93,14 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.distributed:  # Else only the first process writes.
             files.check_folder(folder)
         # Imported here, so that help and mistyped flags answer at once.
-        from rnn_mnist.parallel import is_first_process, join_processes, split_cpu
+        from rnn_mnist.parallel import is_first_process, join_processes, set_cpu_devices
         from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
         from rnn_mnist.training import default_cpu_count
 
         with contextlib.ExitStack() as stack:
             if options.compile_cache:
                 stack.enter_context(compilation_cache())
-            split_cpu(options.devices or default_cpu_count(options.config))
+            set_cpu_devices(options.devices or default_cpu_count(options.config))
             if options.distributed:
                 stack.enter_context(
                     join_processes(

@@ -21,11 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import jax
 
     from rnn_mnist import fit
-    from rnn_mnist.parallel.mesh import split_cpu
+    from rnn_mnist.parallel.mesh import set_cpu_devices
     from rnn_mnist.training.setup import default_cpu_count
 
     config, seeds = (QUICK, 2) if quick else (Config(), 5)
-    split_cpu(default_cpu_count(config))
+    set_cpu_devices(default_cpu_count(config))
     devices = jax.devices()
     print(f"jax {jax.__version__} on {len(devices)} x {devices[0].device_kind}\n")
     last_head = f"after {config.epochs} epochs"

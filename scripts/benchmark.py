@@ -83,12 +83,12 @@ def ours(
 
     from rnn_mnist import Config, Data, init
     from rnn_mnist.data import batches
-    from rnn_mnist.parallel.mesh import find_devices, make_mesh, put_tree, split_cpu
+    from rnn_mnist.parallel.mesh import find_devices, make_mesh, put_tree, set_cpu_devices
     from rnn_mnist.training import setup as plan
 
     data = Data(train=f"train[:{train}]")
     config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data)
-    split_cpu(devices or plan.default_cpu_count(config))
+    set_cpu_devices(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
     state = init(prepared.model, prepared.optimizer, key=jax.random.key(0))

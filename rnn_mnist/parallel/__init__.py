@@ -20,7 +20,7 @@ from rnn_mnist.parallel.mesh import (
     put_key,
     put_own,
     put_tree,
-    split_cpu,
+    set_cpu_devices,
 )
 from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
@@ -44,6 +44,6 @@ __all__ = [
     "put_key",
     "put_own",
     "put_tree",
-    "split_cpu",
+    "set_cpu_devices",
     "visible_cores",
 ]

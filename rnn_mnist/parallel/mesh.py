@@ -36,7 +36,7 @@ class Shardings(NamedTuple):
     """The order: each device has its own columns."""
 
 
-def split_cpu(count: int) -> None:
+def set_cpu_devices(count: int) -> None:
     """Let JAX see the CPU as `count` devices, unless the user has set a number.
 
     Nothing changes if JAX has already used its first device.

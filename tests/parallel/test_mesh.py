@@ -32,7 +32,7 @@ from rnn_mnist.parallel.mesh import (
     make_shardings,
     put,
     put_own,
-    split_cpu,
+    set_cpu_devices,
 )
 from rnn_mnist.parallel.resources import cores, free_memory
 from rnn_mnist.training.augment import Distortion
@@ -80,7 +80,7 @@ def child(count):
     """What the tests compare, on standard output."""
     with pytest.raises(InputError, match="devices: must be from 1 to 8, not 9: JAX finds 8 cpu"):
         find_devices(9)
-    split_cpu(4)  # Too late, and so without effect.
+    set_cpu_devices(4)  # Too late, and so without effect.
     assert len(find_devices()) == 8
     mesh = make_mesh(find_devices())
     shardings = make_shardings(mesh, sharded=True)
