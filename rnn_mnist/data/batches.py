@@ -87,7 +87,7 @@ def streamed(records: Source, shardings: Shardings, order: Order, steps: int) ->
     import grain
     import jax
 
-    from rnn_mnist.parallel import put, put_own
+    from rnn_mnist.parallel import put, put_local
 
     def read(index: np.int32) -> tuple[NDArray[np.uint8], np.int32]:
         if index < 0:
@@ -111,7 +111,7 @@ def streamed(records: Source, shardings: Shardings, order: Order, steps: int) ->
         in_parts(order, steps), reader.to_iter_dataset(options), strict=True
     ):
         yield Part(
-            put_own(images, shardings.images, part.size),
-            put_own(labels, shardings.images, part.size),
+            put_local(images, shardings.images, part.size),
+            put_local(labels, shardings.images, part.size),
             put(np.where(part < 0, part, np.tile(own_index, mesh.size)), shardings.order),
         )

@@ -18,7 +18,7 @@ from rnn_mnist.parallel.mesh import (
     psum,
     put,
     put_key,
-    put_own,
+    put_local,
     put_tree,
     set_cpu_devices,
 )
@@ -42,7 +42,7 @@ __all__ = [
     "psum",
     "put",
     "put_key",
-    "put_own",
+    "put_local",
     "put_tree",
     "set_cpu_devices",
     "visible_cores",

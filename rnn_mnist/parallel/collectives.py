@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_own
+from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_local
 
 
 def is_first_process() -> bool:
@@ -97,7 +97,7 @@ def _gather_rows(row: NDArray[Any]) -> NDArray[Any]:
     firsts = {device.process_index: device for device in find_devices(1)}
     mesh = make_mesh([firsts[process] for process in sorted(firsts)])
     shardings = make_shardings(mesh, sharded=True)
-    rows = put_own(row[None], shardings.images, len(firsts))
+    rows = put_local(row[None], shardings.images, len(firsts))
     return np.asarray(jax.jit(_identity, out_shardings=shardings.state)(rows))
 
 

@@ -119,7 +119,7 @@ def put_key(key: jax.Array, sharding: NamedSharding) -> jax.Array:
     return placed
 
 
-def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
+def put_local(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
     """Put an array on the devices. Every process has only the rows of its own devices.
 
     The devices share the first axis. `size` is the length of this axis over all processes.

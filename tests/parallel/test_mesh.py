@@ -31,7 +31,7 @@ from rnn_mnist.parallel.mesh import (
     make_mesh,
     make_shardings,
     put,
-    put_own,
+    put_local,
     set_cpu_devices,
 )
 from rnn_mnist.parallel.resources import cores, free_memory
@@ -85,7 +85,7 @@ def child(count):
     mesh = make_mesh(find_devices())
     shardings = make_shardings(mesh, sharded=True)
     images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
-    whole, own = put(images, shardings.state), put_own(images, shardings.images, 8)
+    whole, own = put(images, shardings.state), put_local(images, shardings.images, 8)
     np.testing.assert_array_equal(whole, images)
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
