@@ -18,8 +18,8 @@ from rnn_mnist.data.tfds_builder import (
     class_names,
     find_builder,
     full_version,
+    parse_split,
     prepare,
-    slices,
 )
 
 __all__ = [
@@ -38,12 +38,12 @@ __all__ = [
     "in_rows",
     "load",
     "load_all",
+    "parse_split",
     "prepare",
     "prepared_folder",
     "preprocess",
     "resident",
     "select",
-    "slices",
     "steps_per_part",
     "streamed",
 ]

@@ -84,7 +84,7 @@ class Slice(NamedTuple):
     stop: int
 
 
-def slices(split: str, sizes: Mapping[str, int]) -> list[Slice]:
+def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
     """Parse TFDS's split syntax, such as train[:90%]+test. No slice is empty.
 
     Args:
@@ -172,7 +172,7 @@ class Source:
     """
 
     def __init__(self, builder: DatasetBuilder, split: str) -> None:
-        slices(split, {name: info.num_examples for name, info in builder.info.splits.items()})
+        parse_split(split, {name: info.num_examples for name, info in builder.info.splits.items()})
         self._records = builder.as_data_source(split)
         self._transposed = builder.name == "emnist"
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rnn_mnist.config import Config, Data, InputError, naming
-from rnn_mnist.data import load_all, select, slices
+from rnn_mnist.data import load_all, parse_split, select
 from rnn_mnist.parallel import find_devices
 from rnn_mnist.runs import (
     BEST,
@@ -101,7 +101,7 @@ def sweep(
     held = grid.hold_out(config.data, archive.sizes)
     everything = grid.everything(config.data, held)
     with naming("data.test"):
-        slices(everything.test if final else held.test, archive.sizes)
+        parse_split(everything.test if final else held.test, archive.sizes)
     configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     names = {one: grid.words({name: getattr(one, name) for name in values}) for one in configs}
     finals = {

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, naming
-from rnn_mnist.data import slices
+from rnn_mnist.data import parse_split
 from rnn_mnist.metrics import Epoch, is_beyond_use
 
 Grid = Mapping[str, Sequence[Any]]
@@ -130,7 +130,7 @@ def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
     pieces = {}
     for field in ("train", "test"):
         with naming(f"data.{field}"):
-            pieces[field] = slices(getattr(data, field), sizes)
+            pieces[field] = parse_split(getattr(data, field), sizes)
     trained, compared = ({name for name, _, _ in pieces[field]} for field in ("train", "test"))
     if "test" in trained:
         raise InputError(f"data.train: {data.train} has test images; no run is trained on them")
