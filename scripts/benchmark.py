@@ -103,7 +103,7 @@ def ours(
             jax.device_get(metrics)
 
     def test() -> None:
-        order = batches.in_rows(np.arange(TEST), plan.EVALUATION_BATCH)
+        order = batches.make_order(np.arange(TEST), plan.EVALUATION_BATCH)
         tested = prepared.test(order, programs.test_steps)
         jax.device_get([programs.test(now["state"].params, *part) for part in tested])
 

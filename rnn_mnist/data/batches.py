@@ -35,10 +35,10 @@ class Part(NamedTuple):
 def epoch_order(size: int, batch_size: int, *, seed: int, epoch: int) -> Order:
     """The order of an epoch: every image once, shuffled anew for every epoch and seed."""
     shuffled = np.random.default_rng([seed, SHUFFLE, epoch]).permutation(size)
-    return in_rows(shuffled, batch_size)
+    return make_order(shuffled, batch_size)
 
 
-def in_rows(indices: ArrayLike, batch_size: int) -> Order:
+def make_order(indices: ArrayLike, batch_size: int) -> Order:
     """Make an order of indices (N,), batch by batch. The last batch is filled up with -1."""
     flat = np.asarray(indices, np.int32)
     missing = -len(flat) % batch_size

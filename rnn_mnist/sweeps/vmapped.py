@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rnn_mnist import training
 from rnn_mnist.config import Config
-from rnn_mnist.data import Split, epoch_order, in_parts, in_rows, steps_per_part
+from rnn_mnist.data import Split, epoch_order, in_parts, make_order, steps_per_part
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import WINDOW, places
 from rnn_mnist.parallel import free_memory, put, put_key
@@ -293,7 +293,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
     states = jax.tree.map(lambda leaf: put(np.asarray(leaf), own), states)
     own_keys = put_key(jnp.stack([step_key(config.seed) for config in filled]), own)
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
-    order = in_rows(np.arange(test_size), EVALUATION_BATCH)
+    order = make_order(np.arange(test_size), EVALUATION_BATCH)
     tests = [put(part, whole) for part in in_parts(order, programs.test_steps)]
     histories: list[tuple[Epoch, ...]] = [()] * len(configs)
     step = 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, DivergenceError
-from rnn_mnist.data import epoch_order, in_rows
+from rnn_mnist.data import epoch_order, make_order
 from rnn_mnist.metrics import Epoch, Totals, judge
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
@@ -140,7 +140,7 @@ def _sum(total: float, numbers: NDArray[Any]) -> float:
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     """Test a state; nothing is waited for."""
-    order = in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
+    order = make_order(np.arange(plan.test_size), EVALUATION_BATCH)
     params = eval_params(state)
     return [programs.test(params, *part) for part in plan.test(order, programs.test_steps)]
 

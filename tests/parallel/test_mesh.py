@@ -53,7 +53,7 @@ def epochs(count):
     """State, metrics and a test on so many devices, with images on every one, or sharded."""
     train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
     order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
-    tests = batches.in_rows(range(1234), 1000)
+    tests = batches.make_order(range(1234), 1000)
     mesh = make_mesh(find_devices(count))
     for sharded in (False, True) if count == 3 else (False,):
         shardings = make_shardings(mesh, sharded=sharded)
@@ -142,7 +142,7 @@ def alone():
     state, metrics = train_epoch(
         start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER, **RANDOM
     )
-    tests = batches.in_rows(range(1234), 1000)
+    tests = batches.make_order(range(1234), 1000)
     return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)
 
 
