@@ -51,14 +51,14 @@ def steps_per_part(steps: int, most: int) -> int:
     return math.ceil(steps / parts)
 
 
-def in_parts(order: Order, steps: int) -> Iterator[Order]:
+def cut_order(order: Order, steps: int) -> Iterator[Order]:
     """Cut an order into parts of `steps` rows. The last part is filled up with rows of -1."""
     for start in range(0, len(order), steps):
         part = order[start : start + steps]
         yield np.pad(part, ((0, steps - len(part)), (0, 0)), constant_values=-1)
 
 
-def in_columns(order: Order, devices: int) -> Order:
+def pad_columns(order: Order, devices: int) -> Order:
     """Add columns of -1 to an order (S, B), so that B becomes a multiple of the devices."""
     return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
 
@@ -69,8 +69,8 @@ def resident(
     """Cut an order into parts. All images (N, 28, 28) and labels (N,) stay on the devices."""
     from rnn_mnist.parallel import put
 
-    order = in_columns(order, shardings.order.mesh.size)
-    for part in in_parts(order, steps):
+    order = pad_columns(order, shardings.order.mesh.size)
+    for part in cut_order(order, steps):
         yield Part(images, labels, put(part, shardings.order))
 
 
@@ -95,20 +95,20 @@ def streamed(records: Source, shardings: Shardings, order: Order, steps: int) ->
         return records[int(index)]
 
     mesh = shardings.order.mesh
-    order = in_columns(order, mesh.size)
+    order = pad_columns(order, mesh.size)
     width = order.shape[1] // mesh.size
     is_here = [device.process_index == jax.process_index() for device in mesh.devices.flat]
     # The images of a device are neighbours, step by step: (devices here, steps, width).
     indices = [
         part.reshape(steps, mesh.size, width)[:, is_here].swapaxes(0, 1).ravel()
-        for part in in_parts(order, steps)
+        for part in cut_order(order, steps)
     ]
     reader = grain.MapDataset.source(np.concatenate(indices)).map(read).batch(len(indices[0]))
     # By default, grain would read all parts ahead.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     own_index = np.arange(steps * width, dtype=np.int32).reshape(steps, width)
     for part, (images, labels) in zip(
-        in_parts(order, steps), reader.to_iter_dataset(options), strict=True
+        cut_order(order, steps), reader.to_iter_dataset(options), strict=True
     ):
         yield Part(
             put_local(images, shardings.images, part.size),

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rnn_mnist import training
 from rnn_mnist.config import Config
-from rnn_mnist.data import Split, epoch_order, in_parts, make_order, steps_per_part
+from rnn_mnist.data import Split, cut_order, epoch_order, make_order, steps_per_part
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import WINDOW, places
 from rnn_mnist.parallel import free_memory, put, put_key
@@ -294,7 +294,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
     own_keys = put_key(jnp.stack([step_key(config.seed) for config in filled]), own)
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     order = make_order(np.arange(test_size), EVALUATION_BATCH)
-    tests = [put(part, whole) for part in in_parts(order, programs.test_steps)]
+    tests = [put(part, whole) for part in cut_order(order, programs.test_steps)]
     histories: list[tuple[Epoch, ...]] = [()] * len(configs)
     step = 0
 
@@ -319,7 +319,7 @@ def train(configs: Sequence[Config], programs: Programs, splits: Splits) -> Iter
         began, totals = time.perf_counter(), np.zeros((3, programs.runs))
         parts = {
             seed: list(
-                in_parts(
+                cut_order(
                     epoch_order(train_size, programs.batch_size, seed=seed, epoch=epoch),
                     programs.steps,
                 )

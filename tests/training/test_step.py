@@ -293,7 +293,7 @@ def test_padding_and_masked_steps_change_nothing():
     assert_same(whole, by_hand, atol=1e-6)
 
     cut = start(optimizer)
-    for part in batches.in_parts(order, 4):  # The second part has two steps of nothing.
+    for part in batches.cut_order(order, 4):  # The second part has two steps of nothing.
         cut, _ = train_epoch(cut, images, labels, part, **kwargs)
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     assert int(cut.step) == 6
