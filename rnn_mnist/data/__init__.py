@@ -6,9 +6,9 @@ from rnn_mnist.data.batches import (
     cut_order,
     epoch_order,
     make_order,
-    resident,
+    resident_parts,
     steps_per_part,
-    streamed,
+    streamed_parts,
 )
 from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, select
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
@@ -42,8 +42,8 @@ __all__ = [
     "prepare",
     "prepared_folder",
     "preprocess",
-    "resident",
+    "resident_parts",
     "select",
     "steps_per_part",
-    "streamed",
+    "streamed_parts",
 ]

@@ -63,7 +63,7 @@ def pad_columns(order: Order, devices: int) -> Order:
     return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
 
 
-def resident(
+def resident_parts(
     images: jax.Array, labels: jax.Array, shardings: Shardings, order: Order, steps: int
 ) -> Iterator[Part]:
     """Cut an order into parts. All images (N, 28, 28) and labels (N,) stay on the devices."""
@@ -74,7 +74,9 @@ def resident(
         yield Part(images, labels, put(part, shardings.order))
 
 
-def streamed(records: Source, shardings: Shardings, order: Order, steps: int) -> Iterator[Part]:
+def streamed_parts(
+    records: Source, shardings: Shardings, order: Order, steps: int
+) -> Iterator[Part]:
     """Cut an order into parts with the images of each part only. grain reads one part ahead.
 
     Args:

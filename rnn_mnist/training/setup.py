@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     source: str
     """Where the data were found, in words."""
     train: Callable[[batches.Order, int], Iterator[batches.Part]]
-    """Parts of an order over the training split, as `batches.resident` gives them."""
+    """Parts of an order over the training split, as `batches.resident_parts` gives them."""
     test: Callable[[batches.Order, int], Iterator[batches.Part]]
     """Parts of an order over the test split."""
 
@@ -123,7 +123,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
             )
             splits[field] = (
                 len(labels),
-                functools.partial(batches.resident, images, labels, shardings),
+                functools.partial(batches.resident_parts, images, labels, shardings),
             )
         # After the loop, `split` is the test split; the same below.
         labels_seen = split.labels[:_COUNTED]
@@ -133,7 +133,10 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         for field in ("train", "test"):
             with naming(f"data.{field}"):
                 records = Source(builder, getattr(config.data, field))
-            splits[field] = len(records), functools.partial(batches.streamed, records, shardings)
+            splits[field] = (
+                len(records),
+                functools.partial(batches.streamed_parts, records, shardings),
+            )
         labels_seen = np.array([records[i][1] for i in range(min(len(records), _COUNTED))])
         classes, version = class_names(builder), full_version(builder)
         source = f"streamed from {builder.data_dir}"

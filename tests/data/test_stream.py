@@ -109,8 +109,8 @@ def test_streamed_parts_are_the_resident_ones(mnist):
     records = tfds_builder.Source(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     place = make_shardings(make_mesh(find_devices()))
-    streamed = batches.streamed(records, place, order, 20)
-    resident = batches.resident(split.images, split.labels, place, order, 20)
+    streamed = batches.streamed_parts(records, place, order, 20)
+    resident = batches.resident_parts(split.images, split.labels, place, order, 20)
     for (images, labels, here), (_, _, part) in zip(streamed, resident, strict=True):
         assert (here >= 0).tolist() == (part >= 0).tolist()
         np.testing.assert_array_equal(images[here[here >= 0]], split.images[part[part >= 0]])

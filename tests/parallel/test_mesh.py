@@ -61,17 +61,17 @@ def epochs(count):
         settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (train.images, train.labels))
-            (part,) = batches.resident(images, labels, shardings, order, len(order))
+            (part,) = batches.resident_parts(images, labels, shardings, order, len(order))
         else:
             records = list(zip(train.images, train.labels, strict=True))
-            (part,) = batches.streamed(records, shardings, order, len(order))
+            (part,) = batches.streamed_parts(records, shardings, order, len(order))
         state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (test.images, test.labels))
-            (part,) = batches.resident(images, labels, shardings, tests, 2)
+            (part,) = batches.resident_parts(images, labels, shardings, tests, 2)
         else:
             records = list(zip(test.images, test.labels, strict=True))
-            (part,) = batches.streamed(records, shardings, tests, 2)
+            (part,) = batches.streamed_parts(records, shardings, tests, 2)
         tested = evaluate(state.params, *part, **settings)
         yield jax.device_get((state, metrics, tested))
 
