@@ -13,8 +13,8 @@ from rnn_mnist.data.batches import (
 from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, select
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 from rnn_mnist.data.tfds_builder import (
+    PreparedRecords,
     Slice,
-    Source,
     class_names,
     find_builder,
     full_version,
@@ -25,8 +25,8 @@ from rnn_mnist.data.tfds_builder import (
 __all__ = [
     "Order",
     "Part",
+    "PreparedRecords",
     "Slice",
-    "Source",
     "Split",
     "check_images",
     "check_labels",

@@ -18,7 +18,7 @@ from rnn_mnist.randomness import SHUFFLE
 if TYPE_CHECKING:
     import jax
 
-    from rnn_mnist.data.tfds_builder import Source
+    from rnn_mnist.data.tfds_builder import PreparedRecords
     from rnn_mnist.parallel import Shardings
 
 Order = NDArray[np.int32]
@@ -75,7 +75,7 @@ def resident_parts(
 
 
 def streamed_parts(
-    records: Source, shardings: Shardings, order: Order, steps: int
+    records: PreparedRecords, shardings: Shardings, order: Order, steps: int
 ) -> Iterator[Part]:
     """Cut an order into parts with the images of each part only. grain reads one part ahead.
 

@@ -162,7 +162,7 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
     return builder
 
 
-class Source:
+class PreparedRecords:
     """Random access to a split that TFDS prepared.
 
     A record is an upright image, uint8 (28, 28), and its label, a NumPy int32.
@@ -189,7 +189,7 @@ def read_prepared(builder: DatasetBuilder) -> Archive:
     """Decode every record that TFDS prepared."""
     arrays: dict[str, NDArray[Any]] = {}
     for split in builder.info.splits:
-        source = Source(builder, split)
+        source = PreparedRecords(builder, split)
         images, labels = zip(*(source[index] for index in range(len(source))), strict=True)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = np.stack(images), np.stack(labels)
     return Archive(arrays, class_names(builder), full_version(builder))

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from rnn_mnist import kernels
 from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.data import (
-    Source,
+    PreparedRecords,
     batches,
     class_names,
     find_builder,
@@ -132,7 +132,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         builder = prepare(find_builder(config.data.name), prepared_folder(), files)
         for field in ("train", "test"):
             with naming(f"data.{field}"):
-                records = Source(builder, getattr(config.data, field))
+                records = PreparedRecords(builder, getattr(config.data, field))
             splits[field] = (
                 len(records),
                 functools.partial(batches.streamed_parts, records, shardings),
