@@ -27,7 +27,7 @@ from rnn_mnist.config import (
     read_config,
     to_toml,
 )
-from rnn_mnist.metrics import BEYOND_USE, Epoch, Totals, is_beyond_use
+from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
 from rnn_mnist.parallel import (
     any_process,
     broadcast,
@@ -92,7 +92,7 @@ def fit(
     Raises:
       InputError: The data cannot be had, the folder belongs to another run or cannot be written,
         its checkpoints are damaged, `init_from` cannot be read or has other sizes than the config,
-        the loss stopped being a number or ended above `BEYOND_USE`; tensorboardX is not
+        the loss stopped being a number or ended above `LOSS_LIMIT`; tensorboardX is not
         installed, the steps to trace are none of the run's, or there is no folder for either.
       KeyboardInterrupt: Stopped by Ctrl-C; with a folder, after a checkpoint was saved.
 
@@ -205,10 +205,10 @@ def train_run(
                 run_folder.complete(folder, config, progress.history)
     last = progress.history[-1]
     console.finish(progress.history, endings(config, folder, progress.history), timed=unfinished)
-    if is_beyond_use(last.test_loss):
+    if is_useless(last.test_loss):
         raise DivergenceError(
             f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
-            f"{BEYOND_USE:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
             "or set gradient_clip; files in a run folder are kept"
         )
     return Result(progress.state, progress.history, config, plan.classes)

@@ -78,7 +78,7 @@ def sweep(
     Raises:
       InputError: A value cannot be used, the data cannot be had, or the folder is another's.
       DivergenceError: Even the best setting diverged: its loss stopped being a number, or ended
-        above `metrics.BEYOND_USE`.
+        above `metrics.LOSS_LIMIT`.
 
     Example:
       >>> from rnn_mnist import Config, Data

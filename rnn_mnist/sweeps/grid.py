@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, naming
 from rnn_mnist.data import parse_split
-from rnn_mnist.metrics import Epoch, is_beyond_use
+from rnn_mnist.metrics import Epoch, is_useless
 
 Grid = Mapping[str, Sequence[Any]]
 """Names of `Config`'s fields, and the values that each takes."""
@@ -42,8 +42,8 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its last test loss is not a number or above `history.BEYOND_USE`."""
-        return is_beyond_use(self.history[-1].test_loss)
+        """Whether its last test loss is not a number or above `history.LOSS_LIMIT`."""
+        return is_useless(self.history[-1].test_loss)
 
     @property
     def accuracy(self) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, DivergenceError
 from rnn_mnist.data import epoch_order, make_order
-from rnn_mnist.metrics import Epoch, Totals, judge
+from rnn_mnist.metrics import Epoch, Totals, diagnose
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
 
@@ -94,7 +94,7 @@ def advance(
                 closed = closed._replace(
                     gradient_norm=norm / measured, images_per_second=seen / seconds
                 )
-            history += (closed._replace(note=judge(closed, history[0], plan.guessing)),)
+            history += (closed._replace(note=diagnose(closed, history[0], plan.guessing)),)
             partial_epoch, seconds = Totals(), 0.0
         yield Progress(state, history, partial_epoch, seconds, losses)
         began = time.perf_counter()
