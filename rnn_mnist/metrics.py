@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-BEYOND_USE = 30.0
+LOSS_LIMIT = 30.0
 """A network with a higher mean test loss, in nats, is useless: it gives the right class a
 probability of 1e-13. Guessing among ten classes has a loss of 2.3, the logarithm of ten."""
 
@@ -64,7 +64,7 @@ class Epoch(NamedTuple):
     images_per_second: float | None = None
     """Training images per second. None if the gradient's norm was not asked for."""
     note: str = ""
-    """What is wrong with the network, as `judge` says it. Empty if nothing is wrong."""
+    """What is wrong with the network, as `diagnose` says it. Empty if nothing is wrong."""
 
     @property
     def test_accuracy(self) -> float:
@@ -90,12 +90,12 @@ def to_csv(history: Sequence[Epoch]) -> str:
     return text.getvalue()
 
 
-def is_beyond_use(loss: float) -> bool:
-    """Whether a mean test loss is above `BEYOND_USE` or not a number."""
-    return math.isnan(loss) or loss > BEYOND_USE
+def is_useless(loss: float) -> bool:
+    """Whether a mean test loss is above `LOSS_LIMIT` or not a number."""
+    return math.isnan(loss) or loss > LOSS_LIMIT
 
 
-def judge(epoch: Epoch, untrained: Epoch, guessing: float) -> str:
+def diagnose(epoch: Epoch, untrained: Epoch, guessing: float) -> str:
     """Say what is wrong with the network after an epoch. The text is empty if nothing is wrong.
 
     Args:
@@ -105,7 +105,7 @@ def judge(epoch: Epoch, untrained: Epoch, guessing: float) -> str:
     """
     interval = confidence_interval(epoch.test_correct, epoch.test_count)
     before = confidence_interval(untrained.test_correct, untrained.test_count)
-    if is_beyond_use(epoch.test_loss):
+    if is_useless(epoch.test_loss):
         return "the loss is so high that the network is of no use"
     if interval.low <= guessing:
         return "not clearly better than guessing"

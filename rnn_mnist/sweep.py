@@ -56,12 +56,12 @@ def main(words: Sequence[str]) -> None:
     first = options.config.seed
     seeds = values.get("seed", list(range(first, first + options.seeds)))
     # Imported here, so that help and mistyped flags answer at once.
-    from rnn_mnist.parallel import cores, split_cpu
+    from rnn_mnist.parallel import cores, set_cpu_devices
     from rnn_mnist.runs import compilation_cache
     from rnn_mnist.sweeps import sweep
 
     with compilation_cache() if options.compile_cache else contextlib.nullcontext():
-        split_cpu(options.devices or cores())
+        set_cpu_devices(options.devices or cores())
         sweep(
             options.config,
             {**values, "seed": seeds},

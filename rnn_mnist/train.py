@@ -98,17 +98,17 @@ def main(words: Sequence[str]) -> None:
         files.check_folder(folder)
         refuse_other_run(folder, options.config, words)
     # Imported here, so that help and mistyped flags answer at once.
-    from rnn_mnist.parallel import joined, split_cpu
+    from rnn_mnist.parallel import join_processes, set_cpu_devices
     from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
     from rnn_mnist.training import default_cpu_count
 
     with contextlib.ExitStack() as stack:
         if options.compile_cache:
             stack.enter_context(compilation_cache())
-        split_cpu(options.devices or default_cpu_count(options.config))
+        set_cpu_devices(options.devices or default_cpu_count(options.config))
         if options.distributed:
             stack.enter_context(
-                joined(
+                join_processes(
                     options.coordinator,
                     options.processes,
                     options.process_id,

@@ -124,12 +124,12 @@ def ours(
 
     from rnn_mnist import Config, Data, init
     from rnn_mnist.data import batches
-    from rnn_mnist.parallel.mesh import find_devices, make_mesh, put_tree, split_cpu
+    from rnn_mnist.parallel.mesh import find_devices, make_mesh, put_tree, set_cpu_devices
     from rnn_mnist.training import setup as plan
 
     data = Data(train=f"train[:{train}]")
     config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data)
-    split_cpu(devices or plan.default_cpu_count(config))
+    set_cpu_devices(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
     state = init(prepared.learner.model, prepared.learner.optimizer, key=jax.random.key(0))
@@ -144,7 +144,7 @@ def ours(
             jax.device_get(metrics)
 
     def test() -> None:
-        order = batches.in_rows(np.arange(TEST), plan.EVALUATION_BATCH)
+        order = batches.make_order(np.arange(TEST), plan.EVALUATION_BATCH)
         tested = prepared.parts(prepared.test, order, programs.test_steps)
         jax.device_get([programs.test(now["state"].params, *part) for part in tested])
 

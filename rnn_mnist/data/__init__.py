@@ -3,51 +3,47 @@
 from rnn_mnist.data.batches import (
     Order,
     Part,
+    cut_order,
     epoch_order,
-    in_parts,
-    in_rows,
-    resident,
+    make_order,
+    resident_parts,
     steps_per_part,
-    streamed,
+    streamed_parts,
 )
 from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, select
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 from rnn_mnist.data.tfds_builder import (
+    PreparedRecords,
     Slice,
-    Source,
     class_names,
     find_builder,
     full_version,
+    parse_split,
     prepare,
-    slices,
 )
-from rnn_mnist.files import open_zip as unzipped
-from rnn_mnist.files import read_npz
 
 __all__ = [
     "Order",
     "Part",
+    "PreparedRecords",
     "Slice",
-    "Source",
     "Split",
     "check_images",
     "check_labels",
     "class_names",
+    "cut_order",
     "epoch_order",
     "find_builder",
     "full_version",
-    "in_parts",
-    "in_rows",
     "load",
     "load_all",
+    "make_order",
+    "parse_split",
     "prepare",
     "prepared_folder",
     "preprocess",
-    "read_npz",
-    "resident",
+    "resident_parts",
     "select",
-    "slices",
     "steps_per_part",
-    "streamed",
-    "unzipped",
+    "streamed_parts",
 ]

@@ -18,7 +18,7 @@ from rnn_mnist.randomness import SHUFFLE
 if TYPE_CHECKING:
     import jax
 
-    from rnn_mnist.data.tfds_builder import Source
+    from rnn_mnist.data.tfds_builder import PreparedRecords
     from rnn_mnist.parallel import Shardings
 
 Order = NDArray[np.int32]
@@ -35,10 +35,10 @@ class Part(NamedTuple):
 def epoch_order(size: int, batch_size: int, *, seed: int, epoch: int) -> Order:
     """The order of an epoch: every image once, shuffled anew for every epoch and seed."""
     shuffled = np.random.default_rng([seed, SHUFFLE, epoch]).permutation(size)
-    return in_rows(shuffled, batch_size)
+    return make_order(shuffled, batch_size)
 
 
-def in_rows(indices: ArrayLike, batch_size: int) -> Order:
+def make_order(indices: ArrayLike, batch_size: int) -> Order:
     """Make an order of indices (N,), batch by batch. The last batch is filled up with -1."""
     flat = np.asarray(indices, np.int32)
     missing = -len(flat) % batch_size
@@ -51,30 +51,32 @@ def steps_per_part(steps: int, most: int) -> int:
     return math.ceil(steps / parts)
 
 
-def in_parts(order: Order, steps: int) -> Iterator[Order]:
+def cut_order(order: Order, steps: int) -> Iterator[Order]:
     """Cut an order into parts of `steps` rows. The last part is filled up with rows of -1."""
     for start in range(0, len(order), steps):
         part = order[start : start + steps]
         yield np.pad(part, ((0, steps - len(part)), (0, 0)), constant_values=-1)
 
 
-def in_columns(order: Order, devices: int) -> Order:
+def pad_columns(order: Order, devices: int) -> Order:
     """Add columns of -1 to an order (S, B), so that B becomes a multiple of the devices."""
     return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
 
 
-def resident(
+def resident_parts(
     images: jax.Array, labels: jax.Array, shardings: Shardings, order: Order, steps: int
 ) -> Iterator[Part]:
     """Cut an order into parts. All images (N, 28, 28) and labels (N,) stay on the devices."""
     from rnn_mnist.parallel import put
 
-    order = in_columns(order, shardings.order.mesh.size)
-    for part in in_parts(order, steps):
+    order = pad_columns(order, shardings.order.mesh.size)
+    for part in cut_order(order, steps):
         yield Part(images, labels, put(part, shardings.order))
 
 
-def streamed(records: Source, shardings: Shardings, order: Order, steps: int) -> Iterator[Part]:
+def streamed_parts(
+    records: PreparedRecords, shardings: Shardings, order: Order, steps: int
+) -> Iterator[Part]:
     """Cut an order into parts with the images of each part only. grain reads one part ahead.
 
     Args:
@@ -87,7 +89,7 @@ def streamed(records: Source, shardings: Shardings, order: Order, steps: int) ->
     import grain
     import jax
 
-    from rnn_mnist.parallel import put, put_own
+    from rnn_mnist.parallel import put, put_local
 
     def read(index: np.int32) -> tuple[NDArray[np.uint8], np.int32]:
         if index < 0:
@@ -95,23 +97,23 @@ def streamed(records: Source, shardings: Shardings, order: Order, steps: int) ->
         return records[int(index)]
 
     mesh = shardings.order.mesh
-    order = in_columns(order, mesh.size)
+    order = pad_columns(order, mesh.size)
     width = order.shape[1] // mesh.size
     is_here = [device.process_index == jax.process_index() for device in mesh.devices.flat]
     # The images of a device are neighbours, step by step: (devices here, steps, width).
     indices = [
         part.reshape(steps, mesh.size, width)[:, is_here].swapaxes(0, 1).ravel()
-        for part in in_parts(order, steps)
+        for part in cut_order(order, steps)
     ]
     reader = grain.MapDataset.source(np.concatenate(indices)).map(read).batch(len(indices[0]))
     # By default, grain would read all parts ahead.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     own_index = np.arange(steps * width, dtype=np.int32).reshape(steps, width)
     for part, (images, labels) in zip(
-        in_parts(order, steps), reader.to_iter_dataset(options), strict=True
+        cut_order(order, steps), reader.to_iter_dataset(options), strict=True
     ):
         yield Part(
-            put_own(images, shardings.images, part.size),
-            put_own(labels, shardings.images, part.size),
+            put_local(images, shardings.images, part.size),
+            put_local(labels, shardings.images, part.size),
             put(np.where(part < 0, part, np.tile(own_index, mesh.size)), shardings.order),
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.data.archive import SHIPPED, Archive, read_archive, write_archive
 from rnn_mnist.data.originals import fetched, parse
-from rnn_mnist.data.tfds_builder import FAMILY, find_builder, prepare, read_prepared, slices
+from rnn_mnist.data.tfds_builder import FAMILY, find_builder, parse_split, prepare, read_prepared
 from rnn_mnist.files import cache_folder
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def select(archive: Archive, split: str) -> Split:
     Raises:
       InputError: The syntax is wrong, a split is unknown or the selection is empty.
     """
-    parts = slices(split, archive.sizes)
+    parts = parse_split(split, archive.sizes)
 
     def join(content: str) -> NDArray[Any]:
         arrays = [archive.arrays[f"{p.split}_{content}"][p.start : p.stop] for p in parts]

@@ -84,7 +84,7 @@ class Slice(NamedTuple):
     stop: int
 
 
-def slices(split: str, sizes: Mapping[str, int]) -> list[Slice]:
+def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
     """Parse TFDS's split syntax, such as train[:90%]+test. No slice is empty.
 
     Args:
@@ -162,7 +162,7 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
     return builder
 
 
-class Source:
+class PreparedRecords:
     """Random access to a split that TFDS prepared.
 
     A record is an upright image, uint8 (28, 28), and its label, a NumPy int32.
@@ -172,7 +172,7 @@ class Source:
     """
 
     def __init__(self, builder: DatasetBuilder, split: str) -> None:
-        slices(split, {name: info.num_examples for name, info in builder.info.splits.items()})
+        parse_split(split, {name: info.num_examples for name, info in builder.info.splits.items()})
         self._records = builder.as_data_source(split)
         self._transposed = builder.name == "emnist"
 
@@ -189,7 +189,7 @@ def read_prepared(builder: DatasetBuilder) -> Archive:
     """Decode every record that TFDS prepared."""
     arrays: dict[str, NDArray[Any]] = {}
     for split in builder.info.splits:
-        source = Source(builder, split)
+        source = PreparedRecords(builder, split)
         images, labels = zip(*(source[index] for index in range(len(source))), strict=True)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = np.stack(images), np.stack(labels)
     return Archive(arrays, class_names(builder), full_version(builder))

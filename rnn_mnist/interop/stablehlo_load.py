@@ -28,7 +28,8 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data import check_images, check_labels, preprocess, read_npz, unzipped
+from rnn_mnist.data import check_images, check_labels, preprocess
+from rnn_mnist.files import open_zip, read_npz
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
 CONFIG, ABOUT = "config.toml", "about.json"
@@ -75,7 +76,7 @@ def load_exported(path: Path | str) -> Exported:
     """
     path, versions = Path(path), ""
     try:
-        with path.open("rb") as file, unzipped(file) as archive:
+        with path.open("rb") as file, open_zip(file) as archive:
             parts = {name: archive.read(name) for name in (PREDICT, TRAIN, LEAVES, CONFIG, ABOUT)}
         about = dict(json.loads(parts[ABOUT]))
         versions = f"made with jax {about['jax']}; this is jax {jax.__version__}"

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_own
+from rnn_mnist.parallel.mesh import Tree, find_devices, make_mesh, make_shardings, put_local
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the first process. It alone prints, and writes files."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """Raise an error in every process if one of them raises it in this block.
 
     Without this, the other processes would wait for the failed one forever. The block must not
@@ -97,7 +97,7 @@ def _gather_rows(row: NDArray[Any]) -> NDArray[Any]:
     firsts = {device.process_index: device for device in find_devices(1)}
     mesh = make_mesh([firsts[process] for process in sorted(firsts)])
     shardings = make_shardings(mesh, sharded=True)
-    rows = put_own(row[None], shardings.images, len(firsts))
+    rows = put_local(row[None], shardings.images, len(firsts))
     return np.asarray(jax.jit(_identity, out_shardings=shardings.state)(rows))
 
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, NoReturn
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.collectives import is_first
+from rnn_mnist.parallel.collectives import is_first_process
 from rnn_mnist.parallel.mesh import find_devices
 from rnn_mnist.parallel.rendezvous import Connections, end, end_disconnected, leave, meet
 
@@ -35,7 +35,7 @@ HEARTBEAT = 30
 
 
 @contextlib.contextmanager
-def joined(
+def join_processes(
     coordinator: str | None,
     processes: int | None,
     process_id: int | None,
@@ -122,13 +122,13 @@ def _initialize(
 
 
 def _end_together(error: InputError | KeyboardInterrupt, connections: Connections | None) -> None:
-    """End all processes with an error that `together` raised in each of them.
+    """End all processes with an error that `fail_together` raised in each of them.
 
     This returns in the first process only, which then reports the error.
     """
     code = error.exit_code if isinstance(error, InputError) else 130
     try:
-        first = is_first()
+        first = is_first_process()
     except (RuntimeError, AssertionError):  # Without a device, no process waits for this one.
         end(str(error), code)
     _leave(connections)

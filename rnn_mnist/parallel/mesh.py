@@ -36,7 +36,7 @@ class Shardings(NamedTuple):
     """The order: each device has its own columns."""
 
 
-def split_cpu(count: int) -> None:
+def set_cpu_devices(count: int) -> None:
     """Let JAX see the CPU as `count` devices, unless the user has set a number.
 
     Nothing changes if JAX has already used its first device.
@@ -88,7 +88,7 @@ def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
     )
 
 
-def axis_of(mesh: Mesh | None) -> str | None:
+def batch_axis(mesh: Mesh | None) -> str | None:
     """The name of the axis along which devices share batches. None if there is one device."""
     return AXIS if mesh is not None and mesh.size > 1 else None
 
@@ -119,7 +119,7 @@ def put_key(key: jax.Array, sharding: NamedSharding) -> jax.Array:
     return placed
 
 
-def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
+def put_local(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
     """Put an array on the devices. Every process has only the rows of its own devices.
 
     The devices share the first axis. `size` is the length of this axis over all processes.
@@ -130,13 +130,15 @@ def put_own(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Arra
     return whole
 
 
-def spread(body: Callable[..., Tree], mesh: Mesh | None, *, sharded: bool) -> Callable[..., Tree]:
+def data_parallel(
+    body: Callable[..., Tree], mesh: Mesh | None, *, sharded: bool
+) -> Callable[..., Tree]:
     """Let every device of a mesh run `body(state, images, labels, order)` on its share of a batch.
 
     The state is any tree of arrays that every device has a copy of. The body must return the same
     on every device, for example a sum over the devices by `psum`.
     """
-    if mesh is None or axis_of(mesh) is None:
+    if mesh is None or batch_axis(mesh) is None:
         return body
     state, images, order = (sharding.spec for sharding in make_shardings(mesh, sharded=sharded))
     specs = (state, images, images, order)

@@ -25,8 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data import read_npz
-from rnn_mnist.files import atomic_write
+from rnn_mnist.files import atomic_write, read_npz
 from rnn_mnist.runs.record import Record
 from rnn_mnist.training import State
 

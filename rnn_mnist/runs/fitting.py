@@ -15,16 +15,16 @@ from types import FrameType
 import jax
 
 from rnn_mnist.config import Config, DivergenceError, InputError, differences, from_dict
-from rnn_mnist.metrics import BEYOND_USE, Epoch, is_beyond_use
+from rnn_mnist.metrics import LOSS_LIMIT, Epoch, is_useless
 from rnn_mnist.parallel import (
     any_process,
     broadcast,
     broadcast_arrays,
+    fail_together,
     find_devices,
-    is_first,
+    is_first_process,
     make_mesh,
     put_tree,
-    together,
 )
 from rnn_mnist.runs.console import Console, describe_run, next_steps
 from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
@@ -82,7 +82,7 @@ def fit(
         its checkpoints are damaged; `init_from` cannot be read or has other sizes than the config;
         tensorboardX is not installed; the run does not have the steps to trace; or `tensorboard`
         or `profile` has no folder.
-      DivergenceError: The loss stopped being a number, or ended above `BEYOND_USE`.
+      DivergenceError: The loss stopped being a number, or ended above `LOSS_LIMIT`.
       KeyboardInterrupt: Ctrl-C stopped the run; with a folder, after a checkpoint was saved.
 
     Example:
@@ -118,12 +118,12 @@ def train_run(
     and writes the folder. The fields of the config in `named` count as set even if they are at
     their defaults. The notes in `printed` were printed before, and are not printed again.
     """
-    with together():
+    with fail_together():
         mesh = make_mesh(find_devices(devices))
-    console = console if is_first() else Console(silent=True)
+    console = console if is_first_process() else Console(silent=True)
     config, watch = _agree(config, watch, named=named, folder=folder)
     writer = Writer(folder, config)
-    with together():
+    with fail_together():
         plan = make_plan(config, mesh, files=data_files)
         check_watch(watch, steps=config.epochs * plan.steps, folder=folder)
     with _stop_requests(active=folder is not None) as stop, writer.open() as notes:
@@ -153,7 +153,7 @@ def _agree(
     """
     watch = Watch(**broadcast(watch._asdict()))
     first = _config_of_first(config)
-    with together():
+    with fail_together():
         different = [
             f"{name} is {theirs!r} in the first process and {ours!r} in process "
             f"{jax.process_index()}"
@@ -161,7 +161,7 @@ def _agree(
         ]
         if different:
             raise InputError(f"{', '.join(different)}; give every process the same settings")
-        if is_first():  # The other processes need no access to `init_from`.
+        if is_first_process():  # The other processes need no access to `init_from`.
             config = sized(config, named=named, folder=folder)
     return _config_of_first(config), watch
 
@@ -178,7 +178,7 @@ def _first_progress(plan: Plan) -> Progress:
     """
     config = plan.config
     state = init(plan.learner.model, plan.learner.optimizer, key=init_key(config.seed))
-    if config.init_from and is_first():
+    if config.init_from and is_first_process():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
         if ours != theirs:
@@ -217,7 +217,7 @@ def _train(
     if writer.folder is not None:
         _import_charts()
     with contextlib.ExitStack() as stack:
-        with together():
+        with fail_together():
             observe = stack.enter_context(observing(writer.folder, watch, progress))
         stack.enter_context(console.training(steps=progress.step))
         if any_process(stop.is_set()):
@@ -226,7 +226,7 @@ def _train(
         for progress in parts:
             stopping = any_process(stop.is_set())
             console.report(progress.losses, progress.history, step=progress.step)
-            with together():
+            with fail_together():
                 observe(progress)
             if stopping or not progress.partial_epoch.examples:
                 writer.save(plan, progress)
@@ -247,10 +247,10 @@ def _import_charts() -> None:
 
 def _refuse_useless(config: Config, last: Epoch) -> None:
     """Raise an error if the network is of no use after the last epoch."""
-    if is_beyond_use(last.test_loss):
+    if is_useless(last.test_loss):
         raise DivergenceError(
             f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
-            f"{BEYOND_USE:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
             "or set gradient_clip; files in a run folder are kept"
         )
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data import unzipped
-from rnn_mnist.files import atomic_write, check_installed
+from rnn_mnist.files import atomic_write, check_installed, open_zip
 
 ENDINGS = ".safetensors", ".pt", ".pth"
 
@@ -117,7 +116,7 @@ def _check_program(file: BinaryIO) -> None:
     """
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("no zip archive, as PyTorch writes since 1.6")
-    with unzipped(file) as archive:
+    with open_zip(file) as archive:
         if (name := archive.testzip()) is not None:  # PyTorch does not check sums.
             raise ValueError(f"it is damaged, {name} does not fit its sum; make or copy it again")
         programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rnn_mnist.config import Config, InputError, read_config
-from rnn_mnist.parallel import is_first, together, visible_cores
+from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.checkpoint import (
     Checkpoints,
@@ -35,10 +35,10 @@ class Writer:
 
     def __init__(self, folder: Path | None, config: Config) -> None:
         """Check that the run may use the folder. Nothing is changed."""
-        self.folder = folder if is_first() else None
+        self.folder = folder if is_first_process() else None
         self._checkpoints: Checkpoints | None = None
         self._config = config
-        with together():
+        with fail_together():
             if self.folder is not None:
                 run_folder.check_run_folder(self.folder, config, any_epochs=True)
 
@@ -47,7 +47,7 @@ class Writer:
         """Make the folder, keep other processes out of it meanwhile; yields notes to print."""
         notes = list[str]()
         with contextlib.ExitStack() as stack:
-            with together():
+            with fail_together():
                 if self.folder is not None:
                     lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
                     notes += stack.enter_context(lock)
@@ -63,7 +63,7 @@ class Writer:
 
         The plan's number of epochs is written into config.toml.
         """
-        with together():
+        with fail_together():
             if self.folder is None or self._checkpoints is None:
                 return start(), []
             restored = restore(self._checkpoints, lambda record: self._abstract(plan, record))
@@ -85,7 +85,7 @@ class Writer:
 
     def save(self, plan: Plan, progress: Progress) -> None:
         """Begin to save a checkpoint and the metrics, once the save before is done."""
-        with together():
+        with fail_together():
             self._saving.result()
             if self.folder is not None and self._checkpoints is not None:
                 # The next step reuses the state's memory, so the thread gets a copy.
@@ -97,7 +97,7 @@ class Writer:
 
     def finish(self, progress: Progress) -> None:
         """Wait for the last save, and write the files that the folder lacks."""
-        with together():
+        with fail_together():
             self._saving.result()
             if self.folder is not None:
                 run_folder.write_missing_files(self.folder, self._config, progress.history)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rnn_mnist.config import Config, Data, from_dict
-from rnn_mnist.metrics import Epoch, is_beyond_use
+from rnn_mnist.metrics import Epoch, is_useless
 from rnn_mnist.sweeps.grid import Grid, Value, format_value
 
 
@@ -25,8 +25,8 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its last validation loss is not a number or above `metrics.BEYOND_USE`."""
-        return is_beyond_use(self.history[-1].test_loss)
+        """Whether its last validation loss is not a number or above `metrics.LOSS_LIMIT`."""
+        return is_useless(self.history[-1].test_loss)
 
     @property
     def accuracy(self) -> float:

@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from rnn_mnist.config import Config, Data, InputError, naming
-from rnn_mnist.data import Split, load_all, select, slices
+from rnn_mnist.data import Split, load_all, parse_split, select
 from rnn_mnist.parallel import find_devices
 from rnn_mnist.runs import (
     BEST,
@@ -81,7 +81,7 @@ def sweep(
       InputError: A value cannot be used, the data cannot be loaded, or the folder holds something
         else.
       DivergenceError: Even the best setting diverged: its loss stopped being a number, or ended
-        above `metrics.BEYOND_USE`.
+        above `metrics.LOSS_LIMIT`.
 
     Example:
       >>> from rnn_mnist import Config, Data
@@ -163,7 +163,7 @@ def _make_plan(
     held = hold_out(config.data, archive.sizes)
     all_images = final_data(config.data, held)
     with naming("data.test"):
-        slices(all_images.test if final else held.test, archive.sizes)
+        parse_split(all_images.test if final else held.test, archive.sizes)
     configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     found = find_devices(devices)
     mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rnn_mnist.config import Data, InputError, naming
-from rnn_mnist.data import slices
+from rnn_mnist.data import parse_split
 
 
 class _Piece(NamedTuple):
@@ -62,7 +62,7 @@ def final_data(asked: Data, held: Data) -> Data:
 
 def _pieces(split: str, field: str, sizes: Mapping[str, int]) -> list[_Piece]:
     with naming(field):
-        return [_Piece(*piece) for piece in slices(split, sizes)]
+        return [_Piece(*piece) for piece in parse_split(split, sizes)]
 
 
 def _overlap(some: Sequence[_Piece], others: Sequence[_Piece]) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist import training
 from rnn_mnist.config import Config
-from rnn_mnist.data import Split, epoch_order, in_parts, in_rows, steps_per_part
+from rnn_mnist.data import Split, cut_order, epoch_order, make_order, steps_per_part
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import inner_network, places
 from rnn_mnist.parallel import free_memory, put, put_key
@@ -338,7 +338,7 @@ def _epoch_parts(
         seed: epoch_order(len(splits.train[1]), programs.batch_size, seed=seed, epoch=epoch)
         for seed in {config.seed for config in configs}
     }
-    parts = {seed: in_parts(order, programs.steps) for seed, order in orders.items()}
+    parts = {seed: cut_order(order, programs.steps) for seed, order in orders.items()}
     for part in zip(*parts.values(), strict=True):
         by_seed = dict(zip(parts, part, strict=True))
         yield np.stack([by_seed[config.seed] for config in configs])
@@ -346,9 +346,9 @@ def _epoch_parts(
 
 def _test_order(programs: Programs, splits: Splits) -> list[jax.Array]:
     """The order of the test images, in parts (S, B) on every device."""
-    order = in_rows(np.arange(len(splits.test[1])), EVALUATION_BATCH)
+    order = make_order(np.arange(len(splits.test[1])), EVALUATION_BATCH)
     everywhere = NamedSharding(splits.mesh, _REPLICATED)
-    return [put(part, everywhere) for part in in_parts(order, programs.test_steps)]
+    return [put(part, everywhere) for part in cut_order(order, programs.test_steps)]
 
 
 def _test(

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from rnn_mnist.kernels import vary_alike
 from rnn_mnist.model import Params
-from rnn_mnist.parallel import axis_of, psum, spread
+from rnn_mnist.parallel import batch_axis, data_parallel, psum
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.step import Metrics, State, apply, jit_with_checks, measure, train_step
 
@@ -73,7 +73,7 @@ def train_epoch(
         order: jax.Array,
     ) -> tuple[State, Metrics]:
         state, key = start
-        if axis_of(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
+        if batch_axis(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
             state, *_ = vary_alike((state, images, labels, order))
 
         def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
@@ -86,13 +86,13 @@ def train_epoch(
                 key=key,
                 label_smoothing=label_smoothing,
                 distortion=distortion,
-                axis_name=axis_of(mesh),
+                axis_name=batch_axis(mesh),
             )
             return stepped
 
         return jax.lax.scan(step, state, order)
 
-    run: Callable[..., tuple[State, Metrics]] = spread(steps, mesh, sharded=sharded)
+    run: Callable[..., tuple[State, Metrics]] = data_parallel(steps, mesh, sharded=sharded)
     return run((state, key), images, labels, order)
 
 
@@ -124,10 +124,10 @@ def evaluate(
         zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         zero, *_ = vary_alike((zero, params, images, labels, order))
         metrics, _ = jax.lax.scan(step, zero, order)
-        axis_name = axis_of(mesh)
+        axis_name = batch_axis(mesh)
         return metrics if axis_name is None else psum(metrics, axis_name)
 
-    run: Callable[..., Metrics] = spread(total, mesh, sharded=sharded)
+    run: Callable[..., Metrics] = data_parallel(total, mesh, sharded=sharded)
     return run(params, images, labels, order)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, DivergenceError
-from rnn_mnist.data import Part, epoch_order, in_rows
-from rnn_mnist.metrics import Epoch, Totals, judge
+from rnn_mnist.data import Part, epoch_order, make_order
+from rnn_mnist.metrics import Epoch, Totals, diagnose
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
 
@@ -98,7 +98,7 @@ def advance(
         if tested.examples:
             _check_weights(state, tested, step - 1, plan.config)
             epoch = _epoch(number, step, totals, tested, seconds=seconds, norms=norms)
-            epoch = epoch._replace(note=judge(epoch, progress.history[0], plan.guessing))
+            epoch = epoch._replace(note=diagnose(epoch, progress.history[0], plan.guessing))
             progress = Progress(state, history=(*progress.history, epoch), losses=losses)
         yield progress
         began = time.perf_counter()
@@ -173,7 +173,7 @@ def _epoch(
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     """Start a test of a state; this does not wait for the devices."""
-    order = in_rows(np.arange(plan.test_size), EVALUATION_BATCH)
+    order = make_order(np.arange(plan.test_size), EVALUATION_BATCH)
     params = eval_params(state)
     parts = plan.parts(plan.test, order, programs.test_steps)
     return [programs.test(params, *part) for part in parts]

@@ -21,7 +21,7 @@ from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.data import (
     Order,
     Part,
-    Source,
+    PreparedRecords,
     Split,
     class_names,
     find_builder,
@@ -29,10 +29,10 @@ from rnn_mnist.data import (
     load_all,
     prepare,
     prepared_folder,
-    resident,
+    resident_parts,
     select,
     steps_per_part,
-    streamed,
+    streamed_parts,
 )
 from rnn_mnist.model import RowLSTM, choose_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
@@ -75,8 +75,8 @@ class _Splits(NamedTuple):
     guessing: float
     version: str
     source: str
-    train: Resident | Source
-    test: Resident | Source
+    train: Resident | PreparedRecords
+    test: Resident | PreparedRecords
 
 
 class Plan(NamedTuple):
@@ -99,9 +99,9 @@ class Plan(NamedTuple):
     """TFDS's name of the data set with its version."""
     source: str
     """Where the data were found, in words."""
-    train: Resident | Source
+    train: Resident | PreparedRecords
     """The training split, on the devices or as records that are streamed."""
-    test: Resident | Source
+    test: Resident | PreparedRecords
     """The test split."""
 
     @property
@@ -114,11 +114,11 @@ class Plan(NamedTuple):
         """Images in a step: never more than there are."""
         return min(self.config.batch_size, self.train_size)
 
-    def parts(self, split: Resident | Source, order: Order, steps: int) -> Iterator[Part]:
+    def parts(self, split: Resident | PreparedRecords, order: Order, steps: int) -> Iterator[Part]:
         """Parts of an order (S, B) over a split, `steps` steps in each, on the devices."""
         if isinstance(split, Resident):
-            return resident(split.images, split.labels, self.shardings, order, steps)
-        return streamed(split, self.shardings, order, steps)
+            return resident_parts(split.images, split.labels, self.shardings, order, steps)
+        return streamed_parts(split, self.shardings, order, steps)
 
 
 class Programs(NamedTuple):
@@ -193,9 +193,9 @@ def _stream_splits(config: Config, files: Path | None) -> _Splits:
         )
     builder = prepare(find_builder(config.data.name), prepared_folder(), files)
     with naming("data.train"):
-        train = Source(builder, config.data.train)
+        train = PreparedRecords(builder, config.data.train)
     with naming("data.test"):
-        test = Source(builder, config.data.test)
+        test = PreparedRecords(builder, config.data.test)
     return _Splits(
         classes=class_names(builder),
         train_size=len(train),

@@ -29,10 +29,10 @@ def test_seed_and_epoch_alone_decide_the_order():
 
 @given(sizes, batch_sizes, st.integers(1, 200))
 def test_parts_have_one_shape_and_lose_nothing(size, batch_size, most):
-    order = batches.in_rows(np.arange(size), batch_size)
+    order = batches.make_order(np.arange(size), batch_size)
     steps = batches.steps_per_part(len(order), most)
     assert 1 <= steps <= most
-    parts = list(batches.in_parts(order, steps))
+    parts = list(batches.cut_order(order, steps))
     assert {part.shape for part in parts} == {(steps, batch_size)}
     joined = np.concatenate(parts)
     np.testing.assert_array_equal(joined[: len(order)], order)

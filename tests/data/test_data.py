@@ -70,15 +70,15 @@ def test_originals_are_read_by_their_own_definition():
     ],
 )
 def test_splits_follow_tfds_syntax(spec, wanted):
-    assert tfds_builder.slices(spec, {"train": 30, "test": 20}) == wanted
+    assert tfds_builder.parse_split(spec, {"train": 30, "test": 20}) == wanted
 
 
 @pytest.mark.parametrize("spec", ["tran", "train[", "train[:99]", "", "train[a:b]", "validation"])
 def test_unknown_splits_are_refused(spec):
     with pytest.raises(InputError, match=r"train \(30 images\), test \(20 images\)"):
-        tfds_builder.slices(spec, {"train": 30, "test": 20})
+        tfds_builder.parse_split(spec, {"train": 30, "test": 20})
     with pytest.raises(InputError, match="selects no image"):
-        tfds_builder.slices("train[:0]", {"train": 30, "test": 20})
+        tfds_builder.parse_split("train[:0]", {"train": 30, "test": 20})
 
 
 def test_joined_splits_come_one_after_the_other():

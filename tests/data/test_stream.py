@@ -95,7 +95,7 @@ def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
 
 def test_splits_select_what_tfds_selects(mnist):
     for split in ("train[:55000]", "test[90%:]", "train[33%:34%]+test[-7:]"):
-        records = tfds_builder.Source(mnist, split)
+        records = tfds_builder.PreparedRecords(mnist, split)
         ours = load("mnist", split)
         assert len(records) == len(ours.labels)
         for index in (0, len(records) // 2, len(records) - 1):
@@ -106,11 +106,11 @@ def test_splits_select_what_tfds_selects(mnist):
 
 def test_streamed_parts_are_the_resident_ones(mnist):
     split = load("mnist", "test")
-    records = tfds_builder.Source(mnist, "test")
+    records = tfds_builder.PreparedRecords(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     place = make_shardings(make_mesh(find_devices()))
-    streamed = batches.streamed(records, place, order, 20)
-    resident = batches.resident(split.images, split.labels, place, order, 20)
+    streamed = batches.streamed_parts(records, place, order, 20)
+    resident = batches.resident_parts(split.images, split.labels, place, order, 20)
     for (images, labels, here), (_, _, part) in zip(streamed, resident, strict=True):
         assert (here >= 0).tolist() == (part >= 0).tolist()
         np.testing.assert_array_equal(images[here[here >= 0]], split.images[part[part >= 0]])
@@ -143,7 +143,7 @@ def test_what_others_prepared_as_tfrecord_stays_theirs(tmp_path):
     theirs.download_and_prepare()
     assert theirs.info.file_format.value == "tfrecord"
     ours = tfds_builder.prepare(theirs, tmp_path / "ours")
-    assert len(tfds_builder.Source(ours, "train")) == 20
+    assert len(tfds_builder.PreparedRecords(ours, "train")) == 20
     assert tfds_builder.prepare(ours, tmp_path / "nowhere") is ours
     assert not (tmp_path / "nowhere").exists()
 

@@ -31,8 +31,8 @@ from rnn_mnist.parallel.mesh import (
     make_mesh,
     make_shardings,
     put,
-    put_own,
-    split_cpu,
+    put_local,
+    set_cpu_devices,
 )
 from rnn_mnist.parallel.resources import cores, free_memory
 from rnn_mnist.training.augment import Distortion
@@ -53,7 +53,7 @@ def epochs(count):
     """State, metrics and a test on so many devices, with images on every one, or sharded."""
     train, test = load("mnist", f"train[:{SIZE}]"), load("mnist", "test[:1234]")
     order = batches.epoch_order(SIZE, BATCH, seed=0, epoch=1)
-    tests = batches.in_rows(range(1234), 1000)
+    tests = batches.make_order(range(1234), 1000)
     mesh = make_mesh(find_devices(count))
     for sharded in (False, True) if count == 3 else (False,):
         shardings = make_shardings(mesh, sharded=sharded)
@@ -61,17 +61,17 @@ def epochs(count):
         settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (train.images, train.labels))
-            (part,) = batches.resident(images, labels, shardings, order, len(order))
+            (part,) = batches.resident_parts(images, labels, shardings, order, len(order))
         else:
             records = list(zip(train.images, train.labels, strict=True))
-            (part,) = batches.streamed(records, shardings, order, len(order))
+            (part,) = batches.streamed_parts(records, shardings, order, len(order))
         state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (test.images, test.labels))
-            (part,) = batches.resident(images, labels, shardings, tests, 2)
+            (part,) = batches.resident_parts(images, labels, shardings, tests, 2)
         else:
             records = list(zip(test.images, test.labels, strict=True))
-            (part,) = batches.streamed(records, shardings, tests, 2)
+            (part,) = batches.streamed_parts(records, shardings, tests, 2)
         tested = evaluate(state.params, *part, **settings)
         yield jax.device_get((state, metrics, tested))
 
@@ -80,12 +80,12 @@ def child(count):
     """What the tests compare, on standard output."""
     with pytest.raises(InputError, match="devices: must be from 1 to 8, not 9: JAX finds 8 cpu"):
         find_devices(9)
-    split_cpu(4)  # Too late, and so without effect.
+    set_cpu_devices(4)  # Too late, and so without effect.
     assert len(find_devices()) == 8
     mesh = make_mesh(find_devices())
     shardings = make_shardings(mesh, sharded=True)
     images = np.arange(8 * 5).reshape(8, 5).astype(np.float32)
-    whole, own = put(images, shardings.state), put_own(images, shardings.images, 8)
+    whole, own = put(images, shardings.state), put_local(images, shardings.images, 8)
     np.testing.assert_array_equal(whole, images)
     np.testing.assert_array_equal(own, images)
     places = {shard.data.unsafe_buffer_pointer() for shard in whole.addressable_shards}
@@ -142,7 +142,7 @@ def alone():
     state, metrics = train_epoch(
         start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER, **RANDOM
     )
-    tests = batches.in_rows(range(1234), 1000)
+    tests = batches.make_order(range(1234), 1000)
     return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)
 
 

@@ -28,7 +28,7 @@ from rnn_mnist import (
     load_run,
     read_config,
 )
-from rnn_mnist.metrics import Epoch, confidence_interval, judge
+from rnn_mnist.metrics import Epoch, confidence_interval, diagnose
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
 from rnn_mnist.runs import Console, fitting, is_result, train_run
 from rnn_mnist.training import loop
@@ -257,7 +257,7 @@ def test_an_epoch_is_judged_by_what_chance_would_give(undisturbed):
     first = Epoch(0, 0, None, None, 2.3, 980, 10_000, 1.0)
 
     def judged(correct, count=10_000, *, loss=2.3, before=first):
-        return judge(Epoch(1, 1, 0.0, 0.0, loss, correct, count, 1.0), before, 0.1135)
+        return diagnose(Epoch(1, 1, 0.0, 0.0, loss, correct, count, 1.0), before, 0.1135)
 
     for correct, count in ((1135, 10_000), (1150, 10_000), (0, 10_000), (2, 9)):
         assert judged(correct, count) == "not clearly better than guessing"

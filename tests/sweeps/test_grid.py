@@ -58,7 +58,7 @@ def test_what_is_held_out_is_the_last_twelfth_of_what_is_named(part):
     held = validation.hold_out(Data(train=part), SIZES)
 
     def chosen(split):
-        return [n for _, a, b in tfds_builder.slices(split, SIZES) for n in images[a:b]]
+        return [n for _, a, b in tfds_builder.parse_split(split, SIZES) for n in images[a:b]]
 
     asked = chosen(part)
     assert chosen(held.train) == asked[: len(asked) * 11 // 12]

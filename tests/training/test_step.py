@@ -293,7 +293,7 @@ def test_padding_and_masked_steps_change_nothing():
     assert_same(whole, by_hand, atol=1e-6)
 
     cut = start(optimizer)
-    for part in batches.in_parts(order, 4):  # The second part has two steps of nothing.
+    for part in batches.cut_order(order, 4):  # The second part has two steps of nothing.
         cut, _ = train_epoch(cut, images, labels, part, **kwargs)
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     assert int(cut.step) == 6
@@ -316,7 +316,7 @@ def test_a_batch_spread_over_vmap_gives_the_same_step():
 def test_evaluation_counts_every_image_once():
     images, labels = toy(57)
     params = start(optax.sgd(0.1)).params
-    order = batches.in_rows(np.arange(57), 10)
+    order = batches.make_order(np.arange(57), 10)
     metrics = evaluate(params, images, labels, order, model=MODEL)
     log_probs = np.asarray(apply(params, images, model=MODEL), np.float64)
     assert int(metrics.examples) == 57
@@ -327,7 +327,7 @@ def test_evaluation_counts_every_image_once():
 def test_epochs_and_evaluation_run_in_a_users_shard_map():
     images, labels = toy(6)
     optimizer = make_optimizer("sgd", 0.1)
-    order = batches.in_rows(np.arange(6), 3)
+    order = batches.make_order(np.arange(6), 3)
 
     def both(state, images, labels):
         state, _ = train_epoch(state, images, labels, order, model=MODEL, optimizer=optimizer)
@@ -367,7 +367,7 @@ def test_images_of_every_type_are_the_same():
 
 def calls(images, labels, **settings):
     """Every function that takes images and labels, to be called with these."""
-    state, order = start(OPTIMIZER), batches.in_rows(np.arange(len(labels)), len(labels))
+    state, order = start(OPTIMIZER), batches.make_order(np.arange(len(labels)), len(labels))
     train = {"model": MODEL, "optimizer": OPTIMIZER, **settings}
     return {
         "train_step": lambda: train_step(state, images, labels, **train),
@@ -432,7 +432,7 @@ def test_a_float64_step_is_exact():
     wanted = numpy_row_lstm(params, images / 255, 1, False)
     log_probs = apply(params, images, model=model)
     np.testing.assert_allclose(log_probs, wanted, rtol=0, atol=1e-13)
-    order = batches.in_rows(np.arange(6), 4)
+    order = batches.make_order(np.arange(6), 4)
     tested = evaluate(params, images, labels, order, model=model)
     np.testing.assert_allclose(tested.loss, -wanted[np.arange(6), labels].sum(), rtol=1e-13)
 
