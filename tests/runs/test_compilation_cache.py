@@ -1,10 +1,12 @@
 """Compiled programs that are kept: used only as they were written."""
 
+import importlib
 import os
 
 import numpy as np
 
-from rnn_mnist.runs import compilation_cache as compiled
+# The folder's function of the same name hides the module.
+compiled = importlib.import_module("rnn_mnist.runs.compilation_cache")
 
 
 def programs(folder):
