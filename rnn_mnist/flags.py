@@ -120,6 +120,8 @@ def parse_config(
     The arguments and errors are those of `parse`. The options have the fields `config`, and
     `source` for the file. If `several`, flags of the config take several values.
     """
+    if several:
+        _refuse_repeated(words)
     given = _parse(make_parser(options, command, words, several=several), words)
     table, name = _read_source(given.get("source"))
     flags = {name: given.pop(name) for name in _config_groups() if name in given}
@@ -135,6 +137,14 @@ def parse_config(
         place[key] = value
     parsed = options(**{**given, "config": from_dict(table)})
     return Parsed(parsed, name, set_fields=frozenset(table), values=values)
+
+
+def _refuse_repeated(words: Sequence[str]) -> None:
+    """Refuse a flag that comes twice, because argparse would drop the values of the first one."""
+    flags = [_with_hyphens(word).partition("=")[0] for word in words if word.startswith("--")]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            raise InputError(f"{flag}: comes twice; name all its values after one {flag}")
 
 
 def _read_source(source: Path | None) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,6 @@ from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, selec
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 from rnn_mnist.data.tfds_builder import (
     PreparedRecords,
-    Slice,
     class_names,
     find_builder,
     full_version,
@@ -26,7 +25,6 @@ __all__ = [
     "Order",
     "Part",
     "PreparedRecords",
-    "Slice",
     "Split",
     "check_images",
     "check_labels",

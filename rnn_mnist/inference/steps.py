@@ -148,7 +148,7 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
     Returns:
       Units by the layers' names in the parameters: `lstm_l0`, `lstm_l0_reverse` if the network is
       bidirectional, `lstm_l1` and so on. The steps are in the order of the image, also for the
-      reverse direction. The LSTMs that read windows are left out.
+      reverse direction. The cells of an inner network are left out.
 
     Raises:
       ValueError: The image has values outside of these ranges.

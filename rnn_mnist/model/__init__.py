@@ -1,6 +1,6 @@
 """The network: an LSTM over the steps of an image, and a linear layer over its last state."""
 
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Params, Weights, choose_kernel, lstm
+from rnn_mnist.model.lstm import PRECISION, LSTMCell, Params, choose_kernel, lstm
 from rnn_mnist.model.reading import (
     WORDS,
     Reading,
@@ -19,13 +19,11 @@ __all__ = [
     "PRECISION",
     "WORDS",
     "InnerNetwork",
-    "Kernel",
     "LSTMCell",
     "Params",
     "Reading",
     "RowLSTM",
     "Sizes",
-    "Weights",
     "choose_kernel",
     "from_torch",
     "inner_network",

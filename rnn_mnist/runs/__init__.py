@@ -9,7 +9,6 @@ from rnn_mnist.runs.folder import (
     SWEEP_CSV,
     best_run,
     check_run_folder,
-    is_run_or_sweep,
     lock_folder,
     write_file,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "describe_devices",
     "fit",
     "is_result",
-    "is_run_or_sweep",
     "load_pretrained",
     "load_result",
     "load_run",

@@ -1,8 +1,5 @@
 """Sweeps: a grid of settings, runs of one shape as one program, and their results."""
 
-from rnn_mnist.sweeps.search import Sweep, sweep
+from rnn_mnist.sweeps.search import sweep
 
-__all__ = [
-    "Sweep",
-    "sweep",
-]
+__all__ = ["sweep"]

@@ -7,7 +7,6 @@ from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.setup import (
     EVALUATION_BATCH,
     EVALUATION_STEPS,
-    Learner,
     Plan,
     abstract_state,
     compile_programs,
@@ -26,7 +25,6 @@ __all__ = [
     "EVALUATION_BATCH",
     "EVALUATION_STEPS",
     "Distortion",
-    "Learner",
     "Metrics",
     "Plan",
     "Progress",

@@ -8,7 +8,7 @@ from conftest import numpy_lstm, numpy_row_lstm, numpy_windows, result_of, sigmo
 from rnn_mnist import load
 from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.model.reading import permutation, steps_at, steps_of
-from rnn_mnist.plots import decision_step
+from rnn_mnist.plots.panels import decision_step
 
 
 def sequence_of(image, reading, params=None, steps=None):

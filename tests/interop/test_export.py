@@ -462,9 +462,9 @@ def test_what_was_exported_runs_without_flax(tmp_path, undisturbed):
         ),
         (
             ["tflite", "runs/none", "-o", "a.x"],
-            "format: 'tflite' is not one of 'torch', 'onnx', 'stablehlo'",
+            "FORMAT: 'tflite' is not one of torch, onnx, stablehlo, page",
         ),
-        (["torch", "runs/none"], "missing: -o FILE, --output FILE"),
+        (["torch", "runs/none"], "the following arguments are required: --output/-o"),
         (["torch", "runs/none", "-o", "a.pt", "--quick"], "--quick: unknown flag"),
     ],
 )

@@ -20,7 +20,7 @@ from rnn_mnist.draw import main as draw_command
 from rnn_mnist.inference import beliefs, predict, read_pictures
 from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
-from rnn_mnist.plots import decision_step
+from rnn_mnist.plots.panels import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
 
 DIGITS = tuple("0123456789")

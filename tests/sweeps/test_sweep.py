@@ -421,10 +421,10 @@ def test_devices_share_runs_and_a_killed_sweep_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--learning-rate 0.1 x", "learning_rate: takes numbers, not 'x'"),
+        ("--learning-rate 0.1 x", "learning_rate: must be a number, not 'x'"),
         ("--hidden-size 8 0", "hidden_size: must be at least 1, not 0"),
         ("--optimizer sgd adamm", "optimizer: 'adamm' is not one of sgd, adam, adamw"),
-        ("--bidirectional true maybe", "bidirectional: takes true and false, not 'maybe'"),
+        ("--bidirectional true maybe", "bidirectional: must be true or false, not 'maybe'"),
         ("--seed 1 2 --seeds 2", "--seeds: --seed names them already"),
         ("--seeds 0", "--seeds: must be from 1 to 10000, not 0"),
         ("--seed 1 2 --seed 3 4", "--seed: comes twice"),
