@@ -179,10 +179,9 @@ def test_the_next_command_is_one_that_a_shell_takes_as_it_is(name, tmp_path, mon
     (Path(name) / "config.toml").write_text(to_toml(Config(epochs=3)))
     history = (Epoch(0, 0, None, None, 2.3, 10, 100, 1.0),)
     line = console.next_steps(Config(epochs=3), Path(name), history)["next"]
-    program = ["python", "-m", "rnn_mnist.train"]
     words = shlex.split(line)
-    assert words[:3] == program
-    options = flags.parse_config(train.Options, words[3:], command="train").options
+    assert words[:2] == ["rnn-mnist", "train"]
+    options = flags.parse_config(train.Options, words[2:], command="train").options
     assert options.config == Config(epochs=3, hidden_size=40)
     assert options.run == Path(f"{name}-hidden-size-40")
 
@@ -241,9 +240,7 @@ def test_plain_output_shows_what_the_notebook_shows(command):
     whole, *split = (float(number) for number in parts.groups())
     assert abs(whole - sum(split)) < 0.21
     assert lines[12] == "files   runs/reference: config.toml, metrics.csv, curves.png, checkpoints"
-    assert lines[13].startswith(
-        "next    python -m rnn_mnist.train runs/reference/config.toml --hidden-size 40 "
-    )
+    assert lines[13].startswith("next    rnn-mnist train runs/reference --hidden-size 40 --run ")
     assert len(lines) == 14
 
     code, out, err = command(*small)

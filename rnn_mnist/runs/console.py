@@ -93,7 +93,7 @@ def next_steps(config: Config, folder: Path | None, history: Sequence[Epoch]) ->
     beside = sweep_of(folder) or folder
     return {
         "files": f"{folder}: {', '.join(RUN_FILES)}",
-        "next": f"python -m rnn_mnist.train {_shell_word(f'{folder}/config.toml')} "
+        "next": f"rnn-mnist train {_shell_word(str(folder))} "
         f"--{setting} {value} --run {_shell_word(f'{beside}-{setting}-{value}')}",
     }
 

@@ -233,8 +233,7 @@ def load_run(folder: Path | str) -> Result:
             restored = restore(checkpoints, abstract)
     if restored is None:
         raise InputError(
-            f"{folder}: nothing has been trained there yet; python -m rnn_mnist.train {folder} "
-            "trains it"
+            f"{folder}: nothing has been trained there yet; rnn-mnist train {folder} trains it"
         )
     if restored.damaged:
         damaged = name_checkpoints(restored.damaged)
