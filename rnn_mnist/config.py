@@ -25,7 +25,7 @@ class InputError(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        # The message may quote any input: line ends, a megabyte.
+        # The message may quote input with line ends, or very long input.
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         super().__init__(shown if len(shown) <= 2000 else f"{shown[:1600]} ... {shown[-300:]}")
 
@@ -81,7 +81,8 @@ class Config:
     reading: Literal["rows", "columns", "windows", "pixels", "permuted"] = "rows"
     """Part of the image that each time step receives.
 
-    windows: 14 windows of 4 x 4 pixels side by side, 2 apart, as are the 14 steps. permuted: single
+    windows: 14 windows of 4 x 4 pixels side by side. Windows and steps are 2 pixels apart.
+    permuted: single
     pixels in one fixed random order.
     """
     inner_size: int = 16
@@ -127,7 +128,8 @@ class Config:
     init_from: str = ""
     """Start from these weights: a run, a file or a pretrained network.
 
-    Sizes and reading that are not set are taken from there. A size that is set must be the same.
+    Sizes and the reading come from these weights unless you set them. A size that is set must be
+    the same.
     """
     data: Data = dataclasses.field(default_factory=Data)
     """The images of the run."""
@@ -146,7 +148,7 @@ class Config:
 
 # The lowest value of every other number is 0.
 _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1)
-# No machine trains more than this; arrays could be far larger.
+# No machine trains larger networks than these.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
 _HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
@@ -188,7 +190,7 @@ def _range_problem(name: str, value: object) -> str:
         return "must not be empty"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return f"must be finite, not {value}"
     if name == "learning_rate" and value <= 0:
         return f"must be above 0, not {value}"
@@ -284,7 +286,8 @@ def to_toml(config: Config) -> str:
     """The complete config as TOML: `read_config` of it gives an equal one."""
     table = dataclasses.asdict(config)
     data = table.pop("data")
-    # JSON's numbers, booleans and strings are TOML's too, but for one control character.
+    # JSON's numbers, booleans and strings are written the same in TOML, except for one control
+    # character.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     lines += ["", "[data]"]
     lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]

@@ -169,7 +169,7 @@ def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
 def aligned_bytes(size: int) -> NDArray[np.uint8]:
     """Uninitialised memory, uint8 (size,), at an address that is a multiple of 64.
 
-    The devices of a CPU share an array at such an address. Each copies any other array.
+    The devices of a CPU share an array at such an address. They copy an array at any other address.
     """
     import numpy as np
 

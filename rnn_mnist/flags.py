@@ -123,7 +123,7 @@ def parse_config(
     if several:
         _refuse_repeated(words)
     given = _parse(make_parser(options, command, words, several=several), words)
-    table, name = _read_source(given.get("source"))
+    table, name = _read_source(given.get("source"), several=several)
     flags = {name: given.pop(name) for name in _config_groups() if name in given}
     values = dict[str, list[Any]]()
     for field, value in flags.items():
@@ -132,6 +132,8 @@ def parse_config(
             value = first
             if others:
                 values[field] = [first, *others]
+                for one in others:
+                    from_dict({field: one})  # Refuse a wrong value before any work.
         section, _, key = field.rpartition(".")
         place = table.setdefault("data", {}) if section else table
         place[key] = value
@@ -141,22 +143,22 @@ def parse_config(
 
 def _refuse_repeated(words: Sequence[str]) -> None:
     """Refuse a flag that comes twice, because argparse would drop the values of the first one."""
+    names = {alias: _flag_name(field) for field, given in _ALIASES.items() for alias in given}
     flags = [_with_hyphens(word).partition("=")[0] for word in words if word.startswith("--")]
+    flags = [names.get(flag, flag) for flag in flags]
     for flag in flags:
         if flags.count(flag) > 1:
             raise InputError(f"{flag}: comes twice; name all its values after one {flag}")
 
 
-def _read_source(source: Path | None) -> tuple[dict[str, Any], str]:
+def _read_source(source: Path | None, *, several: bool) -> tuple[dict[str, Any], str]:
     """What a config file or a run's folder sets, and the config's name."""
     if source is None:
         return {}, "reference"
     path = source / "config.toml" if source.is_dir() else source
     if not source.exists():
-        raise InputError(
-            f"{source}: there is no such config file or run's folder; several values of a flag "
-            "are for rnn-mnist sweep"
-        )
+        hint = "" if several else "; several values of a flag are for rnn-mnist sweep"
+        raise InputError(f"{source}: there is no such config file or run's folder{hint}")
     if not path.exists():
         raise InputError(f"{source}: holds no config.toml; name a run's folder or a config file")
     name = path.absolute().parent.name if path.name == "config.toml" else path.stem
@@ -191,16 +193,16 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are `InputError`s."""
 
     flags: dict[str, Sequence[str]]
-    """Each flag, and the words of which it takes one, if there are such words."""
+    """Each flag, and its choices, if it has any."""
     words: Sequence[str]
-    """The words of which the first argument is one."""
+    """The choices of the first argument."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse says of a wrong command line."""
         raise InputError(message.removeprefix("argument "))
 
     def format_help(self) -> str:
-        """Format the help; only now may defaults have their own characters."""
+        """Format the help, and put ordinary spaces and hyphens back into the defaults."""
         return super().format_help().replace("\xa0", " ").replace("\u2011", "-")
 
 
@@ -211,7 +213,7 @@ class _Flag(NamedTuple):
     group: str
     rare: bool
     choices: Sequence[str]
-    """The words of which it takes one."""
+    """Its choices; empty if there are none."""
     settings: dict[str, Any]
     """The rest, for argparse's `add_argument`."""
 

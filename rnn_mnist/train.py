@@ -69,7 +69,7 @@ class Options:
     """Keep compiled programs for the next start."""
 
     def __post_init__(self) -> None:
-        """Refuse flags without effect and what is not there."""
+        """Refuse flags without effect, and a missing tensorboardX."""
         for name in ("coordinator", "processes", "process_id", "wait"):
             if getattr(self, name) is not None and not self.distributed:
                 flag = "--" + name.replace("_", "-")

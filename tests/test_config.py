@@ -86,6 +86,7 @@ def test_differences_name_nested_fields():
         ("bidirectional = 1", "bidirectional: must be true or false, not 1"),
         ("learning_rate = '0.1'", "learning_rate: must be a number, not '0.1'"),
         ("learning_rate = nan", "learning_rate: must be finite, not nan"),
+        (f"seed = 1{400 * '0'}", "seed: must be at most 4294967295"),
         ("learning_rate = 0", "learning_rate: must be above 0, not 0.0"),
         ("hidden_size = 0", "hidden_size: must be at least 1, not 0"),
         ("batch_size = -5", "batch_size: must be at least 1, not -5"),

@@ -144,6 +144,7 @@ def test_orbax_is_touched_in_one_module():
         ("import rnn_mnist", ["jax", "numpy", "argparse", "matplotlib"]),
         ("from rnn_mnist import Config", ["jax", "argparse", "matplotlib"]),
         ("from rnn_mnist import load; load('mnist', 'test')", ["jax", "tensorflow_datasets"]),
+        ("from rnn_mnist import load_pretrained; load_pretrained()", ["orbax", "matplotlib"]),
         (
             "from rnn_mnist import fit, load; load('mnist', 'test')",
             ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain"],

@@ -135,7 +135,7 @@ def test_a_sweeps_folder_is_asked_for_its_best_run(command, undisturbed):
     shutil.rmtree("swept/best")
     code, said, err = command("swept", "2.png")
     assert (code, said) == (2, "")
-    assert err.startswith("error: swept: this sweep has not trained its best setting on everything")
+    assert err.startswith("error: swept: this sweep has not trained its best setting yet")
     Path("swept/sweep.csv").rename("swept/metrics.csv")  # What is left of a run is no pictures.
     code, said, err = command("swept", "2.png")
     assert (code, said) == (2, "")

@@ -84,7 +84,7 @@ def _fetch(
         path = get()
     except (OSError, tfds.download.DownloadError, _checksum_error()) as error:
         raise _no_download(builder, url, files, error) from None
-    with contextlib.suppress(OSError):  # A folder that cannot be written does not matter.
+    with contextlib.suppress(OSError):  # If the folder cannot be written, the file is not kept.
         kept.mkdir(parents=True, exist_ok=True)
         with atomic_write(kept / name) as file, path.open("rb") as source:
             shutil.copyfileobj(source, file)

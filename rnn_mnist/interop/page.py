@@ -28,7 +28,7 @@ from rnn_mnist.model import (
 from rnn_mnist.runs import Result
 
 SAMPLES = 20
-"""About as many test images are in a page, and at least one of each class."""
+"""A page has about this many test images, and at least one of each class."""
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 

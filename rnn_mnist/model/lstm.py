@@ -87,8 +87,8 @@ class LSTMCell(nn.RNNCellBase):
           ValueError: The carry is float32, and the inputs or the weights are float64.
         """
         c, h = carry
-        # One product of inputs and hidden state side by side measures faster than two, even where
-        # the inputs' product is taken out of the loop for all steps at once.
+        # One product of inputs and hidden state side by side is faster than two. It is even faster
+        # than one product for all inputs before the loop.
         weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
         inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
@@ -129,10 +129,15 @@ def scan_cell(
 ) -> tuple[jax.Array, Carry]:
     """Read whole sequences by `nn.scan` over `LSTMCell`; the arguments are those of `lstm`.
 
-    It is a pure function of the cell's parameters, like the kernel: JAX chooses one of them for
-    each platform, and could not choose between modules that Flax holds.
+    Like the kernel, this is a pure function, so `platform_dependent` can choose between them. It
+    cannot choose between Flax modules.
     """
-    cell = LSTMCell(input_size=inputs.shape[-1], hidden_size=carry[1].shape[-1], dtype=dtype)
+    cell = LSTMCell(
+        input_size=inputs.shape[-1],
+        hidden_size=carry[1].shape[-1],
+        dtype=dtype,
+        parent=None,  # It is no child of a caller's module.
+    )
     scan = nn.scan(
         LSTMCell.__call__,
         variable_broadcast="params",
@@ -160,8 +165,8 @@ def lstm(
 ) -> tuple[jax.Array, Carry]:
     """Read whole sequences by `scan_cell`, or on a CPU by the compiled kernel, `kernels.lstm`.
 
-    The kernel is up to three times faster, and differs only by rounding. It has no derivatives in
-    forward mode and no second ones. All is computed in float32, or in float64 if any array is.
+    The kernel is up to three times faster, and differs only by rounding. It has no forward-mode and
+    no second derivatives. All is computed in float32, or in float64 if any array is.
 
     Args:
       params: Parameters of an `LSTMCell`.
@@ -250,7 +255,7 @@ def _in_chunks(
     """
     batch, length, features = inputs.shape
     whole = length // steps * steps
-    # A shorter chunk at the end is read by itself: last, or in reverse first.
+    # The remaining steps form a shorter chunk. It is read last, or first in reverse.
     chunks, rest = inputs[:, :whole], inputs[:, whole:]
     chunks = chunks.reshape(batch, -1, steps, features).swapaxes(0, 1)  # (T // steps, B, steps, F)
     ends = []

@@ -35,7 +35,7 @@ class RowLSTM(nn.Module):
     reading: Reading = "rows"
     """What each step reads, as in `read`."""
     dropout: float = 0.0
-    """Share of a layer's hidden units that training leaves out of what the layer passes on."""
+    """Share of a layer's hidden units that training drops."""
     forget_bias: float = 0.0
     """As in `LSTMCell`."""
     chrono: int = 0
@@ -50,8 +50,8 @@ class RowLSTM(nn.Module):
         """Classify images.
 
         Args:
-          images: (B, T, F) float in [0, 1], T and F of any size. The batch comes first: with B
-            and T swapped, an LSTM runs as well and learns nothing.
+          images: (B, T, F) float in [0, 1], T and F of any size. The batch comes first. If B and T
+          are swapped, the LSTM still runs but learns nothing.
           keys: (B,), one for each image, from which dropout is drawn. Without keys there is no
             dropout.
 
@@ -118,7 +118,7 @@ class RowLSTM(nn.Module):
 
 
 def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
-    """Which of a layer's hidden units are kept, (B, units) bool: all but a share `dropout` of them.
+    """Draw a mask (B, units) bool of the hidden units to keep; a share `dropout` is dropped.
 
     An image keeps a unit in all of its steps, or in none.
 

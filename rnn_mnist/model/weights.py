@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -106,7 +107,8 @@ def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
 
 def _claimed_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     """The sizes that a few shapes claim; 0 where such a shape is missing."""
-    layers = {name.rpartition("_l")[2] for name in shapes if name.startswith("lstm.")}
+    found = [re.fullmatch(r"lstm\.\w+_l(\d+)(_reverse)?", name) for name in shapes]
+    layers = [match.groups() for match in found if match]
     inner = [shape for name, shape in shapes.items() if name.startswith("inner.")]
 
     def size(name: str, axis: int) -> int:
@@ -116,9 +118,9 @@ def _claimed_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     return Sizes(
         input_size=size("lstm.weight_ih_l0", 1),
         hidden_size=size("lstm.weight_hh_l0", 1),
-        # Layers are counted, as a name may have any number in it.
-        num_layers=len({layer.removesuffix("_reverse") for layer in layers}) or 1,
-        bidirectional=any(layer.endswith("_reverse") for layer in layers),
+        # Count the layers, because the number in a name may be wrong.
+        num_layers=len({number for number, _ in layers}) or 1,
+        bidirectional=any(reverse for _, reverse in layers),
         num_classes=size(f"{HEAD}.weight", 0),
         # Every tensor of an LSTM has the four gates along its first axis.
         inner_size=max((shape[0] // 4 for shape in inner if shape), default=0),
@@ -132,6 +134,7 @@ def _tensors(sizes: Sizes) -> dict[str, _Tensor]:
     if sizes.inner_size:
         # So far, one reading has an inner network.
         (inner,) = filter(None, map(inner_network, get_args(Reading)))
+        values -= values % (2 * sizes.inner_size)  # Each window gives both directions' states.
         cells = {name: (n, sizes.inner_size) for name, n in inner.cells(sizes.inner_size).items()}
     for layer in range(sizes.num_layers):
         for direction in directions:

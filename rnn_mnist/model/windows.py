@@ -57,7 +57,7 @@ class InnerNetwork(NamedTuple):
     """P, the values of a window."""
 
     def cells(self, size: int) -> dict[str, int]:
-        """Its LSTM cells of `size` units by the names of their parameters: input size of each."""
+        """The input size of each of its LSTM cells, by the cell's name."""
         return {
             f"inner_l{layer}{suffix}": values
             for layer, values in enumerate((self.window, 2 * size))
@@ -65,7 +65,7 @@ class InnerNetwork(NamedTuple):
         }
 
     def lines(self, shape: tuple[int, ...], size: int) -> tuple[Lines, Lines]:
-        """What its layers of `size` units read of an image of shape (T, W * P)."""
+        """The sequences that its layers of `size` units read in an image of shape (T, W * P)."""
         steps, across = shape[0], shape[1] // self.window
         return Lines(steps, across, self.window), Lines(across, steps, 2 * size)
 

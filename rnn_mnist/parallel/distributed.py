@@ -71,7 +71,7 @@ def join_processes(
         except (InputError, KeyboardInterrupt) as error:
             _end_together(error, connections)
             raise
-        # The other errors are of this process alone. An orderly end would wait for the others.
+        # Only this process has such an error. An orderly end would wait for the others.
         except BrokenPipeError:
             os._exit(141)
         except Exception as error:

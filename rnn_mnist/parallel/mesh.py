@@ -149,7 +149,8 @@ def data_parallel(
 def psum(tree: Tree, axis_name: str) -> Tree:
     """Sum every array of a tree over a mapped axis, in one exchange of one vector.
 
-    An exchange costs more than its bytes. Integers stay exact up to 2^24, as in float32.
+    One exchange of a long vector is faster than many short ones. Integers stay exact up to 2^24, as
+    in float32.
     """
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
     vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(wide), tree))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 def visible_cores() -> int:
-    """The number of cores that this process sees. XLA divides sums among as many threads."""
+    """The number of cores that this process sees. XLA splits sums into this number of threads."""
     affinity = getattr(os, "sched_getaffinity", None)  # Some systems have no such function.
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

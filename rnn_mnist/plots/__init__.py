@@ -2,7 +2,7 @@
 
 from rnn_mnist.plots import charts, figures, movies
 from rnn_mnist.plots.charts import style_axes
-from rnn_mnist.plots.palette import palette
+from rnn_mnist.plots.colours import palette
 
 __all__ = [
     "charts",

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rnn_mnist.metrics import Epoch
+from rnn_mnist.plots.colours import palette
 from rnn_mnist.plots.fonts import left_to_right, use_fonts
-from rnn_mnist.plots.palette import palette
 
 _DASHES = "-", "--", ":"
 

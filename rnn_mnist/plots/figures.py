@@ -24,8 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
+from rnn_mnist.plots.colours import error_map, is_dark, palette, signed_map, text_on
 from rnn_mnist.plots.fonts import left_to_right, use_fonts
-from rnn_mnist.plots.palette import error_map, is_dark, palette, signed_map, text_on
 from rnn_mnist.plots.panels import (
     Image,
     Real,

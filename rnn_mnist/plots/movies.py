@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
+from rnn_mnist.plots.colours import palette
 from rnn_mnist.plots.fonts import left_to_right, use_fonts
-from rnn_mnist.plots.palette import palette
 from rnn_mnist.plots.panels import (
     Image,
     Real,

@@ -10,8 +10,8 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from rnn_mnist.model import Reading, steps_at
+from rnn_mnist.plots.colours import is_dark, palette
 from rnn_mnist.plots.fonts import left_to_right
-from rnn_mnist.plots.palette import is_dark, palette
 
 Image = NDArray[np.uint8]
 Real = NDArray[np.float32]

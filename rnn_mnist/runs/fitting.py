@@ -1,4 +1,4 @@
-"""A run from its config to its result: `fit`, and what the command does beside."""
+"""A run from its config to its result: `fit`, and the same for commands, with their console."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def check_run_folder(folder: Path, config: Config, *, any_epochs: bool = False) 
 
 def _free_name(folder: Path) -> Path:
     """A folder beside this one that does not exist yet: runs/reference-2."""
-    names = (folder.with_name(f"{folder.absolute().name}-{n}") for n in itertools.count(2))
+    if folder.name in ("", ".."):  # Such as Path("."), which has no name.
+        folder = folder.resolve()
+    names = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
     return next(name for name in names if not name.exists())
 
 
@@ -185,7 +187,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def is_run_or_sweep(folder: Path) -> bool:
-    """Whether a folder is a run's or a sweep's, or holds the run folders of a sweep or others."""
+    """Whether a folder belongs to a run or a sweep, or contains run folders."""
     named = any((folder / name).exists() for name in (*RUN_FILES, SWEEP_CSV))
     in_sweep = folder.is_dir() and (folder.parent / SWEEP_CSV).exists()
     return named or in_sweep or bool(run_folders(folder))
@@ -197,7 +199,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def sweep_of(folder: Path) -> Path | None:
-    """The folder of the sweep to which a best run belongs; None if the run is another's."""
+    """The sweep's folder if this is one of its best runs, else None."""
     sweep = folder.parent.parent
     return sweep if folder.parent.name == BEST and (sweep / SWEEP_CSV).exists() else None
 
@@ -221,9 +223,10 @@ def best_run(folder: Path) -> Path:
     name = marked.read_text("utf-8", "replace").strip() if marked.exists() else ""
     best = [run for run in runs if run.name == name] or [run for run in runs if _is_finished(run)]
     if len(best) != 1:
+        lack = "holds several best runs" if best else "has not trained its best setting yet"
         raise InputError(
-            f"{folder}: this sweep has not trained its best setting on everything yet; run the "
-            "same sweep again to its end (with final), or name the folder of a single run"
+            f"{folder}: this sweep {lack}; run the same sweep again to its end (with final), or "
+            "name the folder of a single run"
         )
     return best[0]
 

@@ -180,7 +180,8 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     begin = read_config(begun) if begun else load_result(config.init_from).config
     plain, taken = Config(), dict[str, Any]()
     if config.reading != plain.reading and steps_of(config.reading) == steps_of(begin.reading):
-        # The same weights can learn another order of as many steps, such as columns for rows.
+        # The same weights can learn another order with the same number of steps, such as columns
+        # for rows.
         begin = dataclasses.replace(begin, reading=config.reading)
     names = ["hidden_size", "num_layers", "bidirectional", "reading"]
     if inner_network(begin.reading) is not None:
@@ -267,7 +268,7 @@ def load_weights(path: Path | str) -> Result:
             raise InputError(
                 f"the network reads {sizes.input_size} values in each step and knows "
                 f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
-                "as many as its inner LSTMs make, and needs at least 2 classes"
+                "the output of its inner LSTMs, and needs at least 2 classes"
             )
         config = from_toml(notes["config"]) if "config" in notes else Config()
         config = _with_sizes(config, sizes)

@@ -49,7 +49,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     A .pt file may hold nothing but tensors, and is read without running code from it.
 
     Raises:
-      InputError: It cannot be read, is damaged, or its ending is another.
+      InputError: The file cannot be read, is damaged, or has another ending.
     """
     try:
         if path.suffix == ".safetensors":
@@ -73,7 +73,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
                 raise ValueError("not a state dict; save model.state_dict() of the network")
             arrays = {str(name): value.detach().numpy() for name, value in loaded.items()}
-            # A tensor may repeat a single number as often as it likes.
+            # A tensor can be much larger than its file, because it may repeat one number.
             if sum(array.nbytes for array in arrays.values()) > file.seek(0, io.SEEK_END):
                 raise ValueError("its tensors are larger than it is")
         return arrays, {}
@@ -99,7 +99,7 @@ def _digest(state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-# What a state dict's program asks for, and nothing else.
+# The only names that the pickle of a state dict may load.
 _ASKED = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
 )

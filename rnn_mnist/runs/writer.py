@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -13,17 +14,15 @@ import numpy as np
 from rnn_mnist.config import Config, InputError, read_config
 from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
-from rnn_mnist.runs.checkpoint import (
-    Checkpoints,
-    Restored,
-    clean_up,
-    open_checkpoints,
-    restore,
-    save,
-)
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.record import Record, check_record, make_record, to_progress, without_reason
 from rnn_mnist.training import Plan, Progress, State, abstract_state, own_device
+
+if TYPE_CHECKING:
+    from rnn_mnist.runs.checkpoint import Checkpoints, Restored
+
+# Orbax, which `checkpoint` needs, is imported when a folder is opened, so that reading a result
+# starts sooner.
 
 
 class Writer:
@@ -49,6 +48,8 @@ class Writer:
         with contextlib.ExitStack() as stack:
             with fail_together():
                 if self.folder is not None:
+                    from rnn_mnist.runs.checkpoint import open_checkpoints
+
                     lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
                     notes += stack.enter_context(lock)
                     opened = open_checkpoints(self.folder / run_folder.CHECKPOINTS)
@@ -66,6 +67,8 @@ class Writer:
         with fail_together():
             if self.folder is None or self._checkpoints is None:
                 return start(), []
+            from rnn_mnist.runs.checkpoint import clean_up, restore
+
             restored = restore(self._checkpoints, lambda record: self._abstract(plan, record))
             if restored is None:
                 return start(), _set_epochs(self.folder, plan, steps=0)
@@ -105,6 +108,8 @@ class Writer:
 
 def _save(checkpoints: Checkpoints, folder: Path, plan: Plan, progress: Progress) -> None:
     """Write a checkpoint, then the metrics."""
+    from rnn_mnist.runs.checkpoint import save
+
     save(checkpoints, progress.state, record_of(plan, progress))
     run_folder.restore_config(folder, plan.config)
     run_folder.write_metrics(folder, progress.history)
@@ -191,6 +196,8 @@ def write_run(
     Raises:
       InputError: The folder holds another run, or cannot be written.
     """
+    from rnn_mnist.runs.checkpoint import open_checkpoints, save
+
     with run_folder.lock_run_folder(folder, config):
         with open_checkpoints(folder / run_folder.CHECKPOINTS) as checkpoints:
             if progress.step not in checkpoints.steps:

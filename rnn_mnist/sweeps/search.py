@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -118,9 +118,17 @@ def sweep(
         best = None
         if final:
             best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
-            if folder is not None:
+            if folder is not None and _is_highest(settings[0], done.values()):
                 sweep_folder.mark_best(folder, folders.best[best.config])
     return Sweep(settings, best)
+
+
+def _is_highest(setting: Setting, runs: Iterable[Run]) -> bool:
+    """Whether no other setting ranks higher, also among the runs of earlier sweeps in a folder."""
+    fields = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
+    highest = ranked(by_setting(runs, dict.fromkeys(fields, ())))[0]
+    config = setting.runs[0].config
+    return all(getattr(config, name) == value for name, value in highest.values.items())
 
 
 def _check(config: Config, values: Grid, *, keep: bool, folder: Path | None) -> None:
@@ -199,7 +207,7 @@ def _choose_folders(plan: _Plan, folder: Path, *, keep: bool, final: bool) -> Fo
 
 
 def _lacks_files(run: Run, folders: Folders) -> bool:
-    """Whether a finished run is to have a run folder, and has no complete one."""
+    """Whether a finished run still needs its run folder, or files in it."""
     folder = folders.runs.get(run.config)
     if folder is None or run.diverged:
         return False
@@ -287,7 +295,7 @@ def _print_run(console: Console, plan: _Plan, run: Run) -> None:
 
 
 def _keep(plan: _Plan, run: Run, state: State, folders: Folders) -> None:
-    """Write the folder of a run, if it is to have one."""
+    """Write the folder of a run, if runs are kept."""
     if run.config not in folders.runs or run.diverged:
         return
     write_run(

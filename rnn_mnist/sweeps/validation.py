@@ -53,7 +53,7 @@ def final_data(asked: Data, held: Data) -> Data:
 
     Args:
       asked: What was asked for.
-      held: What `hold_out` made of it.
+      held: The result of `hold_out`.
     """
     if asked != held:
         return asked

@@ -56,7 +56,10 @@ def init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
 ) -> State:
-    """Draw initial parameters for keys (R,). `settings` are each run's of the optimizer, (R,)."""
+    """Draw initial parameters for keys (R,).
+
+    `settings` holds the optimizer's settings, each with one value per run (R,).
+    """
     start = functools.partial(training.init, model, optimizer)
     states = jax.vmap(lambda key: start(key=key))(keys)
     opt_state = states.opt_state._replace(hyperparams=dict(settings))
@@ -307,7 +310,7 @@ def train(
       advance: Called after every part of an epoch with the number of steps taken, over all runs.
     """
     per_run = NamedSharding(splits.mesh, _PER_RUN)
-    # Copies of the last run fill the program up.
+    # If there are too few runs, copies of the last one are added.
     filled = [*configs, *[configs[-1]] * (programs.runs - len(configs))]
     initial = programs.init(*_init_arguments(filled))
     states = jax.tree.map(lambda leaf: put(np.asarray(leaf), per_run), initial)

@@ -23,7 +23,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Progress(NamedTuple):
-    """The progress of a run. The next one takes this one's state: save before going on."""
+    """The progress of a run. The next call reuses the memory of `state`, so save it first."""
 
     state: State
     history: tuple[Epoch, ...] = ()
@@ -123,7 +123,10 @@ def _parts(
 
 
 def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, Floats, Floats]:
-    """Fetch metrics of steps (S,) and add them up; also each real step's mean loss and norm."""
+    """Fetch metrics of steps (S,) and add them up.
+
+    Also return the mean loss and the gradient norm of each step that counts.
+    """
     loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
     norms = norms[real]
@@ -213,5 +216,5 @@ def _check(measured: Mapping[str, Floats], step: int, config: Config) -> None:
         raise DivergenceError(
             f"learning_rate: the {what} became {measured[what][first]} at step "
             f"{step + 1 + first:,}; choose one below {config.learning_rate:g}, or set "
-            "gradient_clip; what a run folder had saved before is kept"
+            "gradient_clip; the run folder keeps its earlier checkpoints"
         )

@@ -43,13 +43,13 @@ from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.step import Metrics, State, eval_params, init
 
 EVALUATION_BATCH = 1000
-EVALUATION_STEPS = 10  # In a call. Streamed images use the same, so that the sums are the same.
-STREAMED_STEPS = 100  # In a part, whose images are on the device together.
+EVALUATION_STEPS = 10  # Steps in one call. Streaming uses the same, so sums round alike.
+STREAMED_STEPS = 100  # Steps in one part. The device holds all images of a part.
 _COUNTED = 1000  # Test images that are read to find the most frequent class.
 
 
 class Learner(NamedTuple):
-    """What `train_step` and `train_epoch` take of a config."""
+    """The arguments of `train_step` and `train_epoch` that come from a config."""
 
     model: RowLSTM
     optimizer: optax.GradientTransformation
@@ -89,7 +89,7 @@ class Plan(NamedTuple):
     mesh: Mesh
     """The devices that compute."""
     shardings: Shardings
-    """The places of all arrays on the devices."""
+    """The shardings of all arrays."""
     classes: tuple[str, ...]
     train_size: int
     test_size: int

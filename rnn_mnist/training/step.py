@@ -126,7 +126,7 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
     """
     if not log_probs.shape[:1] == labels.shape == mask.shape:
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
-        raise ValueError(f"images, labels and mask must be as many, not {sizes}")
+        raise ValueError(f"images, labels and mask must have the same length, not {sizes}")
     mask = mask & _is_class(log_probs, labels)
     return Metrics(
         loss=jnp.where(mask, nll(log_probs, labels), 0).sum(),

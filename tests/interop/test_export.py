@@ -296,6 +296,17 @@ def test_a_network_may_go_on_in_another_order_of_as_many_values(
         (lambda s: s.pop("lstm.bias_hh_l0"), "lstm.bias_hh_l0 is missing"),
         (lambda s: s.update(extra=np.zeros(3, np.float32)), "extra is unknown"),
         (
+            lambda s: s.update({"lstm.extra": np.zeros(3, np.float32)}),
+            "not the weights of such a network: lstm.extra is unknown",
+        ),
+        (
+            lambda s: s.update(
+                to_torch(result_of(reading="windows").params)
+                | {"lstm.weight_ih_l0": np.zeros((28, 85), np.float32)}
+            ),
+            "lstm.weight_ih_l0 is 28 x 85, not 28 x 84",
+        ),
+        (
             lambda s: s.update({"hidden2digits.weight": np.zeros((10, 8), np.float32)}),
             "hidden2digits.weight is 10 x 8, not 10 x 7",
         ),

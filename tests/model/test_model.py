@@ -188,6 +188,20 @@ def test_a_size_below_one_is_refused(sizes):
         RowLSTM(**sizes).init(jax.random.key(0), jnp.zeros((1, 28, 28)))
 
 
+def test_lstm_adds_nothing_to_a_module_that_calls_it():
+    class Network(nn.Module):
+        def setup(self):
+            self.cell = LSTMCell(3, 4)
+
+        def __call__(self, inputs):
+            carry = self.cell.initialize_carry(None, inputs[:, 0].shape)
+            return lstm(self.cell.weights, inputs, carry)[0]
+
+    hidden, variables = Network().init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))
+    assert hidden.shape == (2, 5, 4)
+    assert set(variables["params"]) == {"cell"}
+
+
 def test_a_hidden_size_of_zero_is_refused():
     shapes = {"weight_ih": (3, 0), "weight_hh": (0, 0), "bias_ih": (0,), "bias_hh": (0,)}
     params = {name: jnp.zeros(shape) for name, shape in shapes.items()}

@@ -168,7 +168,7 @@ def test_a_finished_run_gets_back_the_files_that_a_kill_left_out(undisturbed):
     assert (folder / "curves.png").exists()
 
 
-def test_another_config_is_refused_with_the_differences(undisturbed):
+def test_another_config_is_refused_with_the_differences(undisturbed, monkeypatch):
     _, folder = undisturbed
     other = dataclasses.replace(SMALL, hidden_size=9, data=Data(train="train[:1000]"))
     with pytest.raises(InputError) as error:
@@ -176,6 +176,9 @@ def test_another_config_is_refused_with_the_differences(undisturbed):
     assert "hidden_size is 8 there and 9 here" in str(error.value)
     assert str(error.value).endswith(f"name another folder, such as {folder}-2")
     assert "data.test is 'test[:300]' there and 'test' here" in str(error.value)
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=f"such as {folder}-2"):
+        fit(other, folder=".")
     assert "\n" not in str(error.value)
 
 
