@@ -249,7 +249,7 @@ def test_training_that_came_to_nothing_says_so(tmp_path, capfd, rate, note, othe
             fit(config, folder=folder, verbose=True)
         said = capfd.readouterr().out
         assert f"\nnote    {note}\n" in said
-        assert f"config.toml --learning-rate {other} --run {folder}-learning-rate-{other}\n" in said
+        assert f" --learning-rate {other} --run {folder}-learning-rate-{other}\n" in said
     assert [epoch.note for epoch in load_run(folder).history] == ["", note]
     with (folder / "metrics.csv").open() as file:
         assert [row["note"] for row in csv.DictReader(file)] == ["", note]
