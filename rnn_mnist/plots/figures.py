@@ -187,9 +187,8 @@ def mistakes(
     """Draw the wrong answers with the highest probabilities, at most `count`."""
     wrong = np.flatnonzero(probabilities.argmax(1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
-    said = f"{len(wrong):,} wrong answers for {len(labels):,} images"
-    if title:
-        said = f"{title}: {said}"
+    said = f"{title}: " if title else ""
+    said += f"{len(wrong):,} wrong answers"
     if not len(worst):
         return use_fonts(_figure(6, 1.5, said))
     figure, panels = _panels(len(worst), f"{said}, the most confident first")

@@ -238,7 +238,7 @@ def test_mistakes_are_the_surest_wrong_answers():
     images = load("mnist", "test[:4]").images
     shares = np.array([[0.9, 0.1], [0.2, 0.8], [0.99, 0.01], [0.6, 0.4]])
     figure = figures.mistakes(images, np.array([1, 1, 1, 1]), shares, ("a", "b"), count=2)
-    assert figure.get_suptitle() == "3 wrong answers for 4 images, the most confident first"
+    assert figure.get_suptitle() == "3 wrong answers, the most confident first"
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["a, 99.0 % (correct: b)", "a, 90.0 % (correct: b)"]
     assert [axes.get_xlabel() for axes in figure.axes] == [
@@ -248,7 +248,7 @@ def test_mistakes_are_the_surest_wrong_answers():
     for axes, image in zip(figure.axes, (2, 0), strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), images[image])
     none = figures.mistakes(images, np.array([0, 1, 0, 0]), shares, ("a", "b"))
-    assert none.get_suptitle() == "0 wrong answers for 4 images"
+    assert none.get_suptitle() == "0 wrong answers"
 
 
 def test_beliefs_show_the_step_that_decides():
