@@ -144,7 +144,7 @@ def parse(builder: DatasetBuilder, found: Mapping[str, Path]) -> Archive:
         )
         if builder.name == "emnist":  # Its images are stored transposed.
             images = images.swapaxes(1, 2)
-        # TFDS sorts what it prepares by a hash of the example's number, salted with the split.
+        # TFDS sorts the examples by a hash of their number. The split's name is the salt.
         order = sorted(range(len(images)), key=Hasher(split).hash_key)
         arrays[f"{split}_images"] = images[order]
         arrays[f"{split}_labels"] = labels[order].astype(np.int32)

@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What the forward pass computes; T is 0 in arrays that nobody wants."""
+    """The results of the forward pass; T is 0 in arrays that are not needed."""
 
     saved: jax.Array  # What the backward pass needs: (B, T, 6 (padded H + 16)).
     hidden: jax.Array  # (B, T, H)
@@ -42,7 +42,7 @@ class Results(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What the backward pass computes; T or B is 0 in arrays that nobody wants."""
+    """The results of the backward pass; T or B is 0 in arrays that are not needed."""
 
     weight_ih: jax.Array  # (F, 4H)
     weight_hh: jax.Array  # (H, 4H)

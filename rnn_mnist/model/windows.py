@@ -70,7 +70,7 @@ class InnerNetwork(NamedTuple):
         return Lines(steps, across, self.window), Lines(across, steps, 2 * size)
 
     def features(self, values: int, size: int) -> int:
-        """W * 2N: what it makes of the W * P values of a step with `size` units."""
+        """The number of values that it returns for the W * P values of a step: W * 2N."""
         return values // self.window * 2 * size
 
     def about(self, size: int) -> str:

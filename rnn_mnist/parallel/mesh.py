@@ -48,7 +48,7 @@ def set_cpu_devices(count: int) -> None:
 
 
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: `count` of every process, or as many as each process has.
+    """The devices to compute on: `count` of each process, or all of them.
 
     The devices of a process are neighbours in the list.
 

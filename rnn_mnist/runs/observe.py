@@ -35,7 +35,7 @@ class Watch(NamedTuple):
 
 
 def check_watch(watch: Watch, *, steps: int, folder: Path | None) -> None:
-    """Check that a run of so many steps can be watched in this way.
+    """Check that a run of `steps` steps can be watched in this way.
 
     Raises:
       InputError: It cannot, or tensorboardX is not installed.
@@ -55,7 +55,7 @@ def check_watch(watch: Watch, *, steps: int, folder: Path | None) -> None:
 
 
 def missed_trace(watch: Watch, *, steps: int) -> list[str]:
-    """A note if a run that has taken so many steps is too late for its trace."""
+    """A note if a run at step `steps` has passed the steps to trace."""
     if watch.profile is None or steps < watch.profile[0]:
         return []
     return [f"no trace is written: the run was beyond step {watch.profile[0]:,} already"]

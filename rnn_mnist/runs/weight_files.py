@@ -121,7 +121,7 @@ def _check_program(file: BinaryIO) -> None:
             raise ValueError(f"it is damaged, {name} does not fit its sum; make or copy it again")
         programs = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
         for program in map(archive.read, programs):
-            before, plain = "", set[Any]()  # Of what is kept to be used again, names alone.
+            before, plain = "", set[Any]()  # The stored entries that are names.
             for step, value, _ in pickletools.genops(program):
                 if "PUT" in step.name:
                     (plain.add if before in ("GLOBAL", "BINUNICODE") else plain.discard)(value)

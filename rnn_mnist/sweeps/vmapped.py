@@ -298,7 +298,7 @@ def train(
     *,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Trained:
-    """Train runs of one shape, at most as many as the programs are for.
+    """Train runs of one shape, at most `programs.runs` of them.
 
     A run whose loss stops being a number goes on as it is. The seconds of an epoch are divided
     equally among the runs.

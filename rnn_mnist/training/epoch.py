@@ -1,11 +1,11 @@
-"""Epochs and evaluations: `lax.scan` over the batches of an order, spread over a mesh of devices.
+"""Epochs and evaluations: `lax.scan` over the batches of an order, also on a mesh of devices.
 
 Shapes are written with N images in the data set, B in a batch, S steps, T rows of F values. Images,
 labels and static arguments are as in `step`; every image and label is checked, even if the order
 does not name it.
 
 With a `mesh`, every batch is shared out among its devices, which add up their gradients in each
-step. The result is that of one device, but for the rounding of sums.
+step. The result is that of one device, except for rounding.
 """
 
 from __future__ import annotations
