@@ -109,10 +109,7 @@ def main(words: Sequence[str]) -> None:
         if options.distributed:
             stack.enter_context(
                 join_processes(
-                    options.coordinator,
-                    options.processes,
-                    options.process_id,
-                    wait=options.wait,
+                    options.coordinator, options.processes, options.process_id, wait=options.wait
                 )
             )
         train_run(

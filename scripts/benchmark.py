@@ -395,9 +395,7 @@ def run_process(command: list[str], environment: dict[str, str]) -> tuple[float,
     """Wall seconds and peak memory (MB) of a whole process."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *command],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
+        [sys.executable, *command], env={**os.environ, **environment}, stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:

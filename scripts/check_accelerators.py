@@ -103,12 +103,7 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
     data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
     train = vmapped.train_epoch.trace(
-        states,
-        *data,
-        each(runs, 100, config.batch_size),
-        keys,
-        mesh=mesh,
-        **learner._asdict(),
+        states, *data, each(runs, 100, config.batch_size), keys, mesh=mesh, **learner._asdict()
     )
     yield "train", train
     order = each(100, config.batch_size, sharding=whole)

@@ -167,10 +167,7 @@ def original_files(seed=0, train=30, test=20, classes=256):
     return {
         (split, what): rng.integers(0, highest, shape).astype(np.uint8)
         for split, size in (("train", train), ("test", test))
-        for what, highest, shape in (
-            ("images", 256, (size, 28, 28)),
-            ("labels", classes, (size,)),
-        )
+        for what, highest, shape in (("images", 256, (size, 28, 28)), ("labels", classes, (size,)))
     }
 
 

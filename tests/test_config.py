@@ -67,10 +67,7 @@ def test_shipped_configs_open_with_their_command(path):
 
 def test_differences_name_nested_fields():
     ours, theirs = Config(epochs=3), Config(data=Data(test="test[:5]"))
-    assert list(differences(ours, theirs)) == [
-        ("epochs", 3, 10),
-        ("data.test", "test", "test[:5]"),
-    ]
+    assert list(differences(ours, theirs)) == [("epochs", 3, 10), ("data.test", "test", "test[:5]")]
 
 
 @pytest.mark.parametrize(

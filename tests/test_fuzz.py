@@ -40,9 +40,7 @@ from rnn_mnist import (
     sweeps,
     train,
 )
-from rnn_mnist import (
-    cli as command,
-)
+from rnn_mnist import cli as command
 from rnn_mnist.config import from_toml, read_config, to_toml
 from rnn_mnist.data import archive, originals
 from rnn_mnist.inference import predict as asked

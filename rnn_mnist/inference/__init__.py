@@ -7,14 +7,6 @@ from rnn_mnist.inference.prediction import predict
 from rnn_mnist.inference.steps import Units, beliefs, units
 
 __all__ = [
-    "Images",
-    "Pictures",
-    "Units",
-    "beliefs",
-    "pick_images",
-    "predict",
-    "read_files",
-    "read_pictures",
-    "saliency",
-    "units",
-]
+    "Images", "Pictures", "Units", "beliefs", "pick_images", "predict", "read_files",
+    "read_pictures", "saliency", "units",
+]  # fmt: skip

@@ -8,12 +8,7 @@ if TYPE_CHECKING:
     from rnn_mnist.interop.stablehlo_export import to_stablehlo
     from rnn_mnist.interop.stablehlo_load import load_exported
 
-__all__ = [
-    "load_exported",
-    "to_onnx",
-    "to_page",
-    "to_stablehlo",
-]
+__all__ = ["load_exported", "to_onnx", "to_page", "to_stablehlo"]
 
 # Each name is imported when it is first used, so that `load_exported` does not import Flax.
 _HOME_OF = {

@@ -130,10 +130,7 @@ def _lstm_fwd(
 
 
 def _lstm_bwd(
-    reverse: bool,
-    _: bool,
-    residuals: _Residuals,
-    gradients: tuple[jax.Array | SymbolicZero, ...],
+    reverse: bool, _: bool, residuals: _Residuals, gradients: tuple[jax.Array | SymbolicZero, ...]
 ) -> tuple[Weights, jax.Array | None, jax.Array | None, jax.Array]:
     dense = [
         jnp.zeros(gradient.shape, gradient.dtype)

@@ -78,13 +78,7 @@ class InnerNetwork(NamedTuple):
         return f"Two smaller LSTMs with {size} hidden units read every column and row first."
 
     def read(
-        self,
-        params: Params,
-        inputs: jax.Array,
-        *,
-        dtype: DTypeLike,
-        kernel: Kernel,
-        remat: int = 0,
+        self, params: Params, inputs: jax.Array, *, dtype: DTypeLike, kernel: Kernel, remat: int = 0
     ) -> jax.Array:
         """Read inputs (B, T, W * P) with the parameters of `cells`, as `lstm`: (B, T, W * 2N)."""
         batch, steps, _ = inputs.shape

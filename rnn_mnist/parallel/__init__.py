@@ -25,25 +25,8 @@ from rnn_mnist.parallel.mesh import (
 from rnn_mnist.parallel.resources import cores, free_memory, visible_cores
 
 __all__ = [
-    "Shardings",
-    "any_process",
-    "batch_axis",
-    "broadcast",
-    "broadcast_arrays",
-    "cores",
-    "data_parallel",
-    "fail_together",
-    "find_devices",
-    "free_memory",
-    "is_first_process",
-    "join_processes",
-    "make_mesh",
-    "make_shardings",
-    "psum",
-    "put",
-    "put_key",
-    "put_local",
-    "put_tree",
-    "set_cpu_devices",
-    "visible_cores",
-]
+    "Shardings", "any_process", "batch_axis", "broadcast", "broadcast_arrays", "cores",
+    "data_parallel", "fail_together", "find_devices", "free_memory", "is_first_process",
+    "join_processes", "make_mesh", "make_shardings", "psum", "put", "put_key", "put_local",
+    "put_tree", "set_cpu_devices", "visible_cores",
+]  # fmt: skip

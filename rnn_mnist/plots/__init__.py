@@ -4,10 +4,4 @@ from rnn_mnist.plots import charts, figures, movies
 from rnn_mnist.plots.charts import style_axes
 from rnn_mnist.plots.colours import palette
 
-__all__ = [
-    "charts",
-    "figures",
-    "movies",
-    "palette",
-    "style_axes",
-]
+__all__ = ["charts", "figures", "movies", "palette", "style_axes"]

@@ -113,11 +113,7 @@ def _draw_line_before(axes: Axes, step: int, reading: Reading) -> None:
 
 
 def states(
-    image: Image,
-    units: Mapping[str, Real],
-    *,
-    reading: Reading = "rows",
-    title: str = "",
+    image: Image, units: Mapping[str, Real], *, reading: Reading = "rows", title: str = ""
 ) -> Figure:
     """Draw the states and the gates of one layer over the steps, as heat maps.
 

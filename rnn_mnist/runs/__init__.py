@@ -27,27 +27,8 @@ from rnn_mnist.runs.results import (
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [
-    "BEST",
-    "BEST_TXT",
-    "PRETRAINED_BEST",
-    "RUN_FILES",
-    "SWEEP_CSV",
-    "Console",
-    "Result",
-    "Watch",
-    "best_run",
-    "check_run_folder",
-    "compilation_cache",
-    "describe",
-    "describe_devices",
-    "fit",
-    "is_result",
-    "load_pretrained",
-    "load_result",
-    "load_run",
-    "lock_folder",
-    "save_weights",
-    "train_run",
-    "write_file",
-    "write_run",
-]
+    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Result", "Watch",
+    "best_run", "check_run_folder", "compilation_cache", "describe", "describe_devices", "fit",
+    "is_result", "load_pretrained", "load_result", "load_run", "lock_folder", "save_weights",
+    "train_run", "write_file", "write_run",
+]  # fmt: skip

@@ -309,11 +309,7 @@ def _keep(plan: _Plan, run: Run, state: State, folders: Folders) -> None:
 
 
 def _print_settings(
-    console: Console,
-    settings: Sequence[Setting],
-    folder: Path | None,
-    folders: Folders,
-    spent: str,
+    console: Console, settings: Sequence[Setting], folder: Path | None, folders: Folders, spent: str
 ) -> None:
     """Print the table of the settings, the time and the files; draw the picture of the sweep."""
     console.print("")

@@ -146,13 +146,7 @@ def _sum(total: float, numbers: Floats) -> float:
 
 
 def _epoch(
-    number: int,
-    step: int,
-    trained: Totals,
-    tested: Totals,
-    *,
-    seconds: float,
-    norms: bool = False,
+    number: int, step: int, trained: Totals, tested: Totals, *, seconds: float, norms: bool = False
 ) -> Epoch:
     """A line of the history; before epoch 0, nothing was trained."""
     epoch = Epoch(

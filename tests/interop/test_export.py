@@ -84,8 +84,7 @@ def answers(model, images):
 
 
 @pytest.mark.parametrize(
-    ("ending", "num_layers", "bidirectional"),
-    [(".safetensors", 1, False), (".pt", 2, True)],
+    ("ending", "num_layers", "bidirectional"), [(".safetensors", 1, False), (".pt", 2, True)]
 )
 def test_the_notebooks_model_loads_what_was_trained_here(
     tmp_path, capsys, digits, undisturbed, ending, num_layers, bidirectional
@@ -355,10 +354,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 
 def test_what_a_format_cannot_express_is_refused(tmp_path):
     pytest.importorskip("torch")
-    with pytest.raises(
-        InputError,
-        match="would be loaded as a network that reads rows",
-    ):
+    with pytest.raises(InputError, match="would be loaded as a network that reads rows"):
         loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
     assert not (tmp_path / "a.pt").exists()
     loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
@@ -420,11 +416,7 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
     for _ in range(3):
         leaves, loss = exported.train_step(leaves, images, labels, 5)
         state, metrics = train_step(
-            state,
-            images,
-            labels,
-            key=plan.step_key(5),
-            **learner._asdict(),
+            state, images, labels, key=plan.step_key(5), **learner._asdict()
         )
         np.testing.assert_allclose(loss, metrics.loss / 20, rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), leaves, strict=True):

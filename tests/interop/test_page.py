@@ -463,12 +463,7 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
 
 def test_buttons_and_keys_do_the_same(opened, strong):
     page = opened(strong)
-    press = {
-        "clear": ["c", "C"],
-        "undo": ["z", "Control+z"],
-        "replay": ["r"],
-        "sample": ["s"],
-    }
+    press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r"], "sample": ["s"]}
     assert [page.locator(f"#{name}").is_visible() for name in press] == [True] * 4
     empty = drawn(page)
 

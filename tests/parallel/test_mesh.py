@@ -13,16 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from rnn_mnist import (
-    Config,
-    InputError,
-    RowLSTM,
-    evaluate,
-    init,
-    load,
-    train_epoch,
-    train_step,
-)
+from rnn_mnist import Config, InputError, RowLSTM, evaluate, init, load, train_epoch, train_step
 from rnn_mnist.data import batches
 from rnn_mnist.model.lstm import lstm
 from rnn_mnist.parallel.mesh import (

@@ -95,11 +95,7 @@ def test_numbers_share_a_program_and_shapes_do_not():
 @pytest.mark.parametrize(
     ("asked", "held", "everything"),
     [
-        (
-            Data(),
-            Data(train="train[:55000]", test="train[55000:]"),
-            Data(),
-        ),
+        (Data(), Data(train="train[:55000]", test="train[55000:]"), Data()),
         (
             Data(test="test[:100]"),
             Data(train="train[:55000]", test="train[55000:]"),

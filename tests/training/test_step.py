@@ -179,10 +179,7 @@ def error(found, wanted):
 @pytest.mark.parametrize(("kind", "settings"), [case[:2] for case in KINDS[::3]])
 @pytest.mark.parametrize(
     ("schedule", "more"),
-    [
-        ("constant", {}),
-        ("one_cycle", {"weight_decay": 0.01, "gradient_clip": 0.1, "ema": 0.999}),
-    ],
+    [("constant", {}), ("one_cycle", {"weight_decay": 0.01, "gradient_clip": 0.1, "ema": 0.999})],
 )
 def test_optimizers_are_as_exact_as_float32_can_be(kind, settings, schedule, more):
     rng = np.random.default_rng(0)
@@ -538,9 +535,7 @@ def test_dropout_leaves_units_out_of_training_alone():
     np.testing.assert_array_equal(share(keys)[2:], dropped[2:])
     assert abs(last(keys) - last(None)).max() > 0.001
     np.testing.assert_allclose(
-        apply(params, images, model=model),
-        apply(params, images, model=RowLSTM(400, 2)),
-        atol=1e-6,
+        apply(params, images, model=model), apply(params, images, model=RowLSTM(400, 2)), atol=1e-6
     )
     with pytest.raises(ValueError, match="need a key"):
         train_step(
