@@ -5,21 +5,18 @@ Shapes are written with B rows in a batch, T steps of F features and H hidden un
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import importlib.metadata
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 
+from rnn_mnist.kernels.library import library
+
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _TYPES = "float32", "float64"
-_LIBRARIES = ".so", ".dylib", ".dll"
+Saved = TypeVar("Saved")
 _VECTOR = 16  # Units that `Layer::tile_units` in layout.h reserves to fill up vectors.
 
 
@@ -32,10 +29,10 @@ class Weights(NamedTuple):
     bias_hh: jax.Array  # (4H,)
 
 
-class Results(NamedTuple):
+class Results(NamedTuple, Generic[Saved]):
     """The results of the forward pass; T is 0 in arrays that are not needed."""
 
-    saved: jax.Array  # What the backward pass needs: (B, T, 6 (padded H + 16)).
+    saved: Saved  # What the backward pass needs.
     hidden: jax.Array  # (B, T, H)
     h: jax.Array  # (B, H)
     c: jax.Array  # (B, H)
@@ -54,66 +51,21 @@ class Gradients(NamedTuple):
 
 @functools.cache
 def load() -> str:
-    """Load the compiled kernel and register it with JAX.
+    """Register the library's functions with JAX.
 
     Returns:
       The instruction set that it uses: avx512, avx2 or baseline. The environment variable
       RNN_MNIST_LSTM_LEVEL selects a lower one than the processor's best.
 
     Raises:
-      ImportError: The kernel was not built, it was compiled from the sources of another version,
-        or this JAX cannot use it; one line says which.
+      ImportError: The library cannot be used; one line says why.
     """
-    reason = "it was not built: the installation found no C++ compiler"
-    for file in _libraries():
-        try:
-            return _register(file)
-        except Exception as error:  # Try the next library. Without one, the scan runs.
-            line = (str(error) or repr(error)).splitlines()[0]
-            reason = f"it cannot be loaded: {line}; install the package again"
-    raise ImportError(reason)
-
-
-def _libraries() -> list[Path]:
-    """Return the libraries in this package, then those in the installed package.
-
-    In a clone of the repository, Python imports the package from the clone, even if another copy
-    is installed. A package that was installed for editing has two folders.
-    """
-    folders = [Path(folder) for folder in sys.modules[__package__].__path__]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        installed = importlib.metadata.distribution("rnn-mnist")
-        folders.append(Path(str(installed.locate_file("rnn_mnist/kernels"))))
-    files = [file for folder in folders for file in folder.glob("*rnn_mnist_lstm.*")]
-    return [file for file in files if file.suffix in _LIBRARIES]
-
-
-def _register(file: Path) -> str:
-    """Register a library's functions with JAX, and return its instruction set.
-
-    A library from other sources could read past the end of arrays. A truncated library would end
-    the process on loading. Both are refused before they are loaded.
-    """
-    binary = file.read_bytes()
-    if _digest_of_sources().encode() not in binary:
-        raise ImportError(f"{file} was not compiled from this version's sources")
-    # Bytes 40 to 47 of an ELF file are the offset of its last part, the section table.
-    if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
-        raise ImportError(f"{file} is truncated")
-    library = ctypes.CDLL(str(file))
+    functions = library()
     for target in [f"{name}_{dtype}" for name in (_FORWARD, _BACKWARD) for dtype in _TYPES]:
-        handler = jax.ffi.pycapsule(getattr(library, target))
+        handler = jax.ffi.pycapsule(getattr(functions, target))
         jax.ffi.register_ffi_target(target, handler, platform="cpu")
-    library.rnn_mnist_lstm_level.restype = ctypes.c_char_p
-    return str(library.rnn_mnist_lstm_level().decode())
-
-
-def _digest_of_sources() -> str:
-    """Return what CMakeLists.txt writes into a library: the SHA-256 of the sources' SHA-256."""
-    folder = Path(__file__).with_name("cpu")
-    sources = sorted([*folder.glob("[!.]*.cc"), *folder.glob("[!.]*.h")])
-    digests = [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    functions.rnn_mnist_lstm_level.restype = ctypes.c_char_p
+    return str(functions.rnn_mnist_lstm_level().decode())
 
 
 def forward(
@@ -125,7 +77,7 @@ def forward(
     reverse: bool,
     sequence: bool,
     save: bool,
-) -> Results:
+) -> Results[jax.Array]:
     """Read whole sequences.
 
     Args:
@@ -141,7 +93,7 @@ def forward(
     size = h.shape[-1]
     units = -(-size // 4) * 4 + _VECTOR
     shapes = {
-        "saved": (batch, steps if save else 0, 6 * units),
+        "saved": (batch, steps if save else 0, 6 * units),  # With H padded to `units`.
         "hidden": (batch, steps if sequence else 0, size),
         "h": (batch, size),
         "c": (batch, size),

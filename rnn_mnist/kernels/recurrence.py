@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,25 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from rnn_mnist.kernels import native
+from rnn_mnist.kernels import cuda, native
 from rnn_mnist.kernels.native import Weights
 from rnn_mnist.kernels.varying import vary_alike
 
+Platform = Literal["cpu", "cuda"]
 Carry = tuple[jax.Array, jax.Array]
 Results = TypeVar("Results")
+
+
+def load(platform: Platform, hidden_size: int, batch: int) -> str:
+    """Load the kernel for a kind of device, a hidden size H and a batch size B.
+
+    Returns:
+      The instruction set that it uses on a CPU; or a GPU's architecture, such as sm_90.
+
+    Raises:
+      ImportError: The kernel cannot be used; one line says why.
+    """
+    return native.load() if platform == "cpu" else cuda.load(hidden_size, batch)
 
 
 def lstm(
@@ -29,10 +42,11 @@ def lstm(
     inputs: jax.Array,
     carry: Carry,
     *,
+    platform: Platform = "cpu",
     reverse: bool = False,
     sequence: bool = True,
 ) -> tuple[jax.Array, Carry]:
-    """Read whole sequences on a CPU, by the definition of `LSTMCell`; call `load` first.
+    """Read whole sequences on a CPU or a GPU, by the definition of `LSTMCell`; call `load` first.
 
     The number of threads does not change a bit of the results. Under `jax.vmap`, the models share
     the cores. The only derivative is the first one in reverse mode. Products with inputs and with
@@ -43,6 +57,7 @@ def lstm(
       params: weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,).
       inputs: (B, T, F).
       carry: The cell and hidden states (c, h) before the first step, each (B, H).
+      platform: The device's kind: cpu, or cuda for an NVIDIA GPU.
       reverse: Read from the last step to the first.
       sequence: Return the hidden states of all steps.
 
@@ -57,7 +72,7 @@ def lstm(
     c, h = carry
     _check(weights, inputs, h, c)
     weights, inputs, h, c = jax.tree.map(_argument.bind, (weights, inputs, h, c))
-    hidden, h, c = _lstm(weights, inputs, h, c, reverse, sequence)
+    hidden, h, c = _lstm(weights, inputs, h, c, _Mode(platform, reverse, sequence))
     return hidden, (c, h)
 
 
@@ -77,29 +92,39 @@ def _check(weights: Weights, inputs: jax.Array, h: jax.Array, c: jax.Array) -> N
         )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+class _Mode(NamedTuple):
+    platform: Platform
+    reverse: bool
+    sequence: bool
+
+    @property
+    def passes(self) -> Any:
+        """The module with the two passes."""
+        return cuda if self.platform == "cuda" else native
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _lstm(
-    weights: Weights, inputs: jax.Array, h: jax.Array, c: jax.Array, reverse: bool, sequence: bool
+    weights: Weights, inputs: jax.Array, h: jax.Array, c: jax.Array, mode: _Mode
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    forward = functools.partial(native.forward, reverse=reverse, sequence=sequence, save=False)
+    forward = functools.partial(
+        mode.passes.forward, reverse=mode.reverse, sequence=mode.sequence, save=False
+    )
     results = _call(forward, weights, inputs, h, c)
     return results.hidden, results.h, results.c
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "inputs", "h", "c", "saved"],
+    data_fields=["arguments", "saved"],
     meta_fields=["inputs_wanted", "h_wanted"],
 )
 @dataclasses.dataclass
 class _Residuals:
     """What the backward pass needs from the forward pass."""
 
-    weights: Weights
-    inputs: jax.Array
-    h: jax.Array
-    c: jax.Array
-    saved: jax.Array
+    arguments: tuple[Weights, jax.Array, jax.Array, jax.Array]
+    saved: Any
     # In training, nobody wants the gradients of the images and of the first hidden states. Their
     # products can be left out.
     inputs_wanted: bool
@@ -111,26 +136,20 @@ def _lstm_fwd(
     inputs: CustomVJPPrimal,
     h: CustomVJPPrimal,
     c: CustomVJPPrimal,
-    reverse: bool,
-    sequence: bool,
+    mode: _Mode,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
     values = Weights(*(weight.value for weight in weights))
-    forward = functools.partial(native.forward, reverse=reverse, sequence=sequence, save=True)
-    results = _call(forward, values, inputs.value, h.value, c.value)
-    residuals = _Residuals(
-        weights=values,
-        inputs=inputs.value,
-        h=h.value,
-        c=c.value,
-        saved=results.saved,
-        inputs_wanted=inputs.perturbed,
-        h_wanted=h.perturbed,
+    arguments = values, inputs.value, h.value, c.value
+    forward = functools.partial(
+        mode.passes.forward, reverse=mode.reverse, sequence=mode.sequence, save=True
     )
+    results = _call(forward, *arguments)
+    residuals = _Residuals(arguments, results.saved, inputs.perturbed, h.perturbed)
     return (results.hidden, results.h, results.c), residuals
 
 
 def _lstm_bwd(
-    reverse: bool, _: bool, residuals: _Residuals, gradients: tuple[jax.Array | SymbolicZero, ...]
+    mode: _Mode, residuals: _Residuals, gradients: tuple[jax.Array | SymbolicZero, ...]
 ) -> tuple[Weights, jax.Array | None, jax.Array | None, jax.Array]:
     dense = [
         jnp.zeros(gradient.shape, gradient.dtype)
@@ -139,13 +158,12 @@ def _lstm_bwd(
         for gradient in gradients
     ]
     backward = functools.partial(
-        native.backward,
-        reverse=reverse,
+        mode.passes.backward,
+        reverse=mode.reverse,
         inputs_wanted=residuals.inputs_wanted,
         h_wanted=residuals.h_wanted,
     )
-    arrays = residuals.inputs, residuals.h, residuals.c, residuals.saved
-    slopes = _call(backward, residuals.weights, *arrays, *dense)
+    slopes = _call(backward, *residuals.arguments, residuals.saved, *dense)
     of_weights = Weights(slopes.weight_ih, slopes.weight_hh, slopes.bias, slopes.bias)
     of_inputs = slopes.inputs if residuals.inputs_wanted else None
     of_h = slopes.h if residuals.h_wanted else None
@@ -155,7 +173,7 @@ def _lstm_bwd(
 _lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)
 
 
-def _call(function: Callable[..., Results], *arrays: Weights | jax.Array) -> Results:
+def _call(function: Callable[..., Results], *arrays: Any) -> Results:
     """Call a pass of the kernel, which has no derivative of its own."""
     call = jax.custom_jvp(function)
     call.defjvp(_refuse)  # Only a second derivative differentiates this call.

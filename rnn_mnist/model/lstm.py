@@ -200,7 +200,13 @@ def lstm(
         if choose_kernel(kernel, dtype) == "scan":
             return scan(params, inputs, carry)
         hidden: jax.Array
-        hidden, carry = jax.lax.platform_dependent(params, inputs, carry, cpu=native, default=scan)
+        branches = {"cpu": native}
+        try:
+            kernels.load("cuda", carry[0].shape[-1], inputs.shape[0])
+            branches["cuda"] = functools.partial(native, platform="cuda")
+        except ImportError as e:
+            print(e)
+        hidden, carry = jax.lax.platform_dependent(params, inputs, carry, **branches, default=scan)
         return hidden, carry
 
     if remat and arrays[1].shape[1] > remat:
@@ -291,7 +297,7 @@ def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]
     try:
         if jnp.dtype(dtype) != "float32":
             raise ImportError(f"it computes in float32, not in {jnp.dtype(dtype).name}")
-        kernels.load()
+        kernels.load("cpu", 1, 1)
     except ImportError as error:
         if kernel == "native":
             raise ValueError(f"the native kernel cannot be used: {error}") from None

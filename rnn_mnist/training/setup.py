@@ -374,7 +374,7 @@ def describe_kernel(config: Config, mesh: Mesh) -> str:
         return "scan"
     try:
         if choose_kernel(config.kernel, config.precision) == "native":
-            return f"native, for {kernels.load()}"
+            return f"native, for {kernels.load('cpu', 1, 1)}"
         if config.kernel == "auto":
             choose_kernel("native", config.precision)
     except ValueError as error:

@@ -1,0 +1,338 @@
+"""The kernel for NVIDIA GPUs: compiled when it is first needed, and its two passes.
+
+Shapes are written with B rows in a batch, T steps of F features and H hidden units.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnn_mnist.files import atomic_write, cache_folder
+from rnn_mnist.kernels.library import library
+from rnn_mnist.kernels.native import Gradients, Results, Weights
+
+LARGEST = 256
+"""The largest hidden size that the kernel takes."""
+_TARGET = "rnn_mnist_lstm_cuda"
+_FORWARD, _BACKWARD = 0, 1
+_SOURCE = Path(__file__).with_name("cuda") / "lstm.cu"
+
+
+class Device(NamedTuple):
+    """What the kernel needs to know about a GPU."""
+
+    architecture: int  # 90 for compute capability 9.0.
+    processors: int
+    shared: int  # Bytes of shared memory that a block may have.
+
+
+class Geometry(NamedTuple):
+    """How a kernel shares out its work. The first six define the names in lstm.cu."""
+
+    hidden: int
+    split: int  # Threads that share a hidden unit.
+    rows: int  # Sequences of a block.
+    registers: int  # Units whose weights a thread has in registers,
+    shared: int  # and in shared memory.
+    ahead: int  # Steps that are loaded ahead.
+    threads: int  # Of a block.
+    memory: int  # Bytes of shared memory of a block.
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs from the forward pass."""
+
+    gates: jax.Array  # (B, T, 4H)
+    cells: jax.Array  # (B, T, H)
+    hidden: jax.Array  # (B, T, H)
+
+
+def plan(hidden: int, batch: int, device: Device) -> Geometry:
+    """How the kernel shares out its work on a GPU.
+
+    Up to 255 registers belong to each of up to 256 threads, and most of them hold weights. Where
+    these do not hold all, a block reads several sequences if the batch is large, so that a weight
+    is read once for all of them.
+    """
+    split = 2 if 32 < hidden <= 128 else 1
+    units = -(-hidden // (4 * split)) * 4
+    threads = -(-hidden * split // 32) * 32
+    rows, registers = 1, min(units, 48)
+    if units > registers:
+        share = batch / device.processors
+        rows, registers = (1, 44) if share <= 1 else (2, 40) if share <= 2 else (4, 32)
+    states = 2 * rows * split * (units + 4 * (split > 1)) * 16
+    room = (device.shared - states) // (threads * 16) // 4 * 4
+    shared = max(0, min(units - registers, room))
+    return Geometry(
+        hidden=hidden,
+        split=split,
+        rows=rows,
+        registers=registers,
+        shared=shared,
+        ahead=4 if hidden <= 32 else 2 if hidden <= 64 else 1,
+        threads=threads,
+        memory=states + shared * threads * 16,
+    )
+
+
+def load(hidden: int, batch: int) -> str:
+    """Compile the kernel, or find it in the cache folder, and load it on every GPU of JAX.
+
+    Args:
+      hidden: The hidden size H.
+      batch: The batch size B.
+
+    Returns:
+      The architecture that it is compiled for, such as sm_90.
+
+    Raises:
+      ImportError: The kernel cannot be used; one line says why.
+    """
+    if jax.default_backend() != "gpu":
+        raise ImportError("JAX has no GPU")
+    if hidden > LARGEST:
+        raise ImportError(f"it takes up to {LARGEST} hidden units, not {hidden}")
+    _load(hidden, batch)
+    return f"sm_{_device().architecture}"
+
+
+@functools.cache
+def _device() -> Device:
+    """The first GPU of JAX in this process.
+
+    Raises:
+      ImportError: The library or the driver cannot be used.
+    """
+    ordinal = jax.local_devices()[0].local_hardware_id
+    number = ctypes.c_int()
+
+    def attribute(which: int) -> int:
+        _call_library("attribute", ordinal, which, ctypes.byref(number))
+        return number.value
+
+    # The numbers are CUDA's: the capability, multiprocessors, bytes of shared memory of a block.
+    return Device(10 * attribute(75) + attribute(76), attribute(16), attribute(97))
+
+
+def _call_library(function: str, *arguments: object) -> None:
+    call = getattr(library(), f"{_TARGET}_{function}")
+    call.restype = ctypes.c_char_p
+    if error := call(*arguments):
+        raise ImportError(error.decode())
+
+
+@functools.cache
+def _register() -> None:
+    handler = jax.ffi.pycapsule(getattr(library(), _TARGET))
+    jax.ffi.register_ffi_target(_TARGET, handler, platform="CUDA")
+
+
+@functools.cache
+def _load(hidden: int, batch: int) -> tuple[Geometry, int]:
+    """Load the kernel; return its geometry, and the number by which the library knows it."""
+    geometry = plan(hidden, batch, _device())
+    return geometry, _load_geometry(geometry)
+
+
+@functools.cache
+def _load_geometry(geometry: Geometry) -> int:
+    _register()
+    cubin = _cached_cubin(geometry, _device().architecture)
+    number = int.from_bytes(hashlib.sha256(cubin).digest()[:8], "little", signed=True)
+    for device in jax.local_devices():
+        _call_library(
+            "load",
+            device.local_hardware_id,
+            cubin,
+            ctypes.c_int64(number),
+            geometry.threads,
+            geometry.memory,
+        )
+    return number
+
+
+def _cached_cubin(geometry: Geometry, architecture: int) -> bytes:
+    """The compiled kernel from the cache folder, where its checksum stands in front of it."""
+    key = repr((_SOURCE.read_bytes(), geometry, architecture, _nvrtc()[1])).encode()
+    file = cache_folder() / "cubin" / f"{hashlib.sha256(key).hexdigest()[:32]}.cubin"
+    try:
+        checksum, cubin = file.read_bytes()[:32], file.read_bytes()[32:]
+        if hashlib.sha256(cubin).digest() == checksum:
+            return cubin
+    except OSError:
+        pass
+    cubin = compile_cubin(geometry, architecture)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as out:
+            out.write(hashlib.sha256(cubin).digest() + cubin)
+    except OSError:
+        pass  # A cache that cannot be written costs time on the next start.
+    return cubin
+
+
+def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
+    """Compile lstm.cu by NVRTC, which needs no GPU.
+
+    Raises:
+      ImportError: NVRTC is not installed, or does not know the architecture.
+    """
+    nvrtc, version = _nvrtc()
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    names = ["HIDDEN", "SPLIT", "ROWS", "REGISTERS", "SHARED", "AHEAD"]
+    options = [f"--gpu-architecture=sm_{architecture}", "--ftz=true", "--std=c++17"]
+    options += [f"-D{name}={value}" for name, value in zip(names, geometry, strict=False)]
+    texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+
+    def fail(status: int) -> NoReturn:
+        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+        reason = nvrtc.nvrtcGetErrorString(status).decode()
+        l = ctypes.create_string_buffer(10000)
+        nvrtc.nvrtcGetProgramLog(program, l)
+        print(l.value.decode())
+        raise ImportError(f"NVRTC {version} cannot compile it for sm_{architecture}: {reason}")
+
+    source = _SOURCE.read_bytes()
+    created = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"lstm.cu", 0, None, None)
+    if created:
+        fail(created)
+    try:
+        if status := nvrtc.nvrtcCompileProgram(program, len(options), texts):
+            fail(status)
+        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        cubin = ctypes.create_string_buffer(size.value)
+        if status := nvrtc.nvrtcGetCUBIN(program, cubin):
+            fail(status)
+        return cubin.raw
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@functools.cache
+def _nvrtc() -> tuple[ctypes.CDLL, str]:
+    """NVRTC and its version: from the newest of NVIDIA's packages for Python, or from the system.
+
+    Raises:
+      ImportError: It is not installed.
+    """
+    spec = importlib.util.find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec else None
+    files = [file for folder in folders or () for file in Path(folder).glob("*/lib/libnvrtc.so.*")]
+    files.sort(key=lambda file: int(file.suffix[1:]), reverse=True)
+    for name in [*files, Path("libnvrtc.so.13"), Path("libnvrtc.so.12")]:
+        try:
+            for builtins in name.parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(builtins))  # NVRTC itself would search the system's folders.
+            nvrtc = ctypes.CDLL(str(name))
+        except OSError:
+            continue
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        return nvrtc, f"{major.value}.{minor.value}"
+    raise ImportError("NVRTC is not installed; install the extra cuda13 or cuda12")
+
+
+def forward(
+    weights: Weights,
+    inputs: jax.Array,
+    h: jax.Array,
+    c: jax.Array,
+    *,
+    reverse: bool,
+    sequence: bool,
+    save: bool,
+) -> Results[Saved]:
+    """Read whole sequences; the arguments are those of `native.forward`, in float32."""
+    batch, steps, _ = inputs.shape
+    size, saved = h.shape[-1], steps if save else 0
+    shapes = [
+        (batch, saved, 4 * size),
+        (batch, saved, size),
+        (batch, steps if save or sequence else 0, size),
+        (batch, size),
+        (batch, size),
+    ]
+    products = jnp.matmul(inputs, weights.weight_ih, precision="highest")  # (B, T, 4H)
+    arrays = [products, weights.weight_hh, weights.bias_ih, weights.bias_hh, h, c]
+    gates, cells, hidden, h, c = _call(_FORWARD, arrays, shapes, steps=steps, reverse=reverse)
+    returned = hidden if sequence else hidden[:, :0]
+    return Results(saved=Saved(gates, cells, hidden), hidden=returned, h=h, c=c)
+
+
+def backward(
+    weights: Weights,
+    inputs: jax.Array,
+    h: jax.Array,
+    c: jax.Array,
+    saved: Saved,
+    d_hidden: jax.Array,
+    d_h: jax.Array,
+    d_c: jax.Array,
+    *,
+    reverse: bool,
+    inputs_wanted: bool,
+    h_wanted: bool,
+) -> Gradients:
+    """Compute gradients; the arguments are those of `native.backward`, in float32."""
+    (batch, steps, features), size = inputs.shape, h.shape[-1]
+    arrays = [saved.gates, saved.cells, c, weights.weight_hh.T, d_hidden, d_h, d_c]
+    shapes = [(batch, steps, 4 * size), (batch, size), (batch, size)]
+    d_gates, d_h0, d_c0 = _call(_BACKWARD, arrays, shapes, steps=steps, reverse=reverse)
+    if reverse:
+        before = jnp.concatenate([saved.hidden[:, 1:], h[:, None]], axis=1)
+    else:
+        before = jnp.concatenate([h[:, None], saved.hidden[:, :-1]], axis=1)
+    # One product gives the gradients of both weights and of the biases.
+    ones = jnp.ones_like(inputs, shape=(batch, steps, 1))
+    factors = jnp.concatenate([inputs, before[:, :steps], ones], axis=-1)  # (B, T, F + H + 1)
+    d_weights = jnp.einsum("btf,btg->fg", factors, d_gates, precision="highest")
+    d_inputs = jnp.zeros_like(inputs, shape=(batch, 0, features))
+    if inputs_wanted:
+        d_inputs = jnp.matmul(d_gates, weights.weight_ih.T, precision="highest")
+    return Gradients(
+        weight_ih=d_weights[:features],
+        weight_hh=d_weights[features:-1],
+        bias=d_weights[-1],
+        inputs=d_inputs,
+        h=d_h0 if h_wanted else d_h0[:0],
+        c=d_c0,
+    )
+
+
+def _call(
+    kernel: int,
+    arrays: list[jax.Array],
+    shapes: list[tuple[int, ...]],
+    *,
+    steps: int,
+    reverse: bool,
+) -> list[jax.Array]:
+    """Launch a kernel. An axis of `vmap` comes first in every array."""
+    batch, hidden = shapes[-1]
+    if not batch:
+        return [jnp.zeros_like(arrays[0], shape=shape) for shape in shapes]
+    geometry, number = _load(hidden, batch)
+    results = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    call = jax.ffi.ffi_call(_TARGET, results, vmap_method="broadcast_all")
+    return call(
+        *arrays,
+        number=np.int64(number),
+        kernel=np.int32(kernel),
+        blocks=np.int32(-(-batch // geometry.rows)),
+        threads=np.int32(geometry.threads),
+        shared=np.int32(geometry.memory),
+        elements=np.int64(batch * hidden),
+        batch=np.int32(batch),
+        steps=np.int32(steps),
+        reverse=reverse,
+    )
