@@ -69,8 +69,9 @@ def plan(hidden: int, batch: int, device: Device) -> Geometry:
     rows, registers = 1, min(units, 48)
     if units > registers:
         share = batch / device.processors
-        rows, registers = (1, 44) if share <= 1 else (2, 40) if share <= 2 else (4, 32)
-    states = 2 * rows * split * (units + 4 * (split > 1)) * 16
+        rows, registers = (1, 48) if share <= 1 else (2, 40) if share <= 2 else (4, 32)
+    width = split * (units + 4 if split > 1 else units)
+    states = 32 * rows * (-(-width // 32) * 32 + 8)
     room = (device.shared - states) // (threads * 16) // 4 * 4
     shared = max(0, min(units - registers, room))
     return Geometry(
@@ -190,7 +191,8 @@ def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
     nvrtc, version = _nvrtc()
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     names = ["HIDDEN", "SPLIT", "ROWS", "REGISTERS", "SHARED", "AHEAD"]
-    options = [f"--gpu-architecture=sm_{architecture}", "--ftz=true", "--std=c++17"]
+    options = [f"--gpu-architecture=sm_{architecture}", "--ftz=true"]
+    options += ["--prec-div=false", "--std=c++17"]
     options += [f"-D{name}={value}" for name, value in zip(names, geometry, strict=False)]
     texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
 
@@ -285,7 +287,7 @@ def backward(
 ) -> Gradients:
     """Compute gradients; the arguments are those of `native.backward`, in float32."""
     (batch, steps, features), size = inputs.shape, h.shape[-1]
-    arrays = [saved.gates, saved.cells, c, weights.weight_hh.T, d_hidden, d_h, d_c]
+    arrays = [saved.gates, saved.cells, c, weights.weight_hh, d_hidden, d_h, d_c]
     shapes = [(batch, steps, 4 * size), (batch, size), (batch, size)]
     d_gates, d_h0, d_c0 = _call(_BACKWARD, arrays, shapes, steps=steps, reverse=reverse)
     if reverse:
@@ -295,7 +297,10 @@ def backward(
     # One product gives the gradients of both weights and of the biases.
     ones = jnp.ones_like(inputs, shape=(batch, steps, 1))
     factors = jnp.concatenate([inputs, before[:, :steps], ones], axis=-1)  # (B, T, F + H + 1)
-    d_weights = jnp.einsum("btf,btg->fg", factors, d_gates, precision="highest")
+    # XLA would pad the sum over B T to share it out among processors; here, groups of sequences do.
+    groups = max(n for n in range(1, 33) if batch % n == 0)
+    factors, slopes = (x.reshape(groups, -1, x.shape[-1]) for x in (factors, d_gates))
+    d_weights = jnp.einsum("nrf,nrg->nfg", factors, slopes, precision="highest").sum(0)
     d_inputs = jnp.zeros_like(inputs, shape=(batch, 0, features))
     if inputs_wanted:
         d_inputs = jnp.matmul(d_gates, weights.weight_ih.T, precision="highest")
