@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -199,9 +200,6 @@ def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
     def fail(status: int) -> NoReturn:
         nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
         reason = nvrtc.nvrtcGetErrorString(status).decode()
-        l = ctypes.create_string_buffer(10000)
-        nvrtc.nvrtcGetProgramLog(program, l)
-        print(l.value.decode())
         raise ImportError(f"NVRTC {version} cannot compile it for sm_{architecture}: {reason}")
 
     source = _SOURCE.read_bytes()
@@ -321,7 +319,7 @@ def _call(
     *,
     steps: int,
     reverse: bool,
-) -> list[jax.Array]:
+) -> Sequence[jax.Array]:
     """Launch a kernel. An axis of `vmap` comes first in every array."""
     batch, hidden = shapes[-1]
     if not batch:
