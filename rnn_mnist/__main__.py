@@ -78,7 +78,7 @@ def completion(shell: str = "") -> str:
     cases = []
     for command in COMMANDS:
         options = importlib.import_module(f"rnn_mnist.{command}").Options
-        parser = flags.make_parser(options, command, several=command == "sweep")
+        parser = flags.Parser(options, command, several=command == "sweep")
         for flag, choices in parser.flags.items():
             if choices:
                 cases.append(f'    "{command} {flag}") words="{" ".join(choices)}" ;;')
