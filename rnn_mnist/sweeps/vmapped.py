@@ -9,21 +9,19 @@ from __future__ import annotations
 import functools
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from rnn_mnist import data, training
 from rnn_mnist.config import Config
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.model import Params, inner_network, places
+from rnn_mnist.model import inner_network, places
 from rnn_mnist.parallel import free_memory, put, put_key, put_tree
 from rnn_mnist.sweeps.grid import per_run_settings
 from rnn_mnist.sweeps.results import Run
@@ -40,69 +38,37 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def init(
-    keys: jax.Array,
-    settings: Mapping[str, jax.Array],
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-) -> State:
-    """Draw initial parameters for keys (R,). Each of the optimizer's settings is (R,)."""
-    states = jax.vmap(lambda key: training.init(model, optimizer, key=key))(keys)
-    return states._replace(opt_state=states.opt_state._replace(hyperparams=dict(settings)))
+class Functions(NamedTuple):
+    """Jitted functions that do for all runs what those of `training` do for one."""
+
+    init: Any
+    """Keys (R,) and the optimizer's settings, each (R,) -> states (R, ...)."""
+    train: Any
+    """States (R, ...), whose memory is reused, images (N, 28, 28) uint8, labels (N,) int32, orders
+    (R, S, B) and keys (R,) -> states and metrics (R, S)."""
+    test: Any
+    """Parameters (R, ...), images, labels and one order (S, B) -> metrics (R,)."""
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh"),
-    donate_argnames="states",
-)
-def train_epoch(
-    states: State,
-    images: jax.Array,
-    labels: jax.Array,
-    orders: jax.Array,
-    keys: jax.Array,
-    *,
-    mesh: Mesh,
-    **learner: Any,
-) -> tuple[State, Metrics]:
-    """`training.train_epoch` for all runs: states (R, ...), orders (R, S, B), metrics (R, S).
+def make_functions(config: Config, mesh: Mesh, *, num_classes: int, total_steps: int) -> Functions:
+    """Make the functions for a config's shape. Every device calls them with its own runs."""
+    learner = training.make_learner(
+        config, num_classes=num_classes, total_steps=total_steps, swept=per_run_settings(config)
+    )
 
-    The runs share images (N, 28, 28) uint8, labels (N,) int32 and the `learner` that
-    `training.make_learner` makes. Each has its own key (R,).
-    """
+    def init(key: jax.Array, settings: dict[str, jax.Array]) -> State:
+        state = training.init(learner.model, learner.optimizer, key=key)
+        return state._replace(opt_state=state.opt_state._replace(hyperparams=settings))
 
-    def train(
-        start: tuple[State, jax.Array], images: jax.Array, labels: jax.Array, order: jax.Array
-    ) -> tuple[State, Metrics]:
-        state, key = start
-        return training.train_epoch(state, images, labels, order, key=key, **learner)
+    def train(state: State, images: Any, labels: Any, order: Any, key: Any) -> Any:
+        return training.train_epoch(state, images, labels, order, key=key, **learner._asdict())
 
-    mapped = _shard_map(jax.vmap(train, (0, None, None, 0)), mesh, order=_PER_RUN)
-    return mapped((states, keys), images, labels, orders)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "mesh"))
-def evaluate(
-    params: Params,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
-    *,
-    model: nn.Module,
-    mesh: Mesh,
-) -> Metrics:
-    """`training.evaluate` for all runs: params (R, ...), one order (S, B), metrics (R,)."""
-    test = jax.vmap(functools.partial(training.evaluate, model=model), (0, None, None, None))
-    return _shard_map(test, mesh, order=_REPLICATED)(params, images, labels, order)
-
-
-def _shard_map(body: Callable[..., Any], mesh: Mesh, *, order: PartitionSpec) -> Callable[..., Any]:
-    """Let every device call `body` with its own runs."""
-    specs = (_PER_RUN, _REPLICATED, _REPLICATED, order)
-    return jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=_PER_RUN, check_vma=False)
+    test = functools.partial(training.evaluate, model=learner.model)
+    own, shared = _PER_RUN, _REPLICATED
+    shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=own, check_vma=False)
+    trains = shard(jax.vmap(train, (0, None, None, 0, 0)), in_specs=(own, shared, shared, own, own))
+    tests = shard(jax.vmap(test, (0, None, None, None)), in_specs=(own, shared, shared, shared))
+    return Functions(jax.jit(jax.vmap(init)), jax.jit(trains, donate_argnums=0), jax.jit(tests))
 
 
 class Splits(NamedTuple):
@@ -122,11 +88,11 @@ def put_splits(train: data.Split, test: data.Split, mesh: Mesh) -> Splits:
 
 
 class Programs(NamedTuple):
-    """The compiled functions for runs of one shape."""
+    """The compiled `Functions` for runs of one shape."""
 
-    init: Callable[..., State]
-    train: Callable[..., tuple[State, Metrics]]
-    test: Callable[..., Metrics]
+    init: Any
+    train: Any
+    test: Any
     runs: int
     """R, a multiple of D."""
     batch_size: int
@@ -147,8 +113,7 @@ class Trained(NamedTuple):
 def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) -> int:
     """The number of devices that may train at once.
 
-    The devices of a CPU share its memory. As many of them train at once as take at most half of the
-    free memory with a run each, by `memory_of`, but at least one.
+    The devices of a CPU share its memory. With a run on each, they take at most half of it.
     """
     if devices[0].platform != "cpu":
         return len(devices)
@@ -159,9 +124,9 @@ def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) ->
 def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> int:
     """The number of runs of a shape that train at once; a multiple of the devices.
 
-    By `memory_of`, they take at most half of the free memory, but each device has at least one. A
-    CPU's device has one, because two would evict each other's numbers from the cache of its core.
-    If not all runs train at once, they train in groups of nearly equal size.
+    They take at most half of the free memory, but each device has at least one. A CPU's device has
+    one, because two would evict each other's numbers from the cache of its core. If not all runs
+    train at once, they train in groups of nearly equal size.
     """
     each = 1
     if devices[0].platform != "cpu":
@@ -203,34 +168,23 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     batch_size = min(config.batch_size, train_size)
     steps = -(-train_size // batch_size)
-    total, swept = config.epochs * steps, per_run_settings(config)
-    learner = training.make_learner(config, num_classes=classes, total_steps=total, swept=swept)
     part = data.steps_per_part(steps, MOST_STEPS)
     tests = -(-test_size // training.EVALUATION_BATCH)
     test_part = data.steps_per_part(tests, training.EVALUATION_STEPS)
-    test_order = (test_part, training.EVALUATION_BATCH)
-    keys, settings = _init_arguments([config] * runs)
-    start = init.lower(keys, settings, model=learner.model, optimizer=learner.optimizer)
+    total = config.epochs * steps
+    functions = make_functions(config, splits.mesh, num_classes=classes, total_steps=total)
     per_run, everywhere = (NamedSharding(splits.mesh, spec) for spec in (_PER_RUN, _REPLICATED))
     abstract = functools.partial(jax.ShapeDtypeStruct, sharding=per_run)
-    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype), start.out_info)
-    train = train_epoch.lower(
-        states,
-        *splits.train,
-        abstract((runs, part, batch_size), np.int32),
-        abstract((runs,), keys.dtype),
-        **learner._asdict(),
-        mesh=splits.mesh,
-    )
-    test = evaluate.lower(
-        training.eval_params(states),
-        *splits.test,
-        jax.ShapeDtypeStruct(test_order, np.int32, sharding=everywhere),
-        model=learner.model,
-        mesh=splits.mesh,
-    )
+    keys, settings = _init_arguments([config] * runs)
+    init = functions.init.lower(keys, settings)
+    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype), init.out_info)
+    orders = abstract((runs, part, batch_size), np.int32)
+    train = functions.train.lower(states, *splits.train, orders, abstract((runs,), keys.dtype))
+    shape = test_part, training.EVALUATION_BATCH
+    order = jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
+    test = functions.test.lower(training.eval_params(states), *splits.test, order)
     return Programs(
-        init=start.compile(),
+        init=init.compile(),
         train=train.compile(),
         test=test.compile(),
         runs=runs,
