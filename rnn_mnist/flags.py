@@ -115,11 +115,8 @@ def parse_config(
     values = dict[str, list[Any]]()
     for field in [field for field in given if field in _config_groups()]:
         value = given.pop(field)
-        if isinstance(value, tuple):  # The values after the flag, for each time that it comes.
-            if len(value) > 1:
-                twice = _flag_name(field)
-                raise InputError(f"{twice}: comes twice; name all its values after one {twice}")
-            found = value[0] or [True]  # --bidirectional alone has no value.
+        if isinstance(value, tuple):
+            found = list(value) or [True]  # --bidirectional alone has no value.
             for value in found:
                 from_dict({field: value})  # Refuse a wrong value before any work.
             if len(found) > 1:
@@ -152,11 +149,15 @@ def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
         raise InputError("no argument may hold a null character")
     # --batch_size is --batch-size, too.
     words = [re.sub("^--[^=]*", lambda name: name[0].replace("_", "-"), word) for word in words]
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in ("--", *parser.flags):
+    seen = set[str]()
+    for name in [word.partition("=")[0] for word in words if re.match("--.", word)]:
+        if name not in parser.flags:
             hint = did_you_mean(name, parser.flags) or "; --help-all lists all flags"
             raise InputError(f"{name}: unknown flag{hint}")
+        flag = parser.flags[name].names[0]
+        if flag in seen and parser.several:  # argparse would drop the values of the first one.
+            raise InputError(f"{flag}: comes twice; name all its values after one {flag}")
+        seen.add(flag)
     given = vars(parser.parse_intermixed_args(words))
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -173,11 +174,9 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         formatter = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
         super().__init__(
-            description=inspect.getdoc(options),
-            formatter_class=formatter,
-            add_help=False,
-            allow_abbrev=False,
-        )
+            description=inspect.getdoc(options), formatter_class=formatter,
+            add_help=False, allow_abbrev=False,
+        )  # fmt: skip
         takes_config = any(field.name == "config" for field in dataclasses.fields(options))
         groups = {title: self.add_argument_group(title) for title in _GROUPS}
         if not takes_config:
@@ -187,16 +186,14 @@ class Parser(argparse.ArgumentParser):
         more = f"Show this help with {rare} more flags." if rare else argparse.SUPPRESS
         flags.append(_Flag(["-h", "--help"], "help", dict(action="help", help="Show this help.")))
         flags.append(_Flag(["--help-all"], "help", dict(action="help", help=more)))
-        usage = ["rnn-mnist", command]
-        self.flags = dict[str, Sequence[str]]()
-        """Each flag, and its choices, if it has any."""
+        usage, self.several, self.flags = ["rnn-mnist", command], several, dict[str, _Flag]()
         self.words: Sequence[str] = ()
         """The choices of the first argument."""
         for flag in flags:
             if flag.rare and "--help-all" not in words:
                 flag.settings["help"] = argparse.SUPPRESS
             action = groups[flag.group].add_argument(*flag.names, **flag.settings)
-            self.flags |= dict.fromkeys(action.option_strings, flag.choices)
+            self.flags |= dict.fromkeys(action.option_strings, flag)
             if not action.option_strings:
                 usage.append(str(action.metavar))
                 self.words = self.words or flag.choices
@@ -257,11 +254,11 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
             metavars = {int: "N", float: "X", bool: "true|false"}
             settings["metavar"] = _METAVARS.get(name, metavars.get(type(default), "NAME"))
         if several and section is Config:
-            settings |= dict(action="append", nargs="*" if isinstance(default, bool) else "+")
+            settings["nargs"] = "*" if isinstance(default, bool) else "+"
         names = [_flag_name(name), *_ALIASES.get(name, ())]
         yield _Flag(names, group, settings, rare, choices)
         if several and isinstance(default, bool):
-            off = dict(dest=name, default=argparse.SUPPRESS, action="append_const", const=[False])
+            off = dict(dest=name, default=argparse.SUPPRESS, action="store_const", const=[False])
             off["help"] = f"The same as {names[0]} false."
             yield _Flag([f"--no-{names[0][2:]}"], group, off, rare)
 

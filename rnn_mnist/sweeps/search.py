@@ -106,7 +106,7 @@ def sweep(
         _print_settings(console, settings, folders, spent)
         best = None
         if final:
-            best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
+            best = _train_best(console, plan, settings[0], folders, printed=notes)
             if folder is not None and _is_highest(settings[0], done.values()):
                 name = folders.best[best.config].name
                 runs.write_file(folder / runs.BEST_TXT, f"{name}\n".encode())
@@ -139,6 +139,7 @@ class _Plan(NamedTuple):
     """The devices that train runs."""
     kernels: dict[Config, str]
     """What computes the LSTM of each run."""
+    data_files: Path | None
 
     def final_config(self, setting: Setting) -> Config:
         """The config that trains a setting on all images."""
@@ -167,6 +168,7 @@ def _make_plan(
         devices=found,
         mesh=mesh,
         kernels={one: describe_kernel(one, mesh) for one in configs},
+        data_files=data_files,
     )
 
 
@@ -193,10 +195,9 @@ def _choose_folders(plan: _Plan, folder: Path, *, keep: bool, final: bool) -> _F
 
 def _lacks_files(run: Run, folders: _Folders) -> bool:
     """Whether a finished run still needs its run folder, or files in it."""
-    folder = folders.runs.get(run.config)
-    if folder is None or run.diverged:
+    if run.config not in folders.runs or run.diverged:
         return False
-    return not all((folder / name).exists() for name in runs.RUN_FILES)
+    return not all((folders.runs[run.config] / name).exists() for name in runs.RUN_FILES)
 
 
 def _print_plan(
@@ -230,18 +231,12 @@ def _train(
 
     The programs for the next shapes are compiled meanwhile.
     """
-
-    def advanced(steps: int) -> None:
-        advance(steps, f"{len(configs)} runs")
-
     splits = vmapped.put_splits(plan.train, plan.validation, plan.mesh)
+    text = f"{len(configs)} runs"
     devices, train_size = list(plan.mesh.devices.flat), len(plan.train.labels)
     classes, shapes = len(plan.train.classes), grid.by_shape(configs)
     total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
-    with (
-        ThreadPoolExecutor(1) as compiler,
-        console.progress_bar(total, f"{len(configs)} runs") as advance,
-    ):
+    with ThreadPoolExecutor(1) as compiler, console.progress_bar(total, text) as advance:
         compiling = []
         for same in shapes:
             size = vmapped.runs_at_once(same[0], len(same), devices)
@@ -252,7 +247,9 @@ def _train(
                 programs = job.result()
                 for first in range(0, len(same), programs.runs):
                     group = same[first : first + programs.runs]
-                    yield vmapped.train(group, programs, splits, advance=advanced)
+                    yield vmapped.train(
+                        group, programs, splits, advance=lambda steps: advance(steps, text)
+                    )
         finally:
             compiler.shutdown(wait=False, cancel_futures=True)
 
@@ -299,13 +296,7 @@ def _print_settings(
 
 
 def _train_best(
-    console: Console,
-    plan: _Plan,
-    setting: Setting,
-    folders: _Folders,
-    data_files: Path | None,
-    *,
-    printed: Sequence[str],
+    console: Console, plan: _Plan, setting: Setting, folders: _Folders, printed: Sequence[str]
 ) -> runs.Result:
     """Train the best setting on all images, and test it."""
     name = describe_settings(setting.values) or "the only setting"
@@ -318,7 +309,7 @@ def _train_best(
         config,
         Console(silent=console.silent),
         folder=folders.best.get(config),
-        data_files=data_files,
+        data_files=plan.data_files,
         devices=devices,
         printed=printed,
     )
