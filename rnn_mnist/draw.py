@@ -16,9 +16,7 @@ class Options:
     `rnn-mnist export page -o digit.html` writes the same page as a file to keep.
     """
 
-    run: Path | None = flags.argument(
-        metavar="[RUN]", default=None, nargs="?", type=Path, hint="strong"
-    )
+    run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
     """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
     pretrained networks reference and strong."""
 

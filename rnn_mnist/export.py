@@ -37,11 +37,9 @@ class Options:
     page       a web page on which to draw a digit and watch it being read (.html)
     """
 
-    format: str = flags.argument(metavar="FORMAT", choices=tuple(ENDINGS))
+    format: str = flags.argument("FORMAT", choices=tuple(ENDINGS))
     """The kind of file."""
-    run: Path | None = flags.argument(
-        metavar="[RUN]", default=None, nargs="?", type=Path, hint="strong"
-    )
+    run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
     """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
     pretrained networks reference and strong."""
     output: Path = flags.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")

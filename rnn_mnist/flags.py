@@ -34,27 +34,25 @@ _GROUPS = {
     "help": "",
 }
 _ALIASES = {"learning_rate": ["--lr"]}
-_METAVARS = {"data.name": "NAME", "data.train": "SPLIT", "data.test": "SPLIT", "init_from": "RUN"}
+_METAVARS: dict[str | type, str] = {int: "N", float: "X", bool: "true|false", str: "NAME"}
+_METAVARS |= {"data.train": "SPLIT", "data.test": "SPLIT", "init_from": "RUN"}
 
 
 def flag(
     *aliases: str, default: Any = None, group: str = "basics", rare: bool = False, **settings: Any
 ) -> Any:
-    """A flag as a field of a command's options.
+    """A flag as a field of a command's options; without a default (MISSING) it is required.
 
-    Args:
-      aliases: Its other names, such as -o.
-      default: MISSING if the flag is required.
-      group: Its group in the help. The group "arguments" makes it a positional argument.
-      rare: Only --help-all shows it.
-      settings: For argparse's `add_argument`; also `hint`, the default that the help shows.
+    Aliases are other names, such as -o. Only --help-all shows a rare flag. The settings are those
+    of argparse's `add_argument`, and `choices` and `hint`, the default that the help shows.
     """
     metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-argument = functools.partial(flag, group="arguments", default=dataclasses.MISSING)
-"""A positional argument as a field of a command's options."""
+def argument(metavar: str, *, default: Any = dataclasses.MISSING, **settings: Any) -> Any:
+    """A positional argument as a field of a command's options; `settings` are those of `flag`."""
+    return flag(default=default, group="arguments", metavar=metavar, **settings)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -224,11 +222,10 @@ def _own_flags(options: type) -> Iterator[_Flag]:
         settings = dict(field.metadata)
         group, rare, aliases = settings.pop("group"), settings.pop("rare"), settings.pop("aliases")
         choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
-        names = [field.name]
+        names, required = [field.name], field.default is dataclasses.MISSING
         if group != "arguments":
             names = [_flag_name(field.name), *aliases]
-            settings |= dict(dest=field.name, default=argparse.SUPPRESS)
-            settings["required"] = field.default is dataclasses.MISSING
+            settings |= dict(dest=field.name, default=argparse.SUPPRESS, required=required)
         if choices:
             settings["type"] = functools.partial(_one_of, choices)
         if isinstance(field.default, bool):
@@ -245,22 +242,21 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
         default = getattr(section, key)
         choices = typing.get_args(typing.get_type_hints(section)[key])
+        names, switch = [_flag_name(name), *_ALIASES.get(name, ())], isinstance(default, bool)
         settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
+        if switch and several:
+            off = settings | dict(action="store_const", const=[False])
+            off["help"] = f"The same as {names[0]} false."
+            yield _Flag([names[0].replace("--", "--no-")], group, off, rare)
         settings["help"] = _help(_sentences(section)[key], choices, default)
-        if isinstance(default, bool) and not several:
+        if switch and not several:
             settings["action"] = argparse.BooleanOptionalAction
         else:
             settings["type"] = functools.partial(_convert, type(default))
-            metavars = {int: "N", float: "X", bool: "true|false"}
-            settings["metavar"] = _METAVARS.get(name, metavars.get(type(default), "NAME"))
+            settings["metavar"] = _METAVARS.get(name, _METAVARS[type(default)])
         if several and section is Config:
-            settings["nargs"] = "*" if isinstance(default, bool) else "+"
-        names = [_flag_name(name), *_ALIASES.get(name, ())]
+            settings["nargs"] = "*" if switch else "+"
         yield _Flag(names, group, settings, rare, choices)
-        if several and isinstance(default, bool):
-            off = dict(dest=name, default=argparse.SUPPRESS, action="store_const", const=[False])
-            off["help"] = f"The same as {names[0]} false."
-            yield _Flag([f"--no-{names[0][2:]}"], group, off, rare)
 
 
 def _config_groups() -> dict[str, tuple[str, bool]]:

@@ -44,9 +44,9 @@ class Options:
     saliency   where more ink would make the answer more likely, or less
     """
 
-    kind: str = flags.argument(metavar="KIND", choices=KINDS)
+    kind: str = flags.argument("KIND", choices=KINDS)
     """The kind of picture."""
-    runs: tuple[Path, ...] = flags.argument(metavar="[RUN ...]", default=(), nargs="*", type=Path)
+    runs: tuple[Path, ...] = flags.argument("[RUN ...]", default=(), nargs="*", type=Path)
     """Folders of runs, folders of sweeps (for their best runs), files of weights, or the pretrained
     networks reference and strong, which is the default. Curves compares several; digits, confusion
     and mistakes average their probabilities."""

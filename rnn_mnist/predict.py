@@ -38,9 +38,7 @@ class Options:
     code is 1.
     """
 
-    files: tuple[Path, ...] = flags.argument(
-        metavar="[RUN ...] FILE ...", default=(), nargs="*", type=Path
-    )
+    files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
     """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, or - for standard input.
     The networks to ask come first: folders of runs or sweeps, files of weights, reference or
     strong, which is the default. The probabilities of several networks are averaged."""

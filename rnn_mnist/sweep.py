@@ -25,9 +25,7 @@ class Options:
     """
 
     config: Config
-    source: Path | None = flags.argument(
-        metavar="[CONFIG.toml]", default=None, nargs="?", type=Path
-    )
+    source: Path | None = flags.argument("[CONFIG.toml]", default=None, nargs="?", type=Path)
     """A file with settings, or a run's folder."""
     seeds: int = flags.flag(type=flags.whole(1, 10_000), metavar="N", default=1)
     """Number of seeds for every combination; --seed is the first."""

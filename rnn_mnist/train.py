@@ -30,7 +30,7 @@ class Options:
 
     config: Config
     source: Path | None = flags.argument(
-        metavar="[CONFIG.toml | FOLDER]", default=None, nargs="?", type=Path
+        "[CONFIG.toml | FOLDER]", default=None, nargs="?", type=Path
     )
     """Settings in a file, or the folder of a run to go on with."""
     run: Path | None = flags.flag(type=Path, metavar="FOLDER", hint="runs/NAME")

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, read_config
-from rnn_mnist.runs import SWEEP_CSV, lock_folder, write_file
+from rnn_mnist.runs import SWEEP_CSV, check_run_folder, lock_folder, write_file
 from rnn_mnist.sweeps.results import Run, from_csv, to_csv
 
 PICTURE, RUNS = "sweep.png", "runs"
@@ -60,7 +60,8 @@ def choose(home: Path, names: Mapping[Config, str]) -> dict[Config, Path]:
     """The run folder of each config: the one that holds it already, or else a new one.
 
     The names are each config's own settings, from `describe_settings`. They name a new folder. A
-    number follows if the name belongs to the same run with another number of epochs.
+    number follows if the name belongs to the same run with another number of epochs. A folder that
+    holds something else is refused.
     """
     taken = dict[Path, Config]()
     for path in sorted(home.glob("*/config.toml")):
@@ -77,4 +78,5 @@ def choose(home: Path, names: Mapping[Config, str]) -> dict[Config, Path]:
         numbered = (home / f"{word}-{number}" for number in itertools.count(2))
         free = (one for one in itertools.chain([home / word], numbered) if is_free(one, config))
         chosen[config] = chosen.get(config) or next(free)
+        check_run_folder(chosen[config], config)
     return chosen

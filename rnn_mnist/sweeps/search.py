@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -86,29 +86,34 @@ def sweep(
     console = Console(silent=not verbose)
     plan = _make_plan(config, values, final=final, data_files=data_files, devices=devices)
     with contextlib.ExitStack() as stack:
-        notes, done, folders = list[str](), dict[Config, Run](), _Folders(folder, {}, {})
+        notes, done = list[str](), dict[Config, Run]()
+        kept, bests = dict[Config, Path](), dict[Config, Path]()  # Run folders, if there are any.
         if folder is not None:
             notes += stack.enter_context(sweep_folder.lock_sweep_folder(folder))
             done = sweep_folder.read(folder)
-            folders = _choose_folders(plan, folder, keep=keep, final=final)
-        missing = [one for one in plan.names if one not in done or _lacks_files(done[one], folders)]
+            if keep:
+                kept = sweep_folder.choose(folder / sweep_folder.RUNS, plan.names)
+            if final:
+                bests = sweep_folder.choose(folder / runs.BEST, plan.final_names())
+        missing = [one for one in plan.names if one not in done or _lacks_files(done[one], kept)]
         _print_plan(console, plan, folder, notes, missing)
         began = time.perf_counter()
         for group in _train(console, plan, missing):
             done |= {one.run.config: one.run for one in group}
             for one in group:
                 _print_run(console, plan, one.run)
-                _keep(plan, one, folders)
+                if one.run.config in kept and not one.run.diverged:
+                    _write_run(plan, one, kept[one.run.config])
             if folder is not None:
                 sweep_folder.write(folder, done.values())
         settings = ranked(by_setting([done[one] for one in plan.names], values))
         spent = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs" if missing else ""
-        _print_settings(console, settings, folders, spent)
+        _print_settings(console, settings, folder, spent, kept=bool(kept))
         best = None
         if final:
-            best = _train_best(console, plan, settings[0], folders, printed=notes)
+            best = _train_best(console, plan, settings[0], bests, printed=notes)
             if folder is not None and _is_highest(settings[0], done.values()):
-                name = folders.best[best.config].name
+                name = bests[best.config].name
                 runs.write_file(folder / runs.BEST_TXT, f"{name}\n".encode())
     return Sweep(settings, best)
 
@@ -145,6 +150,11 @@ class _Plan(NamedTuple):
         """The config that trains a setting on all images."""
         return dataclasses.replace(setting.runs[0].config, data=self.final_data)
 
+    def final_names(self) -> dict[Config, str]:
+        """The configs that may become the best, each with its setting in words."""
+        settings = by_setting([Run(one, ()) for one in self.names], self.values)
+        return {self.final_config(one): describe_settings(one.values) for one in settings}
+
 
 def _make_plan(
     config: Config, values: Grid, *, final: bool, data_files: Path | None, devices: int | None
@@ -172,32 +182,11 @@ def _make_plan(
     )
 
 
-class _Folders(NamedTuple):
-    """A sweep's folder, and the run folders in it by the configs of the runs."""
-
-    sweep: Path | None
-    runs: dict[Config, Path]
-    """Empty if no runs are kept."""
-    best: dict[Config, Path]
-    """A folder for each setting that may become the best."""
-
-
-def _choose_folders(plan: _Plan, folder: Path, *, keep: bool, final: bool) -> _Folders:
-    """The run folders that may be written. A run that could not use its folder is refused now."""
-    settings = by_setting([Run(one, ()) for one in plan.names], plan.values)
-    finals = {plan.final_config(one): describe_settings(one.values) for one in settings}
-    kept = sweep_folder.choose(folder / sweep_folder.RUNS, plan.names if keep else {})
-    best = sweep_folder.choose(folder / runs.BEST, finals if final else {})
-    for config, chosen in (*kept.items(), *best.items()):
-        runs.check_run_folder(chosen, config)
-    return _Folders(folder, kept, best)
-
-
-def _lacks_files(run: Run, folders: _Folders) -> bool:
+def _lacks_files(run: Run, kept: Mapping[Config, Path]) -> bool:
     """Whether a finished run still needs its run folder, or files in it."""
-    if run.config not in folders.runs or run.diverged:
+    if run.config not in kept or run.diverged:
         return False
-    return not all((folders.runs[run.config] / name).exists() for name in runs.RUN_FILES)
+    return not all((kept[run.config] / name).exists() for name in runs.RUN_FILES)
 
 
 def _print_plan(
@@ -262,22 +251,20 @@ def _print_run(console: Console, plan: _Plan, run: Run) -> None:
     console.print(f"{plan.names[run.config]:<{width}}  {result}")
 
 
-def _keep(plan: _Plan, trained: vmapped.Trained, folders: _Folders) -> None:
-    """Write the folder of a run, if runs are kept."""
-    run = trained.run
-    if run.config in folders.runs and not run.diverged:
-        runs.write_run(
-            folders.runs[run.config],
-            run.config,
-            Progress(trained.state, run.history),
-            version=plan.train.version,
-            classes=plan.train.classes,
-            kernel=plan.kernels[run.config],
-        )
+def _write_run(plan: _Plan, trained: vmapped.Trained, folder: Path) -> None:
+    """Write the folder of a run."""
+    runs.write_run(
+        folder,
+        trained.run.config,
+        Progress(trained.state, trained.run.history),
+        version=plan.train.version,
+        classes=plan.train.classes,
+        kernel=plan.kernels[trained.run.config],
+    )
 
 
 def _print_settings(
-    console: Console, settings: Sequence[Setting], folders: _Folders, spent: str
+    console: Console, settings: Sequence[Setting], folder: Path | None, spent: str, *, kept: bool
 ) -> None:
     """Print the table of the settings, the time and the files; draw the picture of the sweep."""
     console.print("")
@@ -285,18 +272,23 @@ def _print_settings(
     console.print("")
     if spent:
         console.print_facts({"time": spent})
-    if folders.sweep is not None:
+    if folder is not None:
         from rnn_mnist.sweeps.chart import draw_sweep
 
         png, files = io.BytesIO(), [runs.SWEEP_CSV, sweep_folder.PICTURE]
-        draw_sweep(settings, title=folders.sweep.name).savefig(png, format="png")
-        runs.write_file(folders.sweep / sweep_folder.PICTURE, png.getvalue())
-        files += [sweep_folder.RUNS] if folders.runs else []
-        console.print_facts({"files": f"{folders.sweep}: {', '.join(files)}"})
+        draw_sweep(settings, title=folder.name).savefig(png, format="png")
+        runs.write_file(folder / sweep_folder.PICTURE, png.getvalue())
+        files += [sweep_folder.RUNS] if kept else []
+        console.print_facts({"files": f"{folder}: {', '.join(files)}"})
 
 
 def _train_best(
-    console: Console, plan: _Plan, setting: Setting, folders: _Folders, printed: Sequence[str]
+    console: Console,
+    plan: _Plan,
+    setting: Setting,
+    bests: Mapping[Config, Path],
+    *,
+    printed: Sequence[str],
 ) -> runs.Result:
     """Train the best setting on all images, and test it."""
     name = describe_settings(setting.values) or "the only setting"
@@ -308,7 +300,7 @@ def _train_best(
     return runs.train_run(
         config,
         Console(silent=console.silent),
-        folder=folders.best.get(config),
+        folder=bests.get(config),
         data_files=plan.data_files,
         devices=devices,
         printed=printed,

@@ -284,8 +284,8 @@ def test_a_run_that_was_made_longer_does_not_take_its_settings_place(tmp_path):
     written("rate-0.1", dataclasses.replace(SMALL, epochs=9))
     written("rate-0.2", dataclasses.replace(SMALL, batch_size=9))
     assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.1"}) == {SMALL: tmp_path / "rate-0.1-2"}
-    # `check_run_folder` refuses any other config there.
-    assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.2"}) == {SMALL: tmp_path / "rate-0.2"}
+    with pytest.raises(InputError, match=r"rate-0\.2: holds a run of another config: batch_size"):
+        sweep_folder.choose(tmp_path, {SMALL: "rate 0.2"})
 
 
 # ------------------------------------------------------------------ what is kept of it
