@@ -129,11 +129,12 @@ def refuse_other_run(folder: Path, config: Config, words: Sequence[str]) -> None
         return
     found = [one for one in differences(config, read_config(file)) if one.field != "epochs"]
     if found:
-        from rnn_mnist.runs import sweep_of
-
+        # Only the sweep trains runs in its `best`, so another run gets a folder beside the sweep.
+        sweep = folder.parent.parent
+        in_sweep = folder.parent.name == "best" and (sweep / "sweep.csv").exists()
         both = [f"{one.field} is {one.theirs!r} there and {one.ours!r} here" for one in found]
         change = re.sub(r"[^\w.]+", "-", f"{found[0].field}-{found[0].ours}").replace("_", "-")
-        other = f"{sweep_of(folder) or folder}-{change.strip('-')}"
+        other = f"{sweep if in_sweep else folder}-{change.strip('-')}"
         command = shlex.join(["rnn-mnist", "train", *words, "--run", other])
         raise InputError(
             f"{folder}: holds a run of another config: {', '.join(both)}; to train this one, "

@@ -10,7 +10,6 @@ from rnn_mnist.runs.folder import (
     best_run,
     check_run_folder,
     lock_folder,
-    sweep_of,
     write_file,
 )
 from rnn_mnist.runs.observe import Watch
@@ -31,5 +30,5 @@ __all__ = [
     "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Result", "Watch",
     "best_run", "check_run_folder", "compilation_cache", "describe", "describe_devices", "fit",
     "is_result", "load_pretrained", "load_result", "load_run", "lock_folder", "save_weights",
-    "sweep_of", "train_run", "write_file", "write_run",
+    "train_run", "write_file", "write_run",
 ]  # fmt: skip
