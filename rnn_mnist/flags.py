@@ -170,11 +170,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(
         self, options: type, command: str, words: Sequence[str] = (), *, several: bool = False
     ) -> None:
-        formatter = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
-        super().__init__(
-            description=inspect.getdoc(options), formatter_class=formatter,
-            add_help=False, allow_abbrev=False,
-        )  # fmt: skip
+        super().__init__(description=inspect.getdoc(options), add_help=False, allow_abbrev=False)
+        formatter = argparse.RawDescriptionHelpFormatter
+        self.formatter_class = functools.partial(formatter, max_help_position=28)
         takes_config = any(field.name == "config" for field in dataclasses.fields(options))
         groups = {title: self.add_argument_group(title) for title in _GROUPS}
         if not takes_config:
