@@ -53,8 +53,7 @@ def main(words: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     command, rest = (words[0], words[1:]) if words else ("--help", [])
     if command in COMMANDS:
-        code: int = importlib.import_module(f"rnn_mnist.{command}").main(rest)
-        return code
+        return importlib.import_module(f"rnn_mnist.{command}").main(rest)
     if command in ("-h", "--help"):
         print(HELP, end="")
     elif command == "--version":
@@ -68,20 +67,16 @@ def main(words: Sequence[str]) -> int:
 
 
 def completion(shell: str = "") -> str:
-    """The script with which a shell completes commands, flags and their choices.
-
-    Raises:
-      InputError: It is neither bash nor zsh.
-    """
+    """The script with which a shell completes commands, flags and their choices."""
     if shell not in SHELLS:
         raise InputError(f"--print-completion: must be bash or zsh, not {shell!r}")
     cases = []
     for command in COMMANDS:
         options = importlib.import_module(f"rnn_mnist.{command}").Options
-        parser = flags.make_parser(options, command, several=command == "sweep")
-        for flag, choices in parser.flags.items():
-            if choices:
-                cases.append(f'    "{command} {flag}") words="{" ".join(choices)}" ;;')
+        parser = flags.Parser(options, command, several=command == "sweep")
+        for name, flag in parser.flags.items():
+            if flag.choices:
+                cases.append(f'    "{command} {name}") words="{" ".join(flag.choices)}" ;;')
         cases.append(f'    "{command} "*) words="{" ".join([*parser.words, *parser.flags])}" ;;')
     return SHELLS[shell] + COMPLETION.format(cases="\n".join(cases), commands=" ".join(COMMANDS))
 

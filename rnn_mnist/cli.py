@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 
 
 def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, Result]:
-    """Load runs by their names; if none is named, the better pretrained network.
+    """Load runs by their names, as `load_result` does; if none is named, a pretrained network.
 
-    Args:
-      sources: As `load_result` takes them.
-      say: Print which network is used if none is named or if a source is a sweep's folder.
-
-    Raises:
-      InputError: One of them cannot be loaded.
+    If `say`, print which network is used if none is named or if a source is a sweep's folder.
     """
     from rnn_mnist.runs import PRETRAINED_BEST, best_run, load_pretrained, load_result
 
@@ -39,26 +34,31 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
         runs[str(source)] = load_result(folder)
         if say and folder != source:
             print(f"{source} is a sweep; its best run is {folder}")
-    if not runs:
-        best = load_pretrained()
-        runs = {PRETRAINED_BEST: best}
-        if say:
-            accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
-            print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
-    return runs
+    if runs:
+        return runs
+    best = load_pretrained()
+    if say:
+        accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
+        print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
+    return {PRETRAINED_BEST: best}
 
 
 def same_classes(runs: Mapping[str, Result]) -> tuple[str, ...]:
-    """The classes of all networks.
-
-    Raises:
-      InputError: They differ.
-    """
+    """The classes of all networks; refused if they differ."""
     (first, result), *others = runs.items()
     for name, other in others:
         if other.classes != result.classes:
             raise InputError(f"{name}: has other classes than {first}; name one of the two")
     return result.classes
+
+
+def check_ending(output: Path | None, kind: str, endings: Sequence[str]) -> None:
+    """Refuse an --output with another ending than those of its kind."""
+    if output is not None and output.suffix not in endings:
+        raise InputError(
+            f"--output: {kind} is written as a file that ends in {' or '.join(endings)}, "
+            f"not {str(output)!r}"
+        )
 
 
 def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:

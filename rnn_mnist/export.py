@@ -5,35 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rnn_mnist import cli, files, flags
-from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Result
 
-
-class Format(NamedTuple):
-    """A kind of file."""
-
-    endings: tuple[str, ...]
-    about: str
-
-
-FORMATS = {
-    "torch": Format((".safetensors", ".pt", ".pth"), "PyTorch's names and shapes"),
-    "onnx": Format(
-        (".onnx",), "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities"
-    ),
-    "stablehlo": Format(
-        (".zip",), "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it"
-    ),
-    "page": Format((".html",), "a page to draw on; any browser shows it, even offline"),
+ENDINGS = {
+    "torch": (".safetensors", ".pt", ".pth"),
+    "onnx": (".onnx",),
+    "stablehlo": (".zip",),
+    "page": (".html",),
+}
+ABOUT = {
+    "torch": "PyTorch's names and shapes",
+    "onnx": "ONNX with opset 17; images (batch, 28, 28) in [0, 1] -> log_probabilities",
+    "stablehlo": "StableHLO for cpu, cuda and tpu; rnn_mnist.load_exported runs it",
+    "page": "a page to draw on; any browser shows it, even offline",
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """Write a trained network as a file for other programs.
 
@@ -44,22 +37,17 @@ class Options:
     page       a web page on which to draw a digit and watch it being read (.html)
     """
 
-    format: str = flags.argument("FORMAT", choices=tuple(FORMATS))
+    format: str = flags.argument("FORMAT", choices=tuple(ENDINGS))
     """The kind of file."""
-    output: Path = flags.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")
-    """The file to write."""
     run: Path | None = flags.argument("[RUN]", default=None, nargs="?", type=Path, hint="strong")
     """A run's folder, a sweep's folder (for its best run), a file of weights, or one of the
     pretrained networks reference and strong."""
+    output: Path = flags.flag("-o", default=dataclasses.MISSING, type=Path, metavar="FILE")
+    """The file to write."""
 
     def __post_init__(self) -> None:
         """Refuse an ending that belongs to another format."""
-        endings = FORMATS[self.format].endings
-        if self.output.suffix not in endings:
-            raise InputError(
-                f"--output: {self.format} is written as a file that ends in "
-                f"{' or '.join(endings)}, not {str(self.output)!r}"
-            )
+        cli.check_ending(self.output, self.format, ENDINGS[self.format])
 
 
 @cli.program
@@ -70,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     (result,) = cli.load_runs([options.run] if options.run else []).values()
     write(options.output, options.format, result)
     size = options.output.stat().st_size
-    print(f"{options.output}: {size:,} bytes, {FORMATS[options.format].about}")
+    print(f"{options.output}: {size:,} bytes, {ABOUT[options.format]}")
 
 
 def write(path: Path, format: str, result: Result) -> None:

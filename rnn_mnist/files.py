@@ -33,11 +33,7 @@ def cache_folder() -> Path:
 
 
 def check_installed(path: Path) -> None:
-    """Check that the program or package which reads or writes files of this ending is installed.
-
-    Raises:
-      InputError: It is not installed.
-    """
+    """Refuse a file if the program or package that reads or writes its kind is not installed."""
     kind, missing = path.suffix, ""
     if kind == ".mp4" and shutil.which("ffmpeg") is None:
         missing = "only ffmpeg writes .mp4; install it, or write a .gif"
@@ -50,12 +46,7 @@ def check_installed(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Check that a file can be written, before any work is done.
-
-    Raises:
-      InputError: Its folder does not exist or cannot be written, or the program that writes files
-        of this ending is not installed.
-    """
+    """Refuse a file that cannot be written, before any work is done."""
     check_installed(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
@@ -63,11 +54,7 @@ def check_file(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder can be written, or can be made, before any work is done.
-
-    Raises:
-      InputError: It cannot be made or written.
-    """
+    """Refuse a folder that cannot be made or written, before any work is done."""
     existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
     _check_writable(folder, existing, "name another folder")
 
@@ -88,8 +75,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     behind that ends in `.partial`. The next process that writes the same file removes it.
 
     Raises:
-      OSError: The folder cannot be written, or the disk is full. The error names `path`, and an
-        older file is unchanged.
+      OSError: The file cannot be written. The error names `path`.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
@@ -132,13 +118,13 @@ def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
       ValueError: The file is no .npz file that this program writes, or would fill the memory.
         A damaged file can raise other errors, too.
     """
+    arrays = {}
     with open_zip(file) as archive:
-        arrays = {}
         for member in archive.infolist():
             with archive.open(member) as npy:
-                array = _read_npy(npy, member.file_size)
-            arrays[member.filename.removesuffix(".npy")] = array
-        return arrays
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = _read_npy(npy, member.file_size)
+    return arrays
 
 
 def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
@@ -148,16 +134,14 @@ def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
     """
     import numpy as np
 
-    content = aligned_bytes(size)
-    read = 0
+    content, read = aligned_bytes(size), 0
     while read < size and (chunk := npy.read(min(size - read, 2**18))):
         content[read : read + len(chunk)] = np.frombuffer(chunk, np.uint8)
         read += len(chunk)
     if read < size or npy.read(1):  # Reading to the end also checks the zip archive's checksum.
         raise ValueError("it is not as long as it says")
     header = io.BytesIO(content[: 2**16].tobytes())
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
+    if np.lib.format.read_magic(header) != (1, 0):
         raise ValueError("it is of an unusual version")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
     if dtype.hasobject:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -33,56 +34,46 @@ _GROUPS = {
     "help": "",
 }
 _ALIASES = {"learning_rate": ["--lr"]}
-_METAVARS = {"data.name": "NAME", "data.train": "SPLIT", "data.test": "SPLIT", "init_from": "RUN"}
-
-
-def argument(metavar: str, *, default: Any = dataclasses.MISSING, **settings: Any) -> Any:
-    """A positional argument as a field of a command's options; `settings` are argparse's."""
-    metadata = {"group": "arguments", "metavar": metavar, **settings}
-    return dataclasses.field(default=default, metadata=metadata)
+_METAVARS: dict[str | type, str] = {int: "N", float: "X", bool: "true|false", str: "NAME"}
+_METAVARS |= {"data.train": "SPLIT", "data.test": "SPLIT", "init_from": "RUN"}
 
 
 def flag(
     *aliases: str, default: Any = None, group: str = "basics", rare: bool = False, **settings: Any
 ) -> Any:
-    """A flag as a field of a command's options.
+    """A flag as a field of a command's options; without a default (MISSING) it is required.
 
-    Args:
-      aliases: Its other names, such as -o.
-      default: MISSING if the flag is required.
-      group: Its group in the help.
-      rare: Only --help-all shows it.
-      settings: For argparse's `add_argument`; also `hint`, the default that the help shows.
+    Aliases are other names, such as -o. Only --help-all shows a rare flag. The settings are those
+    of argparse's `add_argument`, and `choices` and `hint`, the default that the help shows.
     """
     metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def argument(metavar: str, *, default: Any = dataclasses.MISSING, **settings: Any) -> Any:
+    """A positional argument as a field of a command's options; `settings` are those of `flag`."""
+    return flag(default=default, group="arguments", metavar=metavar, **settings)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number from `low` to `high`."""
 
     def convert(word: str) -> int:
-        try:
-            number = int(word)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, not {word!r}") from None
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"must be from {low} to {high}, not {number}")
-        return number
+        with contextlib.suppress(ValueError):
+            if low <= int(word) <= high:
+                return int(word)
+            raise argparse.ArgumentTypeError(f"must be from {low} to {high}, not {int(word)}")
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {word!r}")
 
     return convert
 
 
-def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """The type of an argument that is one of several words."""
-
-    def convert(word: str) -> str:
-        if word not in choices:
-            hint = did_you_mean(word, choices)
-            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(choices)}{hint}")
-        return word
-
-    return convert
+def _one_of(choices: Sequence[str], word: str) -> str:
+    """Convert a word that must be one of several."""
+    if word not in choices:
+        hint = did_you_mean(word, choices)
+        raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(choices)}{hint}")
+    return word
 
 
 class Parsed(NamedTuple, Generic[Options]):
@@ -98,18 +89,15 @@ class Parsed(NamedTuple, Generic[Options]):
 
 
 def parse(options: type[Options], words: Sequence[str], *, command: str) -> Options:
-    """Parse the command line of a command without a config.
+    """Parse the words after a command without a config.
 
-    Args:
-      options: Dataclass of `flag`s and `argument`s; the help shows its docstrings.
-      words: The command line after the command.
-      command: The command's name.
+    `options` is a dataclass of `flag`s and `argument`s. The help shows its docstrings.
 
     Raises:
       InputError: An argument is unknown, missing or wrong.
       SystemExit: The help was asked for and printed.
     """
-    return options(**_parse(make_parser(options, command, words), words))
+    return options(**_parse(Parser(options, command, words), words))
 
 
 def parse_config(
@@ -120,35 +108,23 @@ def parse_config(
     The arguments and errors are those of `parse`. The options have the fields `config`, and
     `source` for the file. If `several`, flags of the config take several values.
     """
-    if several:
-        _refuse_repeated(words)
-    given = _parse(make_parser(options, command, words, several=several), words)
+    given = _parse(Parser(options, command, words, several=several), words)
     table, name = _read_source(given.get("source"), several=several)
-    flags = {name: given.pop(name) for name in _config_groups() if name in given}
     values = dict[str, list[Any]]()
-    for field, value in flags.items():
+    for field in [field for field in given if field in _config_groups()]:
+        value = given.pop(field)
         if isinstance(value, tuple):
-            first, *others = value or (True,)  # --bidirectional alone has no value.
-            value = first
-            if others:
-                values[field] = [first, *others]
-                for one in others:
-                    from_dict({field: one})  # Refuse a wrong value before any work.
+            found = list(value) or [True]  # --bidirectional alone has no value.
+            for value in found:
+                from_dict({field: value})  # Refuse a wrong value before any work.
+            if len(found) > 1:
+                values[field] = found
+            value = found[0]
         section, _, key = field.rpartition(".")
         place = table.setdefault("data", {}) if section else table
         place[key] = value
-    parsed = options(**{**given, "config": from_dict(table)})
-    return Parsed(parsed, name, set_fields=frozenset(table), values=values)
-
-
-def _refuse_repeated(words: Sequence[str]) -> None:
-    """Refuse a flag that comes twice, because argparse would drop the values of the first one."""
-    names = {alias: _flag_name(field) for field, given in _ALIASES.items() for alias in given}
-    flags = [_with_hyphens(word).partition("=")[0] for word in words if word.startswith("--")]
-    flags = [names.get(flag, flag) for flag in flags]
-    for flag in flags:
-        if flags.count(flag) > 1:
-            raise InputError(f"{flag}: comes twice; name all its values after one {flag}")
+    given["config"] = from_dict(table)
+    return Parsed(options(**given), name, set_fields=frozenset(table), values=values)
 
 
 def _read_source(source: Path | None, *, several: bool) -> tuple[dict[str, Any], str]:
@@ -169,12 +145,17 @@ def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     """The values of the flags and arguments that are on a command line."""
     if any("\0" in word for word in words):
         raise InputError("no argument may hold a null character")
-    words = [_with_hyphens(word) for word in words]
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in ("--", *parser.flags):
+    # --batch_size is --batch-size, too.
+    words = [re.sub("^--[^=]*", lambda name: name[0].replace("_", "-"), word) for word in words]
+    seen = set[str]()
+    for name in [word.partition("=")[0] for word in words if re.match("--.", word)]:
+        if name not in parser.flags:
             hint = did_you_mean(name, parser.flags) or "; --help-all lists all flags"
             raise InputError(f"{name}: unknown flag{hint}")
+        flag = parser.flags[name].names[0]
+        if flag in seen and parser.several:  # argparse would drop the values of the first one.
+            raise InputError(f"{flag}: comes twice; name all its values after one {flag}")
+        seen.add(flag)
     given = vars(parser.parse_intermixed_args(words))
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -183,27 +164,42 @@ def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _with_hyphens(word: str) -> str:
-    """Change --batch_size to --batch-size."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
-
-
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are `InputError`s."""
+    """The parser of a command. Its help has the rare flags if --help-all is in `words`."""
 
-    flags: dict[str, Sequence[str]]
-    """Each flag, and its choices, if it has any."""
-    words: Sequence[str]
-    """The choices of the first argument."""
+    def __init__(
+        self, options: type, command: str, words: Sequence[str] = (), *, several: bool = False
+    ) -> None:
+        super().__init__(description=inspect.getdoc(options), add_help=False, allow_abbrev=False)
+        formatter = argparse.RawDescriptionHelpFormatter
+        self.formatter_class = functools.partial(formatter, max_help_position=28)
+        takes_config = any(field.name == "config" for field in dataclasses.fields(options))
+        groups = {title: self.add_argument_group(title) for title in _GROUPS}
+        if not takes_config:
+            groups["basics"] = groups["help"] = self.add_argument_group("flags")
+        flags = [*(_config_flags(several) if takes_config else ()), *_own_flags(options)]
+        rare = sum(flag.rare for flag in flags)
+        more = f"Show this help with {rare} more flags." if rare else argparse.SUPPRESS
+        flags.append(_Flag(["-h", "--help"], "help", dict(action="help", help="Show this help.")))
+        flags.append(_Flag(["--help-all"], "help", dict(action="help", help=more)))
+        usage, self.several, self.flags = ["rnn-mnist", command], several, dict[str, _Flag]()
+        self.words: Sequence[str] = ()
+        """The choices of the first argument."""
+        for flag in flags:
+            if flag.rare and "--help-all" not in words:
+                flag.settings["help"] = argparse.SUPPRESS
+            action = groups[flag.group].add_argument(*flag.names, **flag.settings)
+            self.flags |= dict.fromkeys(action.option_strings, flag)
+            if not action.option_strings:
+                usage.append(str(action.metavar))
+                self.words = self.words or flag.choices
+            elif action.required:
+                usage.append(f"{flag.names[-1]} {action.metavar}")
+        self.usage = " ".join([*usage, "[--flags]"])
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse says of a wrong command line."""
         raise InputError(message.removeprefix("argument "))
-
-    def format_help(self) -> str:
-        """Format the help, and put ordinary spaces and hyphens back into the defaults."""
-        return super().format_help().replace("\xa0", " ").replace("\u2011", "-")
 
 
 class _Flag(NamedTuple):
@@ -211,99 +207,54 @@ class _Flag(NamedTuple):
 
     names: Sequence[str]
     group: str
-    rare: bool
-    choices: Sequence[str]
-    """Its choices; empty if there are none."""
     settings: dict[str, Any]
-    """The rest, for argparse's `add_argument`."""
-
-
-def make_parser(
-    options: type, command: str, words: Sequence[str] = (), *, several: bool = False
-) -> Parser:
-    """Make the parser of a command; its help has the rare flags if --help-all is in `words`."""
-    flags = list(_own_flags(options))
-    takes_config = any(field.name == "config" for field in dataclasses.fields(options))
-    if takes_config:
-        flags = [*_config_flags(several), *flags]
-    flags += _help_flags(rare=sum(flag.rare for flag in flags))
-    usage = [flag.settings["metavar"] for flag in flags if flag.group == "arguments"]
-    required = [flag for flag in flags if flag.settings.get("required")]
-    usage += [f"{flag.names[-1]} {flag.settings['metavar']}" for flag in required]
-    parser = Parser(
-        usage=" ".join(["rnn-mnist", command, *usage, "[--flags]"]),
-        description=inspect.getdoc(options),
-        formatter_class=functools.partial(
-            argparse.RawDescriptionHelpFormatter, max_help_position=28
-        ),
-        add_help=False,
-        allow_abbrev=False,
-    )
-    groups = {title: parser.add_argument_group(title) for title in _GROUPS}
-    if not takes_config:
-        groups["basics"] = groups["help"] = parser.add_argument_group("flags")
-    parser.flags = {}
-    parser.words = ()
-    for flag in flags:
-        if flag.rare and "--help-all" not in words:
-            flag.settings["help"] = argparse.SUPPRESS
-        action = groups[flag.group].add_argument(*flag.names, **flag.settings)
-        if action.option_strings:
-            parser.flags |= dict.fromkeys(action.option_strings, flag.choices)
-        else:
-            parser.words = parser.words or flag.choices
-    return parser
-
-
-def _help_flags(*, rare: int) -> Iterator[_Flag]:
-    """The flags that show the help; one more shows `rare` more flags, if there are any."""
-    more = f"Show this help with {rare} more flags." if rare else argparse.SUPPRESS
-    for names, said in ((["-h", "--help"], "Show this help."), (["--help-all"], more)):
-        yield _Flag(names, "help", False, (), dict(action="help", help=said))
+    """For argparse's `add_argument`."""
+    rare: bool = False
+    choices: Sequence[str] = ()
+    """Its choices; empty if there are none."""
 
 
 def _own_flags(options: type) -> Iterator[_Flag]:
     """The flags and arguments of a command, without those of a config."""
-    sentences = _sentences(options)
-    for field in dataclasses.fields(options):
-        if field.name == "config":
-            continue
+    for field in [field for field in dataclasses.fields(options) if field.name != "config"]:
         settings = dict(field.metadata)
-        group, rare = settings.pop("group"), settings.pop("rare", False)
+        group, rare, aliases = settings.pop("group"), settings.pop("rare"), settings.pop("aliases")
         choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
-        aliases = settings.pop("aliases", ())
-        names = [field.name]
+        names, required = [field.name], field.default is dataclasses.MISSING
         if group != "arguments":
             names = [_flag_name(field.name), *aliases]
-            settings |= dict(dest=field.name, default=argparse.SUPPRESS)
-            settings["required"] = field.default is dataclasses.MISSING
+            settings |= dict(dest=field.name, default=argparse.SUPPRESS, required=required)
         if choices:
-            settings["type"] = one_of(choices)
+            settings["type"] = functools.partial(_one_of, choices)
         if isinstance(field.default, bool):
             settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
-        settings["help"] = _help(sentences[field.name], choices, hint)
-        yield _Flag(names, group, rare, choices, settings)
+        settings["help"] = _help(_sentences(options)[field.name], choices, hint)
+        yield _Flag(names, group, settings, rare, choices)
 
 
 def _config_flags(several: bool) -> Iterator[_Flag]:
     """The flags of a config, in the order of the help."""
     for name, (group, rare) in _config_groups().items():
+        # The help of a sweep has its own flags and the basic ones; the rest is in that of a run.
+        rare = rare or (several and group != "basics")
         section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
         default = getattr(section, key)
         choices = typing.get_args(typing.get_type_hints(section)[key])
-        names = [_flag_name(name), *_ALIASES.get(name, ())]
+        names, switch = [_flag_name(name), *_ALIASES.get(name, ())], isinstance(default, bool)
         settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
+        if switch and several:
+            off = settings | dict(action="store_const", const=[False])
+            off["help"] = f"The same as {names[0]} false."
+            yield _Flag([names[0].replace("--", "--no-")], group, off, rare)
         settings["help"] = _help(_sentences(section)[key], choices, default)
-        if isinstance(default, bool) and not several:
+        if switch and not several:
             settings["action"] = argparse.BooleanOptionalAction
         else:
             settings["type"] = functools.partial(_convert, type(default))
-            metavars = {int: "N", float: "X", bool: "true|false"}
-            settings["metavar"] = _METAVARS.get(name, metavars.get(type(default), "NAME"))
+            settings["metavar"] = _METAVARS.get(name, _METAVARS[type(default)])
         if several and section is Config:
-            settings["nargs"] = "*" if isinstance(default, bool) else "+"
-        # The help of a sweep has its own flags and the basic ones; the rest is in that of a run.
-        yield _Flag(names, group, rare or (several and group != "basics"), choices, settings)
+            settings["nargs"] = "*" if switch else "+"
+        yield _Flag(names, group, settings, rare, choices)
 
 
 def _config_groups() -> dict[str, tuple[str, bool]]:
@@ -341,19 +292,13 @@ def _sentences(section: type) -> dict[str, str]:
     return found
 
 
-_UNBROKEN = str.maketrans(" -", "\xa0\u2011")  # No line ends at these.
-
-
 def _help(sentence: str, choices: Sequence[str], default: object) -> str:
     """The help of a flag: its sentence, the words that it may take, and its default."""
     if choices:
         sentence += f" One of {', '.join(choices)}."
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
     if isinstance(default, bool):
         shown = "on" if default else ""
-    elif isinstance(default, float):
-        shown = f"{default:g}"
-    else:
-        shown = "" if default in (None, (), dataclasses.MISSING) else str(default)
-    if shown:
-        sentence += " " + f"(default: {shown})".translate(_UNBROKEN)
+    if shown and default not in (None, (), dataclasses.MISSING):
+        sentence += f" (default: {shown})"
     return sentence.replace("%", "%%")

@@ -5,39 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
-    from rnn_mnist.inference import Images
     from rnn_mnist.runs import Result
 
-
-class Kind(NamedTuple):
-    """A kind of picture."""
-
-    flags: tuple[str, ...] = ()
-    """The flags that choose what is drawn."""
-    moves: bool = False
-    """It can also be an animation."""
-    default_count: int = 1
-    """How many images are drawn by default."""
-    compares: bool = False
-    """Several runs can be drawn together."""
-
-
-KINDS = {
-    "rows": Kind(("image", "picture"), moves=True),
-    "digits": Kind(("count", "seed"), moves=True, default_count=15, compares=True),
-    "beliefs": Kind(("image", "picture"), moves=True),
-    "states": Kind(("image", "picture", "layer")),
-    "curves": Kind(compares=True),
-    "confusion": Kind(compares=True),
-    "mistakes": Kind(("count",), default_count=15, compares=True),
-    "saliency": Kind(("image", "picture", "count", "seed"), default_count=5),
+KINDS = "rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"
+MOVING = "rows", "digits", "beliefs"
+"""Kinds that can also be animations."""
+COMPARING = "digits", "curves", "confusion", "mistakes"
+"""Kinds that can draw several runs together."""
+ONE_IMAGE, RANDOM = ("rows", "beliefs", "states"), ("digits", "saliency")
+"""Kinds that draw one image, and kinds that draw random images unless one is named."""
+USED_BY = {
+    "image": (*ONE_IMAGE, "saliency"),
+    "picture": (*ONE_IMAGE, "saliency"),
+    "count": ("digits", "mistakes", "saliency"),
+    "seed": RANDOM,
+    "layer": ("states",),
 }
+"""The flags that only some kinds use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Options:
     saliency   where more ink would make the answer more likely, or less
     """
 
-    kind: str = flags.argument("KIND", choices=tuple(KINDS))
+    kind: str = flags.argument("KIND", choices=KINDS)
     """The kind of picture."""
     runs: tuple[Path, ...] = flags.argument("[RUN ...]", default=(), nargs="*", type=Path)
     """Folders of runs, folders of sweeps (for their best runs), files of weights, or the pretrained
@@ -77,26 +67,18 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse flags that would have no effect."""
-        for name in ("image", "picture", "count", "seed", "layer"):
-            kinds = [kind for kind, about in KINDS.items() if name in about.flags]
+        for name, kinds in USED_BY.items():
             if getattr(self, name) is not None and self.kind not in kinds:
                 raise InputError(f"--{name}: only for {', '.join(kinds)}, not for {self.kind}")
         if self.image is not None and self.picture is not None:
             raise InputError("--picture: takes the place of --image; leave one of the two out")
-        if self.names_image() and (self.count is not None or self.seed is not None):
+        names_image = self.image is not None or self.picture is not None
+        if names_image and (self.count is not None or self.seed is not None):
             raise InputError("--count and --seed: have no effect with --image or --picture")
-        if len(self.runs) > 1 and not KINDS[self.kind].compares:
+        if len(self.runs) > 1 and self.kind not in COMPARING:
             raise InputError(f"{self.runs[1]}: {self.kind} draws a single run")
-        endings = (".png", ".gif", ".mp4") if KINDS[self.kind].moves else (".png",)
-        if self.output is not None and self.output.suffix not in endings:
-            raise InputError(
-                f"--output: {self.kind} is written as a file that ends in {' or '.join(endings)}, "
-                f"not {str(self.output)!r}"
-            )
-
-    def names_image(self) -> bool:
-        """Whether --image or --picture is given."""
-        return self.image is not None or self.picture is not None
+        moving = [".gif", ".mp4"] if self.kind in MOVING else []
+        cli.check_ending(self.output, self.kind, [".png", *moving])
 
 
 @cli.program
@@ -123,32 +105,41 @@ def main(words: Sequence[str]) -> None:
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
+def draw_curves(runs: Mapping[str, Result]) -> Any:
+    """Draw the curves of one run, or compare several."""
+    from rnn_mnist.plots import charts
+
+    for name, run in runs.items():
+        if not run.history:
+            raise InputError(f"{name}: has no history of its training to draw")
+    histories = {name: run.history for name, run in runs.items()}
+    ((name, history), *others) = histories.items()
+    return charts.compare(histories) if others else charts.curves(history, title=name)
+
+
 def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) -> Any:
-    """Draw a figure, or make an animation, of runs by their names.
-
-    Raises:
-      InputError: The runs or the images do not fit.
-    """
+    """Draw a figure, or make an animation, of runs by their names."""
     from rnn_mnist import inference
-    from rnn_mnist.plots import charts, figures, movies
+    from rnn_mnist.plots import figures, movies
 
-    title, run = ", ".join(runs), next(iter(runs.values()))
     if options.kind == "curves":
-        for name, one in runs.items():
-            if not one.history:
-                raise InputError(f"{name}: has no history of its training to draw")
-        histories = {name: one.history for name, one in runs.items()}
-        several = len(runs) > 1
-        return charts.compare(histories) if several else charts.curves(run.history, title=title)
-    classes, reading = cli.same_classes(runs), run.config.reading
-    images, labels, about = choose(options, run)
-    title, stage = f"{title}: {about}", movies if moving else figures
-    if options.kind == "rows":
+        return draw_curves(runs)
+    kind, run, classes = options.kind, next(iter(runs.values())), cli.same_classes(runs)
+    reading, count = run.config.reading, options.count or (5 if kind == "saliency" else 15)
+    images, labels, about = inference.pick_images(
+        run,
+        picture=options.picture,
+        index=0 if options.image is None and kind in ONE_IMAGE else options.image,
+        count=count if kind in RANDOM else None,
+        seed=options.seed or 0,
+    )
+    title, stage = f"{', '.join(runs)}: {about}", movies if moving else figures
+    if kind == "rows":
         return stage.rows(images[0], reading=reading, title=title)
-    if options.kind == "beliefs":
+    if kind == "beliefs":
         beliefs = inference.beliefs(run, images[0])
         return stage.beliefs(images[0], beliefs, classes, reading=reading, title=title)
-    if options.kind == "states":
+    if kind == "states":
         layers = inference.units(run, images[0])
         layer = options.layer or f"lstm_l{run.config.num_layers - 1}"
         if layer not in layers:
@@ -156,29 +147,16 @@ def draw(options: Options, runs: Mapping[str, Result], *, moving: bool = False) 
         units, title = layers[layer]._asdict(), f"{title}, {layer}"
         return figures.states(images[0], units, reading=reading, title=title)
     answers = inference.predict(list(runs.values()), images)
-    if options.kind == "digits":
+    if kind == "digits":
         return stage.digits(images, answers, classes, labels=labels, title=title)
-    if options.kind == "saliency":
+    if kind == "saliency":
         gradients = inference.saliency(run, images)
         title += "; more ink makes the answer more likely (violet) or less likely (orange)"
         return figures.saliency(images, gradients, answers, classes, title=title)
     assert labels is not None  # Only a picture of the user's own has none.
-    if options.kind == "confusion":
+    if kind == "confusion":
         return figures.confusion(labels, answers.argmax(1), classes, title=title)
-    count = options.count or KINDS["mistakes"].default_count
     return figures.mistakes(images, labels, answers, classes, count=count, title=title)
-
-
-def choose(options: Options, run: Result) -> Images:
-    """The images to draw."""
-    from rnn_mnist.inference import pick_images
-
-    if options.kind in ("confusion", "mistakes"):
-        return pick_images(run)
-    if options.kind == "digits" or (options.kind == "saliency" and not options.names_image()):
-        count = options.count or KINDS[options.kind].default_count
-        return pick_images(run, count=count, seed=options.seed or 0)
-    return pick_images(run, picture=options.picture, index=options.image or 0)
 
 
 if __name__ == "__main__":

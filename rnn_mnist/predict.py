@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnn_mnist import cli, flags
+from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
-from rnn_mnist.files import atomic_write, check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +60,7 @@ def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
     options = flags.parse(Options, words, command="predict")
     if options.show is not None:
-        check_file(options.show)
+        files.check_file(options.show)
     # Imported here, so that help and mistyped flags answer at once.
     import numpy as np
 
@@ -82,29 +81,32 @@ def main(words: Sequence[str]) -> int:
     elif answers:
         print_table(pictures.names, answers)
     if options.show is not None and answers:
-        show(options.show, pictures, probabilities, classes, say=not options.json)
+        show(options.show, pictures, probabilities, classes)
+        if not options.json:
+            count = len(pictures.images)
+            some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
+            print(f"{options.show}: what the network saw{some}")
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0
 
 
-def split_arguments(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def split_arguments(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The networks, which come first, and the pictures."""
     from rnn_mnist.runs import is_result
 
-    runs = list(itertools.takewhile(is_result, files))
-    if len(runs) == len(files):
+    runs = list(itertools.takewhile(is_result, paths))
+    if len(runs) == len(paths):
         raise InputError(f"{runs[-1]}: name a picture to look at after it")
-    return runs, list(files[len(runs) :])
+    return runs, list(paths[len(runs) :])
 
 
 def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
     """Print all answers and errors for other programs."""
-    said = [
-        {"file": name, "digit": best, "probability": answer[best], "probabilities": answer}
-        for name, answer in zip(pictures.names, answers, strict=True)
-        for best in [max(answer, key=answer.__getitem__)]
-    ]
+    said = []
+    for name, answer in zip(pictures.names, answers, strict=True):
+        best = max(answer, key=answer.__getitem__)
+        said.append(dict(file=name, digit=best, probability=answer[best], probabilities=answer))
     print(json.dumps({"network": network, "answers": said, "errors": pictures.errors}, indent=1))
 
 
@@ -112,22 +114,17 @@ def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
     """Print each file's answer and second guess."""
     from rnn_mnist.runs import Console
 
-    rows = []
+    head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
+    rows = [["file", head, "probability", "second guess"]]
     for name, answer in zip(names, answers, strict=True):
         first, second = sorted(answer, key=answer.__getitem__, reverse=True)[:2]
         guess = f"{second}  {100 * answer[second]:.1f} %"
         rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
-    head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
-    Console().print_table([["file", head, "probability", "second guess"], *rows])
+    Console().print_table(rows)
 
 
 def show(
-    path: Path,
-    pictures: Pictures,
-    probabilities: NDArray[np.float32],
-    classes: Sequence[str],
-    *,
-    say: bool,
+    path: Path, pictures: Pictures, probabilities: NDArray[np.float32], classes: Sequence[str]
 ) -> None:
     """Draw what the network saw of the first images."""
     import numpy as np
@@ -135,13 +132,10 @@ def show(
     from rnn_mnist.plots import figures
 
     names = [Path(name).name for name in pictures.names[:MOST_SHOWN]]
-    images, count = np.stack(pictures.images[:MOST_SHOWN]), len(pictures.images)
+    images = np.stack(pictures.images[:MOST_SHOWN])
     figure = figures.digits(images, probabilities[:MOST_SHOWN], classes, names=names)
-    with atomic_write(path) as file:
+    with files.atomic_write(path) as file:
         figure.savefig(file, format="png")
-    if say:
-        some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
-        print(f"{path}: what the network saw{some}")
 
 
 if __name__ == "__main__":

@@ -72,13 +72,11 @@ class Options:
         """Refuse flags without effect, and a missing tensorboardX."""
         for name in ("coordinator", "processes", "process_id", "wait"):
             if getattr(self, name) is not None and not self.distributed:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: only for several processes; add --distributed")
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag}: only for several processes; add --distributed")
         if self.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-            raise InputError(
-                "--tensorboard: needs tensorboardX; install the extra tensorboard "
-                "(pip install '.[tensorboard]')"
-            )
+            extra = "install the extra tensorboard (pip install '.[tensorboard]')"
+            raise InputError(f"--tensorboard: needs tensorboardX; {extra}")
         port = (self.coordinator or "HOST:1").rpartition(":")[2]
         if self.coordinator is not None and (self.coordinator == port or not port.isdigit()):
             raise InputError(f"--coordinator: must be HOST:PORT, not {self.coordinator!r}")
@@ -131,9 +129,12 @@ def refuse_other_run(folder: Path, config: Config, words: Sequence[str]) -> None
         return
     found = [one for one in differences(config, read_config(file)) if one.field != "epochs"]
     if found:
+        # Only the sweep trains runs in its `best`, so another run gets a folder beside the sweep.
+        sweep = folder.parent.parent
+        in_sweep = folder.parent.name == "best" and (sweep / "sweep.csv").exists()
         both = [f"{one.field} is {one.theirs!r} there and {one.ours!r} here" for one in found]
         change = re.sub(r"[^\w.]+", "-", f"{found[0].field}-{found[0].ours}").replace("_", "-")
-        other = f"{folder}-{change.strip('-')}"
+        other = f"{sweep if in_sweep else folder}-{change.strip('-')}"
         command = shlex.join(["rnn-mnist", "train", *words, "--run", other])
         raise InputError(
             f"{folder}: holds a run of another config: {', '.join(both)}; to train this one, "

@@ -88,28 +88,23 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     from jax.sharding import NamedSharding, PartitionSpec
 
     from rnn_mnist.sweeps import grid, vmapped
-    from rnn_mnist.training import eval_params, make_learner
+    from rnn_mnist.training import eval_params
 
     own, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((vmapped.AXIS,), ()))
     runs, swept = 2 * mesh.size, grid.per_run_settings(config)
-    learner = make_learner(config, num_classes=10, total_steps=6000, swept=swept)
+    functions = vmapped.make_functions(config, mesh, num_classes=10, total_steps=6000)
 
     def each(*shape: int, dtype=np.int32, sharding=own) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     keys = each(runs, dtype=jax.random.key(0).dtype)
-    start = functools.partial(vmapped.init, model=learner.model, optimizer=learner.optimizer)
-    states = jax.eval_shape(start, keys, {name: each(runs, dtype=np.float32) for name in swept})
+    settings = {name: each(runs, dtype=np.float32) for name in swept}
+    states = jax.eval_shape(functions.init, keys, settings)
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
     data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
-    train = vmapped.train_epoch.trace(
-        states, *data, each(runs, 100, config.batch_size), keys, mesh=mesh, **learner._asdict()
-    )
-    yield "train", train
+    yield "train", functions.train.trace(states, *data, each(runs, 100, config.batch_size), keys)
     order = each(100, config.batch_size, sharding=whole)
-    params = eval_params(states)
-    test = vmapped.evaluate.trace(params, *data, order, model=learner.model, mesh=mesh)
-    yield "test", test
+    yield "test", functions.test.trace(eval_params(states), *data, order)
 
 
 def check_tpu(topology: str, what: str, trace: Callable, count: int | None = None) -> None:

@@ -351,8 +351,10 @@ def test_values_flags_and_files_of_a_sweep(tmp_path):
     assert parsed.name == "mine"
     named = {"epochs", "data", "learning_rate", "bidirectional", "batch_size"}
     assert parsed.set_fields == named
-    alone = flags.parse_config(sweep.Options, ["--bidirectional"], command="sweep", several=True)
-    assert alone.options.config == Config(bidirectional=True)
+    path.write_text("bidirectional = true\n")
+    for words, both in (["--bidirectional"], True), ([str(path), "--no-bidirectional"], False):
+        alone = flags.parse_config(sweep.Options, words, command="sweep", several=True)
+        assert (alone.options.config, alone.values) == (Config(bidirectional=both), {})
     words = ["--hidden-size", "x", "3"]
     with pytest.raises(InputError, match="hidden_size: must be a whole number, not 'x'"):
         flags.parse_config(sweep.Options, words, command="sweep", several=True)
@@ -399,6 +401,15 @@ def test_a_folder_goes_on_where_it_is(trained):
     *_, (found, _, place) = trained("elsewhere/mine", "--run", "new", "--lr", "0.2")
     assert place == Path("new")
     assert found == Config(hidden_size=7, schedule="cosine", learning_rate=0.2)
+
+
+def test_a_refusal_of_the_best_run_of_a_sweep_names_a_folder_beside_the_sweep(trained):
+    folder = Path("runs/swept/best/learning-rate-1")
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(to_toml(Config()))
+    (folder.parents[1] / "sweep.csv").touch()
+    code, _, err, _ = trained(str(folder), "--hidden-size", "64")
+    assert (code, err.split()[-2:]) == (2, ["--run", "runs/swept-hidden-size-64"])
 
 
 def test_a_refusal_names_the_command_that_works(trained):

@@ -14,6 +14,7 @@ from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, selec
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 from rnn_mnist.data.tfds_builder import (
     PreparedRecords,
+    Slice,
     class_names,
     find_builder,
     full_version,
@@ -22,8 +23,8 @@ from rnn_mnist.data.tfds_builder import (
 )
 
 __all__ = [
-    "Order", "Part", "PreparedRecords", "Split", "check_images", "check_labels", "class_names",
-    "cut_order", "epoch_order", "find_builder", "full_version", "load", "load_all", "make_order",
-    "parse_split", "prepare", "prepared_folder", "preprocess", "resident_parts", "select",
-    "steps_per_part", "streamed_parts",
+    "Order", "Part", "PreparedRecords", "Slice", "Split", "check_images", "check_labels",
+    "class_names", "cut_order", "epoch_order", "find_builder", "full_version", "load", "load_all",
+    "make_order", "parse_split", "prepare", "prepared_folder", "preprocess", "resident_parts",
+    "select", "steps_per_part", "streamed_parts",
 ]  # fmt: skip

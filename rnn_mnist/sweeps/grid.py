@@ -13,16 +13,14 @@ Value = bool | int | float | str
 Grid = Mapping[str, Sequence[Value]]
 """Names of `Config`'s fields, and the values that each takes."""
 
+FIELDS = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
+"""Settings that can be swept."""
 _OPTIMIZER = "learning_rate", "momentum", "weight_decay", "gradient_clip", "ema"
 """Settings that runs of one program may differ in, if they are not zero, beside the seed."""
 
 
 def as_lists(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
-    """A grid with plain numbers in lists, from any collections: ranges, arrays of NumPy's.
-
-    Raises:
-      InputError: A field has no collection of values.
-    """
+    """A grid with plain numbers in lists, from any collections: ranges, arrays of NumPy's."""
     plain = dict[str, list[Any]]()
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Iterable):
@@ -38,10 +36,9 @@ def make_configs(config: Config, grid: Grid) -> list[Config]:
       InputError: A field is unknown or cannot be swept, has no value or one twice, or a value
         cannot be used; one line that names it.
     """
-    known = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
     for name, values in grid.items():
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+        if name not in FIELDS:
+            hint = did_you_mean(name, FIELDS) or f"; known are {', '.join(FIELDS)}"
             raise InputError(f"{name}: cannot be swept{hint}")
         if not values:
             raise InputError(f"{name}: needs at least one value")

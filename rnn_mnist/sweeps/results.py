@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rnn_mnist.config import Config, Data, from_dict
 from rnn_mnist.metrics import Epoch, is_useless
-from rnn_mnist.sweeps.grid import Grid, Value, format_value
+from rnn_mnist.sweeps.grid import FIELDS, Value, format_value
 
 
 class Run(NamedTuple):
@@ -59,19 +59,17 @@ class Setting(NamedTuple):
         return statistics.fmean(run.history[-1].test_loss for run in self.runs)
 
 
-def by_setting(runs: Iterable[Run], grid: Grid) -> list[Setting]:
-    """The settings of a grid with their runs, in the order in which they first come."""
-    names = [name for name in grid if name != "seed"]
+def by_setting(runs: Iterable[Run], fields: Iterable[str]) -> list[Setting]:
+    """The settings of a grid with these fields, in the order in which they first come."""
+    names = [name for name in fields if name != "seed"]
     found: dict[tuple[Value, ...], list[Run]] = {}
     for run in runs:
         found.setdefault(tuple(getattr(run.config, name) for name in names), []).append(run)
-    return [
-        Setting(
-            values=dict(zip(names, values, strict=True)),
-            runs=tuple(sorted(same, key=lambda run: run.config.seed)),
-        )
-        for values, same in found.items()
-    ]
+    settings = []
+    for values, same in found.items():
+        by_seed = sorted(same, key=lambda run: run.config.seed)
+        settings.append(Setting(dict(zip(names, values, strict=True)), tuple(by_seed)))
+    return settings
 
 
 def ranked(settings: Iterable[Setting]) -> list[Setting]:
@@ -91,47 +89,28 @@ def to_table(settings: Sequence[Setting]) -> list[list[str]]:
     return rows
 
 
-_SETTINGS = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
-_DATA = [field.name for field in dataclasses.fields(Data)]
-_MEASUREMENTS = {
-    "epoch": int,
-    "step": int,
-    "train_loss": float,
-    "train_accuracy": float,
-    "validation_loss": float,
-    "validation_correct": int,
-    "validation_count": int,
-    "seconds": float,
-}
+_MEASUREMENTS = dict(epoch=int, step=int, train_loss=float, train_accuracy=float)
+_MEASUREMENTS |= dict(validation_loss=float, validation_correct=int, validation_count=int)
+_MEASUREMENTS |= dict(seconds=float, validation_accuracy=float)
 """Columns of sweep.csv that are fields of `Epoch`, where `validation` is called `test`."""
-
-
-def _columns() -> dict[str, type]:
-    """The columns of sweep.csv and their types: settings, data, measurements."""
-    config = Config()
-    columns: dict[str, type] = {name: type(getattr(config, name)) for name in _SETTINGS}
-    columns |= {f"data.{name}": str for name in _DATA}
-    return columns | _MEASUREMENTS | {"validation_accuracy": float}
+_COLUMNS: dict[str, type] = {name: type(getattr(Config, name)) for name in FIELDS}
+_COLUMNS |= {f"data.{field.name}": str for field in dataclasses.fields(Data)}
+_COLUMNS |= _MEASUREMENTS
 
 
 def to_csv(runs: Iterable[Run]) -> str:
     """Runs as CSV: a header, then a line for every epoch of every run."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_columns()), lineterminator="\n")
+    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
     for run in runs:
-        row: dict[str, Any] = {name: getattr(run.config, name) for name in _SETTINGS}
-        row |= {f"data.{name}": getattr(run.config.data, name) for name in _DATA}
+        row = dataclasses.asdict(run.config)
+        row |= {f"data.{name}": value for name, value in row.pop("data").items()}
         for epoch in run.history:
             rounded = epoch._replace(seconds=round(epoch.seconds, 3))
             row |= {name: getattr(rounded, _field(name)) for name in _MEASUREMENTS}
-            writer.writerow(row | {"validation_accuracy": epoch.test_accuracy})
+            writer.writerow(row)
     return text.getvalue()
-
-
-def _field(column: str) -> str:
-    """The field of `Epoch` that a column of sweep.csv holds."""
-    return column.replace("validation", "test")
 
 
 def from_csv(text: str) -> list[Run]:
@@ -140,27 +119,31 @@ def from_csv(text: str) -> list[Run]:
     Raises:
       ValueError: This version of `to_csv` did not write it.
     """
-    columns, histories = _columns(), dict[Config, list[Epoch]]()
-    reader = csv.reader(io.StringIO(text))
-    if next(reader, None) != list(columns):
+    histories, reader = dict[Config, list[Epoch]](), csv.reader(io.StringIO(text))
+    if next(reader, None) != list(_COLUMNS):
         raise ValueError("its columns are not those of this version")
     for cells in reader:
-        row = {
-            name: _parse(columns[name], cell, may_be_empty=name in ("train_loss", "train_accuracy"))
-            for name, cell in zip(columns, cells, strict=True)
-        }
-        settings = {name: row[name] for name in _SETTINGS}
-        data = {name: row[f"data.{name}"] for name in _DATA}
-        epoch = Epoch(**{_field(name): row[name] for name in _MEASUREMENTS})
+        row = {name: _parse(name, cell) for name, cell in zip(_COLUMNS, cells, strict=True)}
+        measured = {_field(name): row.pop(name) for name in _MEASUREMENTS}
+        del measured["test_accuracy"]
+        settings = {name: row.pop(name) for name in FIELDS}
+        data = {name.removeprefix("data."): value for name, value in row.items()}
         history = histories.setdefault(from_dict({**settings, "data": data}), [])
+        epoch = Epoch(**measured)
         if epoch.epoch != len(history) or not 0 <= epoch.test_correct <= epoch.test_count > 0:
             raise ValueError(f"line {reader.line_num} is no epoch of a run")
         history.append(epoch)
     return [Run(config, tuple(history)) for config, history in histories.items()]
 
 
-def _parse(kind: type, cell: str, *, may_be_empty: bool) -> Any:
-    """The value of a cell; None for an empty one where it may be empty."""
-    if kind is bool:
-        return bool(("False", "True").index(cell))
-    return None if may_be_empty and not cell else kind(cell)
+def _field(column: str) -> str:
+    """The field of `Epoch` that a column of sweep.csv holds."""
+    return column.replace("validation", "test")
+
+
+def _parse(column: str, cell: str) -> Any:
+    """The value of a cell. The untrained network has no training loss and accuracy."""
+    kind = _COLUMNS[column]
+    if column in ("train_loss", "train_accuracy") and not cell:
+        return None
+    return bool(("False", "True").index(cell)) if kind is bool else kind(cell)

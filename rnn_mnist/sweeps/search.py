@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,28 +14,17 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from rnn_mnist import runs
 from rnn_mnist.config import Config, Data, InputError, naming
 from rnn_mnist.data import Split, load_all, parse_split, select
 from rnn_mnist.parallel import find_devices
-from rnn_mnist.runs import (
-    BEST,
-    RUN_FILES,
-    SWEEP_CSV,
-    Console,
-    Result,
-    check_run_folder,
-    describe_devices,
-    train_run,
-    write_file,
-    write_run,
-)
+from rnn_mnist.runs import Console
 from rnn_mnist.sweeps import folder as sweep_folder
 from rnn_mnist.sweeps import grid, vmapped
-from rnn_mnist.sweeps.folder import PICTURE, RUNS, Folders
 from rnn_mnist.sweeps.grid import Grid, describe_settings
 from rnn_mnist.sweeps.results import Run, Setting, by_setting, ranked, to_table
 from rnn_mnist.sweeps.validation import final_data, hold_out
-from rnn_mnist.training import Progress, State, default_cpu_count, describe_kernel
+from rnn_mnist.training import Progress, default_cpu_count, describe_kernel
 
 
 class Sweep(NamedTuple):
@@ -43,7 +32,7 @@ class Sweep(NamedTuple):
 
     settings: list[Setting]
     """The settings with their runs, the highest validation accuracy first."""
-    best: Result | None
+    best: runs.Result | None
     """The best setting, trained again on all images and tested; None if `final` is false."""
 
 
@@ -91,44 +80,42 @@ def sweep(
       >>> [len(setting.runs) for setting in found.settings]
       [1, 1]
     """
-    console = Console(silent=not verbose)
     folder, values = None if folder is None else Path(folder), grid.as_lists(values or {})
     data_files = None if data_files is None else Path(data_files)
     _check(config, values, keep=keep, folder=folder)
+    console = Console(silent=not verbose)
     plan = _make_plan(config, values, final=final, data_files=data_files, devices=devices)
     with contextlib.ExitStack() as stack:
-        notes, done, folders = list[str](), dict[Config, Run](), Folders({}, {})
+        notes, done = list[str](), dict[Config, Run]()
+        kept, bests = dict[Config, Path](), dict[Config, Path]()  # Run folders, if there are any.
         if folder is not None:
             notes += stack.enter_context(sweep_folder.lock_sweep_folder(folder))
             done = sweep_folder.read(folder)
-            folders = _choose_folders(plan, folder, keep=keep, final=final)
-        missing = [one for one in plan.names if one not in done or _lacks_files(done[one], folders)]
+            if keep:
+                kept = sweep_folder.choose(folder / sweep_folder.RUNS, plan.names)
+            if final:
+                bests = sweep_folder.choose(folder / runs.BEST, plan.final_names())
+        missing = [one for one in plan.names if one not in done or _lacks_files(done[one], kept)]
         _print_plan(console, plan, folder, notes, missing)
         began = time.perf_counter()
-        for trained in _train(console, plan, missing):
-            done |= {run.config: run for run, _ in trained}
-            for run, state in trained:
-                _print_run(console, plan, run)
-                _keep(plan, run, state, folders)
+        for group in _train(console, plan, missing):
+            done |= {one.run.config: one.run for one in group}
+            for one in group:
+                _print_run(console, plan, one.run)
+                if one.run.config in kept and not one.run.diverged:
+                    _write_run(plan, one, kept[one.run.config])
             if folder is not None:
                 sweep_folder.write(folder, done.values())
         settings = ranked(by_setting([done[one] for one in plan.names], values))
         spent = f"{time.perf_counter() - began:.1f} s for {len(missing)} runs" if missing else ""
-        _print_settings(console, settings, folder, folders, spent)
+        _print_settings(console, settings, folder, spent, kept=bool(kept))
         best = None
         if final:
-            best = _train_best(console, plan, settings[0], folders, data_files, printed=notes)
+            best = _train_best(console, plan, settings[0], bests, printed=notes)
             if folder is not None and _is_highest(settings[0], done.values()):
-                sweep_folder.mark_best(folder, folders.best[best.config])
+                name = bests[best.config].name
+                runs.write_file(folder / runs.BEST_TXT, f"{name}\n".encode())
     return Sweep(settings, best)
-
-
-def _is_highest(setting: Setting, runs: Iterable[Run]) -> bool:
-    """Whether no other setting ranks higher, also among the runs of earlier sweeps in a folder."""
-    fields = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
-    highest = ranked(by_setting(runs, dict.fromkeys(fields, ())))[0]
-    config = setting.runs[0].config
-    return all(getattr(config, name) == value for name, value in highest.values.items())
 
 
 def _check(config: Config, values: Grid, *, keep: bool, folder: Path | None) -> None:
@@ -157,10 +144,16 @@ class _Plan(NamedTuple):
     """The devices that train runs."""
     kernels: dict[Config, str]
     """What computes the LSTM of each run."""
+    data_files: Path | None
 
     def final_config(self, setting: Setting) -> Config:
         """The config that trains a setting on all images."""
         return dataclasses.replace(setting.runs[0].config, data=self.final_data)
+
+    def final_names(self) -> dict[Config, str]:
+        """The configs that may become the best, each with its setting in words."""
+        settings = by_setting([Run(one, ()) for one in self.names], self.values)
+        return {self.final_config(one): describe_settings(one.values) for one in settings}
 
 
 def _make_plan(
@@ -175,67 +168,45 @@ def _make_plan(
     configs = grid.make_configs(dataclasses.replace(config, data=held), values)
     found = find_devices(devices)
     mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])
+    names = [describe_settings({name: getattr(one, name) for name in values}) for one in configs]
     return _Plan(
         values=values,
-        names={
-            one: describe_settings({name: getattr(one, name) for name in values}) for one in configs
-        },
+        names=dict(zip(configs, names, strict=True)),
         final_data=all_images,
         train=select(archive, held.train),
         validation=select(archive, held.test),
         devices=found,
         mesh=mesh,
         kernels={one: describe_kernel(one, mesh) for one in configs},
+        data_files=data_files,
     )
 
 
-def _choose_folders(plan: _Plan, folder: Path, *, keep: bool, final: bool) -> Folders:
-    """The run folders that may be written. A run that could not use its folder is refused now.
-
-    Raises:
-      InputError: A folder holds another run.
-    """
-    settings = by_setting([Run(one, ()) for one in plan.names], plan.values)
-    finals = {plan.final_config(one): describe_settings(one.values) for one in settings}
-    folders = Folders(
-        runs=sweep_folder.choose(folder / RUNS, plan.names) if keep else {},
-        best=sweep_folder.choose(folder / BEST, finals) if final else {},
-    )
-    for config, chosen in (*folders.runs.items(), *folders.best.items()):
-        check_run_folder(chosen, config)
-    return folders
-
-
-def _lacks_files(run: Run, folders: Folders) -> bool:
+def _lacks_files(run: Run, kept: Mapping[Config, Path]) -> bool:
     """Whether a finished run still needs its run folder, or files in it."""
-    folder = folders.runs.get(run.config)
-    if folder is None or run.diverged:
+    if run.config not in kept or run.diverged:
         return False
-    return not all((folder / name).exists() for name in RUN_FILES)
+    return not all((kept[run.config] / name).exists() for name in runs.RUN_FILES)
 
 
 def _print_plan(
     console: Console, plan: _Plan, folder: Path | None, notes: Sequence[str], missing: list[Config]
 ) -> None:
-    train, validation = plan.train, plan.validation
-    data = next(iter(plan.names)).data
-    finished = len(plan.names) - len(missing)
+    train, validation, data = plan.train, plan.validation, next(iter(plan.names)).data
+    values = [f"{k} {', '.join(map(grid.format_value, v))}" for k, v in plan.values.items()]
     facts = {
-        "jax": describe_devices(list(plan.mesh.devices.flat)),
+        "jax": runs.describe_devices(list(plan.mesh.devices.flat)),
         "data": f"{train.version}, {train.source}: {len(train.labels):,} training images "
         f"({data.train}), {len(validation.labels):,} validation images ({data.test})",
         "kernel": " and ".join(dict.fromkeys(plan.kernels.values())),
-        "grid": "; ".join(
-            f"{name} {', '.join(map(grid.format_value, values))}"
-            for name, values in plan.values.items()
-        ),
+        "grid": "; ".join(values),
         "sweep": f"{folder}, {len(plan.names)} runs" if folder else f"{len(plan.names)} runs",
     }
-    if finished:
-        facts["sweep"] += f", {finished} of them trained already"
-    notes = list(notes)
+    if len(missing) < len(plan.names):
+        facts["sweep"] += f", {len(plan.names) - len(missing)} of them trained already"
     if plan.mesh.size < len(plan.devices):
-        notes.append(f"a run on each of {len(plan.devices)} devices would take too much memory")
+        memory = f"a run on each of {len(plan.devices)} devices would take too much memory"
+        notes = [*notes, memory]
     if notes:
         facts["note"] = "; ".join(notes)
     console.print_facts(facts)
@@ -244,44 +215,30 @@ def _print_plan(
 
 def _train(
     console: Console, plan: _Plan, configs: Sequence[Config]
-) -> Iterator[list[tuple[Run, State]]]:
+) -> Iterator[list[vmapped.Trained]]:
     """Train runs of one shape after another, in groups that train at once.
 
     The programs for the next shapes are compiled meanwhile.
-
-    Yields:
-      The runs of each group, with their final states.
     """
-
-    def advanced(steps: int) -> None:
-        advance(steps, f"{len(configs)} runs")
-
-    splits = vmapped.Splits.put(plan.train, plan.validation, plan.mesh)
+    splits = vmapped.put_splits(plan.train, plan.validation, plan.mesh)
+    text = f"{len(configs)} runs"
     devices, train_size = list(plan.mesh.devices.flat), len(plan.train.labels)
-    shapes = grid.by_shape(configs)
-    sizes = [vmapped.runs_at_once(same[0], len(same), devices) for same in shapes]
+    classes, shapes = len(plan.train.classes), grid.by_shape(configs)
     total = sum(one.epochs * -(-train_size // min(one.batch_size, train_size)) for one in configs)
-    with (
-        ThreadPoolExecutor(1) as compiler,
-        console.progress_bar(total, f"{len(configs)} runs") as advance,
-    ):
-        compiling = [
-            compiler.submit(
-                vmapped.compile_programs, same[0], size, splits, len(plan.train.classes)
-            )
-            for same, size in zip(shapes, sizes, strict=True)
-        ]
+    with ThreadPoolExecutor(1) as compiler, console.progress_bar(total, text) as advance:
+        compiling = []
+        for same in shapes:
+            size = vmapped.runs_at_once(same[0], len(same), devices)
+            job = compiler.submit(vmapped.compile_programs, same[0], size, splits, classes)
+            compiling.append(job)
         try:
-            for same, size, programs in zip(shapes, sizes, compiling, strict=True):
-                for first in range(0, len(same), size):
-                    group = same[first : first + size]
-                    trained = vmapped.train(group, programs.result(), splits, advance=advanced)
-                    yield [
-                        (Run(one, history), vmapped.run_state(trained.states, number))
-                        for number, (one, history) in enumerate(
-                            zip(group, trained.histories, strict=True)
-                        )
-                    ]
+            for same, job in zip(shapes, compiling, strict=True):
+                programs = job.result()
+                for first in range(0, len(same), programs.runs):
+                    group = same[first : first + programs.runs]
+                    yield vmapped.train(
+                        group, programs, splits, advance=lambda steps: advance(steps, text)
+                    )
         finally:
             compiler.shutdown(wait=False, cancel_futures=True)
 
@@ -294,22 +251,20 @@ def _print_run(console: Console, plan: _Plan, run: Run) -> None:
     console.print(f"{plan.names[run.config]:<{width}}  {result}")
 
 
-def _keep(plan: _Plan, run: Run, state: State, folders: Folders) -> None:
-    """Write the folder of a run, if runs are kept."""
-    if run.config not in folders.runs or run.diverged:
-        return
-    write_run(
-        folders.runs[run.config],
-        run.config,
-        Progress(state, run.history),
+def _write_run(plan: _Plan, trained: vmapped.Trained, folder: Path) -> None:
+    """Write the folder of a run."""
+    runs.write_run(
+        folder,
+        trained.run.config,
+        Progress(trained.state, trained.run.history),
         version=plan.train.version,
         classes=plan.train.classes,
-        kernel=plan.kernels[run.config],
+        kernel=plan.kernels[trained.run.config],
     )
 
 
 def _print_settings(
-    console: Console, settings: Sequence[Setting], folder: Path | None, folders: Folders, spent: str
+    console: Console, settings: Sequence[Setting], folder: Path | None, spent: str, *, kept: bool
 ) -> None:
     """Print the table of the settings, the time and the files; draw the picture of the sweep."""
     console.print("")
@@ -318,28 +273,23 @@ def _print_settings(
     if spent:
         console.print_facts({"time": spent})
     if folder is not None:
-        _draw(folder, settings)
-        files = [SWEEP_CSV, PICTURE, *([RUNS] if folders.runs else [])]
+        from rnn_mnist.sweeps.chart import draw_sweep
+
+        png, files = io.BytesIO(), [runs.SWEEP_CSV, sweep_folder.PICTURE]
+        draw_sweep(settings, title=folder.name).savefig(png, format="png")
+        runs.write_file(folder / sweep_folder.PICTURE, png.getvalue())
+        files += [sweep_folder.RUNS] if kept else []
         console.print_facts({"files": f"{folder}: {', '.join(files)}"})
-
-
-def _draw(folder: Path, settings: Sequence[Setting]) -> None:
-    from rnn_mnist.sweeps.chart import draw_sweep
-
-    png = io.BytesIO()
-    draw_sweep(settings, title=folder.name).savefig(png, format="png")
-    write_file(folder / PICTURE, png.getvalue())
 
 
 def _train_best(
     console: Console,
     plan: _Plan,
     setting: Setting,
-    folders: Folders,
-    data_files: Path | None,
+    bests: Mapping[Config, Path],
     *,
     printed: Sequence[str],
-) -> Result:
+) -> runs.Result:
     """Train the best setting on all images, and test it."""
     name = describe_settings(setting.values) or "the only setting"
     console.print_facts({"best": f"{name}; now trained on all images, and tested"})
@@ -347,11 +297,17 @@ def _train_best(
     config, devices = plan.final_config(setting), len(plan.devices)
     if plan.devices[0].platform == "cpu":
         devices = min(devices, default_cpu_count(config))
-    return train_run(
+    return runs.train_run(
         config,
         Console(silent=console.silent),
-        folder=folders.best.get(config),
-        data_files=data_files,
+        folder=bests.get(config),
+        data_files=plan.data_files,
         devices=devices,
         printed=printed,
     )
+
+
+def _is_highest(setting: Setting, done: Iterable[Run]) -> bool:
+    """Whether no other setting ranks higher, also among the runs of earlier sweeps in a folder."""
+    highest, config = ranked(by_setting(done, grid.FIELDS))[0], setting.runs[0].config
+    return all(getattr(config, name) == value for name, value in highest.values.items())

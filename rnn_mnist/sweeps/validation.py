@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from rnn_mnist.config import Data, InputError, naming
-from rnn_mnist.data import parse_split
-
-
-class _Piece(NamedTuple):
-    """A range of the images of a split."""
-
-    split: str
-    start: int
-    stop: int
+from rnn_mnist.data import Slice, parse_split
 
 
 def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
@@ -32,7 +23,10 @@ def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
       InputError: A split cannot be resolved; there is only one training image; training or
         validation images include test images; or the two have images in common.
     """
-    train, test = _pieces(data.train, "data.train", sizes), _pieces(data.test, "data.test", sizes)
+    with naming("data.train"):
+        train = parse_split(data.train, sizes)
+    with naming("data.test"):
+        test = parse_split(data.test, sizes)
     if "test" in {piece.split for piece in train}:
         raise InputError(f"data.train: {data.train} has test images; no run is trained on them")
     compared = {piece.split for piece in test}
@@ -49,33 +43,26 @@ def hold_out(data: Data, sizes: Mapping[str, int]) -> Data:
 
 
 def final_data(asked: Data, held: Data) -> Data:
-    """What the best setting trains and is tested on: all images that its runs saw; the test split.
+    """What the best setting trains on, all images that its runs saw, and is tested on.
 
-    Args:
-      asked: What was asked for.
-      held: The result of `hold_out`.
+    `asked` is the argument of `hold_out`, and `held` its result.
     """
     if asked != held:
         return asked
     return dataclasses.replace(asked, train=f"{asked.train}+{asked.test}", test="test")
 
 
-def _pieces(split: str, field: str, sizes: Mapping[str, int]) -> list[_Piece]:
-    with naming(field):
-        return [_Piece(*piece) for piece in parse_split(split, sizes)]
-
-
-def _overlap(some: Sequence[_Piece], others: Sequence[_Piece]) -> bool:
+def _overlap(some: Sequence[Slice], others: Sequence[Slice]) -> bool:
     """Whether two selections have an image in common."""
     return any(
         a.split == b.split and a.start < b.stop and b.start < a.stop for a in some for b in others
     )
 
 
-def _without_last_twelfth(data: Data, pieces: Sequence[_Piece], sizes: Mapping[str, int]) -> Data:
+def _without_last_twelfth(data: Data, pieces: Sequence[Slice], sizes: Mapping[str, int]) -> Data:
     """Train on all but the last twelfth of some images, and compare on this twelfth."""
     left = sum(piece.stop - piece.start for piece in pieces) * 11 // 12
-    first, last = list[_Piece](), list[_Piece]()
+    first, last = list[Slice](), list[Slice]()
     for piece in pieces:
         cut = min(piece.start + left, piece.stop)
         left -= cut - piece.start
@@ -93,7 +80,7 @@ def _without_last_twelfth(data: Data, pieces: Sequence[_Piece], sizes: Mapping[s
     return dataclasses.replace(data, train=_to_tfds(first, sizes), test=_to_tfds(last, sizes))
 
 
-def _to_tfds(pieces: Sequence[_Piece], sizes: Mapping[str, int]) -> str:
+def _to_tfds(pieces: Sequence[Slice], sizes: Mapping[str, int]) -> str:
     """A selection of images in TFDS's syntax."""
     parts = []
     for name, start, stop in pieces:

@@ -7,35 +7,25 @@ runs what `training.step` does for one. A device trains R / D of them and waits 
 from __future__ import annotations
 
 import functools
+import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from rnn_mnist import training
+from rnn_mnist import data, training
 from rnn_mnist.config import Config
-from rnn_mnist.data import Split, cut_order, epoch_order, make_order, steps_per_part
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.model import inner_network, places
-from rnn_mnist.parallel import free_memory, put, put_key
+from rnn_mnist.parallel import free_memory, put, put_key, put_tree
 from rnn_mnist.sweeps.grid import per_run_settings
-from rnn_mnist.training import (
-    EVALUATION_BATCH,
-    EVALUATION_STEPS,
-    Distortion,
-    Metrics,
-    State,
-    init_key,
-    make_learner,
-    step_key,
-)
+from rnn_mnist.sweeps.results import Run
+from rnn_mnist.training import Metrics, State
 
 AXIS = "runs"
 MOST_STEPS = 100
@@ -48,96 +38,37 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def init(
-    keys: jax.Array,
-    settings: Mapping[str, jax.Array],
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-) -> State:
-    """Draw initial parameters for keys (R,).
+class Functions(NamedTuple):
+    """Jitted functions that do for all runs what those of `training` do for one."""
 
-    `settings` holds the optimizer's settings, each with one value per run (R,).
-    """
-    start = functools.partial(training.init, model, optimizer)
-    states = jax.vmap(lambda key: start(key=key))(keys)
-    opt_state = states.opt_state._replace(hyperparams=dict(settings))
-    initial: State = states._replace(opt_state=opt_state)
-    return initial
+    init: Any
+    """Keys (R,) and the optimizer's settings, each (R,) -> states (R, ...)."""
+    train: Any
+    """States (R, ...), whose memory is reused, images (N, 28, 28) uint8, labels (N,) int32, orders
+    (R, S, B) and keys (R,) -> states and metrics (R, S)."""
+    test: Any
+    """Parameters (R, ...), images, labels and one order (S, B) -> metrics (R,)."""
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "optimizer", "label_smoothing", "distortion", "mesh"),
-    donate_argnames="states",
-)
-def train_epoch(
-    states: State,
-    images: jax.Array,
-    labels: jax.Array,
-    orders: jax.Array,
-    keys: jax.Array,
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    label_smoothing: float,
-    distortion: Distortion,
-    mesh: Mesh,
-) -> tuple[State, Metrics]:
-    """`training.train_epoch` for all runs: states (R, ...), orders (R, S, B), metrics (R, S).
-
-    The runs share images (N, 28, 28) uint8 and labels (N,) int32. Each has its own key (R,).
-    """
-
-    def train(
-        start: tuple[State, jax.Array], images: jax.Array, labels: jax.Array, order: jax.Array
-    ) -> tuple[State, Metrics]:
-        trained: tuple[State, Metrics] = training.train_epoch(
-            start[0],
-            images,
-            labels,
-            order,
-            key=start[1],
-            model=model,
-            optimizer=optimizer,
-            label_smoothing=label_smoothing,
-            distortion=distortion,
-        )
-        return trained
-
-    mapped = _shard_map(jax.vmap(train, (0, None, None, 0)), mesh, order=_PER_RUN)
-    trained: tuple[State, Metrics] = mapped((states, keys), images, labels, orders)
-    return trained
-
-
-@functools.partial(jax.jit, static_argnames=("model", "mesh"))
-def evaluate(
-    params: Any,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
-    *,
-    model: nn.Module,
-    mesh: Mesh,
-) -> Metrics:
-    """`training.evaluate` for all runs: params (R, ...), one order (S, B), metrics (R,)."""
-    test = functools.partial(training.evaluate, model=model)
-    mapped = _shard_map(jax.vmap(test, (0, None, None, None)), mesh, order=_REPLICATED)
-    measured: Metrics = mapped(params, images, labels, order)
-    return measured
-
-
-def _shard_map(body: Callable[..., Any], mesh: Mesh, *, order: PartitionSpec) -> Callable[..., Any]:
-    """Let every device call `body` with its own runs."""
-    mapped: Callable[..., Any] = jax.shard_map(
-        body,
-        mesh=mesh,
-        in_specs=(_PER_RUN, _REPLICATED, _REPLICATED, order),
-        out_specs=_PER_RUN,
-        check_vma=False,
+def make_functions(config: Config, mesh: Mesh, *, num_classes: int, total_steps: int) -> Functions:
+    """Make the functions for a config's shape. Every device calls them with its own runs."""
+    learner = training.make_learner(
+        config, num_classes=num_classes, total_steps=total_steps, swept=per_run_settings(config)
     )
-    return mapped
+
+    def init(key: jax.Array, settings: dict[str, jax.Array]) -> State:
+        state = training.init(learner.model, learner.optimizer, key=key)
+        return state._replace(opt_state=state.opt_state._replace(hyperparams=settings))
+
+    def train(state: State, images: Any, labels: Any, order: Any, key: Any) -> Any:
+        return training.train_epoch(state, images, labels, order, key=key, **learner._asdict())
+
+    test = functools.partial(training.evaluate, model=learner.model)
+    own, shared = _PER_RUN, _REPLICATED
+    shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=own, check_vma=False)
+    trains = shard(jax.vmap(train, (0, None, None, 0, 0)), in_specs=(own, shared, shared, own, own))
+    tests = shard(jax.vmap(test, (0, None, None, None)), in_specs=(own, shared, shared, shared))
+    return Functions(jax.jit(jax.vmap(init)), jax.jit(trains, donate_argnums=0), jax.jit(tests))
 
 
 class Splits(NamedTuple):
@@ -148,23 +79,20 @@ class Splits(NamedTuple):
     """Images (N, 28, 28) uint8 and labels (N,) int32."""
     test: tuple[jax.Array, jax.Array]
 
-    @classmethod
-    def put(cls, train: Split, test: Split, mesh: Mesh) -> Splits:
-        """Put two splits onto the devices of a mesh."""
-        everywhere = NamedSharding(mesh, _REPLICATED)
-        return cls(
-            mesh=mesh,
-            train=(put(train.images, everywhere), put(train.labels, everywhere)),
-            test=(put(test.images, everywhere), put(test.labels, everywhere)),
-        )
+
+def put_splits(train: data.Split, test: data.Split, mesh: Mesh) -> Splits:
+    """Put two splits onto the devices of a mesh."""
+    everywhere = NamedSharding(mesh, _REPLICATED)
+    placed = [(put(s.images, everywhere), put(s.labels, everywhere)) for s in (train, test)]
+    return Splits(mesh, *placed)
 
 
 class Programs(NamedTuple):
-    """The compiled functions for runs of one shape."""
+    """The compiled `Functions` for runs of one shape."""
 
-    init: Callable[..., State]
-    train: Callable[..., tuple[State, Metrics]]
-    test: Callable[..., Metrics]
+    init: Any
+    train: Any
+    test: Any
     runs: int
     """R, a multiple of D."""
     batch_size: int
@@ -175,19 +103,17 @@ class Programs(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Runs that have ended."""
+    """A run that has ended."""
 
-    histories: list[tuple[Epoch, ...]]
-    """The history of each run."""
-    states: State
-    """The final states. Each leaf has the runs' axis (R,) in front."""
+    run: Run
+    state: State
+    """The final state, as a run by itself has it."""
 
 
 def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) -> int:
     """The number of devices that may train at once.
 
-    The devices of a CPU share its memory. As many of them train at once as take at most half of the
-    free memory with a run each, by `memory_of`, but at least one.
+    The devices of a CPU share its memory. With a run on each, they take at most half of it.
     """
     if devices[0].platform != "cpu":
         return len(devices)
@@ -198,9 +124,9 @@ def devices_at_once(configs: Iterable[Config], devices: Sequence[jax.Device]) ->
 def runs_at_once(config: Config, runs: int, devices: Sequence[jax.Device]) -> int:
     """The number of runs of a shape that train at once; a multiple of the devices.
 
-    By `memory_of`, they take at most half of the free memory, but each device has at least one. A
-    CPU's device has one, because two would evict each other's numbers from the cache of its core.
-    If not all runs train at once, they train in groups of nearly equal size.
+    They take at most half of the free memory, but each device has at least one. A CPU's device has
+    one, because two would evict each other's numbers from the cache of its core. If not all runs
+    train at once, they train in groups of nearly equal size.
     """
     each = 1
     if devices[0].platform != "cpu":
@@ -233,7 +159,7 @@ def memory_of(config: Config) -> int:
         kept = min(steps, config.remat + -(-steps // config.remat))
     train = config.batch_size * (28 * 28 + 12 * (kept * units * cells + inner))
     below = steps * units * directions if config.num_layers > 1 else 0
-    test = EVALUATION_BATCH * 2 * (28 * 28 + below + inner)
+    test = training.EVALUATION_BATCH * 2 * (28 * 28 + below + inner)
     return 4 * (max(train, test) + 6 * weights)
 
 
@@ -242,53 +168,38 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
     train_size, test_size = len(splits.train[1]), len(splits.test[1])
     batch_size = min(config.batch_size, train_size)
     steps = -(-train_size // batch_size)
-    learner = make_learner(
-        config,
-        num_classes=classes,
-        total_steps=config.epochs * steps,
-        swept=per_run_settings(config),
-    )
-    part = steps_per_part(steps, MOST_STEPS)
-    tests = steps_per_part(-(-test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    per_run = functools.partial(jax.ShapeDtypeStruct, sharding=NamedSharding(splits.mesh, _PER_RUN))
-    everywhere = NamedSharding(splits.mesh, _REPLICATED)
+    part = data.steps_per_part(steps, MOST_STEPS)
+    tests = -(-test_size // training.EVALUATION_BATCH)
+    test_part = data.steps_per_part(tests, training.EVALUATION_STEPS)
+    total = config.epochs * steps
+    functions = make_functions(config, splits.mesh, num_classes=classes, total_steps=total)
+    per_run, everywhere = (NamedSharding(splits.mesh, spec) for spec in (_PER_RUN, _REPLICATED))
+    abstract = functools.partial(jax.ShapeDtypeStruct, sharding=per_run)
     keys, settings = _init_arguments([config] * runs)
-    start = init.lower(keys, settings, model=learner.model, optimizer=learner.optimizer)
-    states = jax.tree.map(lambda x: per_run(x.shape, x.dtype), start.out_info)
-    train = train_epoch.lower(
-        states,
-        *splits.train,
-        per_run((runs, part, batch_size), np.int32),
-        per_run((runs,), keys.dtype),
-        **learner._asdict(),
-        mesh=splits.mesh,
-    )
-    test = evaluate.lower(
-        training.eval_params(states),
-        *splits.test,
-        jax.ShapeDtypeStruct((tests, EVALUATION_BATCH), np.int32, sharding=everywhere),
-        model=learner.model,
-        mesh=splits.mesh,
-    )
+    init = functions.init.lower(keys, settings)
+    states = jax.tree.map(lambda x: abstract(x.shape, x.dtype), init.out_info)
+    orders = abstract((runs, part, batch_size), np.int32)
+    train = functions.train.lower(states, *splits.train, orders, abstract((runs,), keys.dtype))
+    shape = test_part, training.EVALUATION_BATCH
+    order = jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
+    test = functions.test.lower(training.eval_params(states), *splits.test, order)
     return Programs(
-        init=start.compile(),
+        init=init.compile(),
         train=train.compile(),
         test=test.compile(),
         runs=runs,
         batch_size=batch_size,
         steps=part,
-        test_steps=tests,
+        test_steps=test_part,
     )
 
 
 def _init_arguments(configs: Sequence[Config]) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The keys for the initial parameters (R,), and the optimizer's settings, each (R,)."""
-    keys = jnp.stack([init_key(config.seed) for config in configs])
-    names = per_run_settings(configs[0])
-    return keys, {
-        name: jnp.array([getattr(config, name) for config in configs], jnp.float32)
-        for name in names
-    }
+    swept = per_run_settings(configs[0])
+    settings = {name: [getattr(config, name) for config in configs] for name in swept}
+    keys = jnp.stack([training.init_key(config.seed) for config in configs])
+    return keys, {name: jnp.array(values, jnp.float32) for name, values in settings.items()}
 
 
 def train(
@@ -297,98 +208,63 @@ def train(
     splits: Splits,
     *,
     advance: Callable[[int], None] = lambda _: None,
-) -> Trained:
+) -> list[Trained]:
     """Train runs of one shape, at most `programs.runs` of them.
 
     A run whose loss stops being a number goes on as it is. The seconds of an epoch are divided
-    equally among the runs.
-
-    Args:
-      configs: The runs.
-      programs: From `compile_programs`.
-      splits: Where the images are.
-      advance: Called after every part of an epoch with the number of steps taken, over all runs.
+    equally among the runs. After every part of an epoch, `advance` is called with the number of
+    steps taken, over all runs.
     """
-    per_run = NamedSharding(splits.mesh, _PER_RUN)
+    per_run, everywhere = (NamedSharding(splits.mesh, spec) for spec in (_PER_RUN, _REPLICATED))
     # If there are too few runs, copies of the last one are added.
     filled = [*configs, *[configs[-1]] * (programs.runs - len(configs))]
-    initial = programs.init(*_init_arguments(filled))
-    states = jax.tree.map(lambda leaf: put(np.asarray(leaf), per_run), initial)
-    keys = put_key(jnp.stack([step_key(config.seed) for config in filled]), per_run)
-    tests = _test_order(programs, splits)
+    states = put_tree(programs.init(*_init_arguments(filled)), per_run)
+    keys = put_key(jnp.stack([training.step_key(config.seed) for config in filled]), per_run)
+    order = data.make_order(np.arange(len(splits.test[1])), training.EVALUATION_BATCH)
+    tests = [put(part, everywhere) for part in data.cut_order(order, programs.test_steps)]
     histories: list[tuple[Epoch, ...]] = [()] * len(configs)
     step = 0
     for epoch in range(configs[0].epochs + 1):  # Epoch 0 tests the untrained networks.
-        began, sums = time.perf_counter(), None
+        began, measured = time.perf_counter(), list[Metrics]()
         for part in _epoch_parts(filled, programs, splits, epoch) if epoch else ():
             states, metrics = programs.train(states, *splits.train, put(part, per_run), keys)
-            sums = _add(sums, jax.device_get(metrics))
+            measured.append(jax.device_get(metrics))
             steps = int((part[0] >= 0).any(axis=-1).sum())
             step += steps
             advance(steps * len(configs))
-        tested = _test(programs, splits, tests, states)
+        params = training.eval_params(states)
+        tested = jax.device_get([programs.test(params, *splits.test, part) for part in tests])
         seconds = (time.perf_counter() - began) / len(configs)
-        measured = _make_epochs(epoch, step, sums, tested, seconds)
-        histories = [(*history, last) for history, last in zip(histories, measured, strict=False)]
-    return Trained(histories, jax.device_get(states))
+        epochs = _make_epochs(epoch, step, measured, tested, seconds)
+        histories = [(*history, last) for history, last in zip(histories, epochs, strict=False)]
+    states = jax.device_get(states)
+    states = states._replace(opt_state=states.opt_state.inner_state)
+    return [
+        Trained(Run(config, history), jax.tree.map(operator.itemgetter(number), states))
+        for number, (config, history) in enumerate(zip(configs, histories, strict=True))
+    ]
 
 
 def _epoch_parts(
     configs: Sequence[Config], programs: Programs, splits: Splits, epoch: int
 ) -> Iterator[NDArray[np.int32]]:
     """The order of an epoch's images for each run, in parts (R, S, B)."""
+    size, seeds = len(splits.train[1]), [config.seed for config in configs]
     orders = {
-        seed: epoch_order(len(splits.train[1]), programs.batch_size, seed=seed, epoch=epoch)
-        for seed in {config.seed for config in configs}
+        seed: data.epoch_order(size, programs.batch_size, seed=seed, epoch=epoch)
+        for seed in {*seeds}
     }
-    parts = {seed: cut_order(order, programs.steps) for seed, order in orders.items()}
-    for part in zip(*parts.values(), strict=True):
-        by_seed = dict(zip(parts, part, strict=True))
-        yield np.stack([by_seed[config.seed] for config in configs])
-
-
-def _test_order(programs: Programs, splits: Splits) -> list[jax.Array]:
-    """The order of the test images, in parts (S, B) on every device."""
-    order = make_order(np.arange(len(splits.test[1])), EVALUATION_BATCH)
-    everywhere = NamedSharding(splits.mesh, _REPLICATED)
-    return [put(part, everywhere) for part in cut_order(order, programs.test_steps)]
-
-
-def _test(
-    programs: Programs, splits: Splits, order: Sequence[jax.Array], states: State
-) -> NDArray[np.float64]:
-    """Sums of loss, correct and examples over the test images (3, R)."""
-    params = training.eval_params(states)
-    metrics = jax.device_get([programs.test(params, *splits.test, part) for part in order])
-    return sum(map(_stack, metrics), np.zeros((3, programs.runs)))
-
-
-def _add(sums: NDArray[np.float64] | None, metrics: Metrics) -> NDArray[np.float64]:
-    """Add the metrics (R, S) of steps to sums (3, R).
-
-    The steps are added one by one: the sums are the same however an epoch is cut.
-    """
-    steps = _stack(metrics)  # (3, R, S)
-    before = np.zeros(steps.shape[:-1]) if sums is None else sums
-    return np.cumsum(np.concatenate([before[..., None], steps], axis=-1), axis=-1)[..., -1]
-
-
-def _stack(metrics: Metrics) -> NDArray[np.float64]:
-    """Loss, correct and examples as one array (3, ...)."""
-    parts = metrics.loss, metrics.correct, metrics.examples
-    return np.stack([np.asarray(array, np.float64) for array in parts])
+    parts = [data.cut_order(orders[seed], programs.steps) for seed in seeds]
+    yield from map(np.stack, zip(*parts, strict=True))
 
 
 def _make_epochs(
-    epoch: int,
-    step: int,
-    trained: NDArray[np.float64] | None,
-    tested: NDArray[np.float64],
-    seconds: float,
+    epoch: int, step: int, trained: Sequence[Metrics], tested: Sequence[Metrics], seconds: float
 ) -> Iterator[Epoch]:
-    """The measurements of each run, from the sums (3, R); no `trained` before training."""
-    for run, (loss, correct, examples) in enumerate(tested.T.tolist()):
-        train = [None, None] if trained is None else (trained[:2, run] / trained[2, run]).tolist()
+    """The measurements of each run, from the metrics of training and of the test."""
+    sums = _sum(trained) if trained else None
+    for run, (loss, correct, examples) in enumerate(_sum(tested).T.tolist()):
+        train = [None, None] if sums is None else (sums[:2, run] / sums[2, run]).tolist()
         yield Epoch(
             epoch=epoch,
             step=step,
@@ -401,7 +277,8 @@ def _make_epochs(
         )
 
 
-def run_state(states: State, run: int) -> State:
-    """The state of one of several runs, as a run by itself has it."""
-    state: State = jax.tree.map(lambda leaf: leaf[run], states)
-    return state._replace(opt_state=state.opt_state.inner_state)
+def _sum(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
+    """Sums of loss, correct and examples (3, R) over calls with metrics (R, S) or (R,)."""
+    calls = [np.stack([m.loss, m.correct, m.examples], dtype=np.float64) for m in metrics]
+    steps = np.concatenate([call.reshape(*call.shape[:2], -1) for call in calls], axis=-1)
+    return np.cumsum(steps, axis=-1)[..., -1]  # One by one: the same however an epoch is cut.

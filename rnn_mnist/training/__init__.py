@@ -1,6 +1,5 @@
 """Training as pure functions: the step, the epoch, the loop over epochs, and what they need."""
 
-from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.epoch import evaluate, train_epoch
 from rnn_mnist.training.loop import Progress, advance
 from rnn_mnist.training.optimizers import make_optimizer
@@ -22,7 +21,7 @@ from rnn_mnist.training.setup import (
 from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nll, train_step
 
 __all__ = [
-    "EVALUATION_BATCH", "EVALUATION_STEPS", "Distortion", "Metrics", "Plan", "Progress", "State",
+    "EVALUATION_BATCH", "EVALUATION_STEPS", "Metrics", "Plan", "Progress", "State",
     "abstract_state", "advance", "apply", "compile_programs", "default_cpu_count",
     "describe_kernel", "eval_params", "evaluate", "init", "init_key", "make_learner", "make_model",
     "make_optimizer", "make_plan", "nll", "own_device", "step_key", "train_epoch", "train_step",

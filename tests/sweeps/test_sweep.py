@@ -101,7 +101,7 @@ def test_a_cpu_trains_a_run_on_each_core_as_far_as_half_of_its_memory_goes(monke
 def test_runs_take_as_much_memory_as_is_reckoned(settings):
     config, mesh = Config(kernel="scan", **settings), vmapped.make_mesh(jax.devices()[:1])
     part = load("mnist", "test[:2000]")
-    programs = vmapped.compile_programs(config, 3, vmapped.Splits.put(part, part, mesh), 10)
+    programs = vmapped.compile_programs(config, 3, vmapped.put_splits(part, part, mesh), 10)
     taken = []
     for program in (programs.train, programs.test):
         found = program.memory_analysis()
@@ -268,7 +268,7 @@ def test_a_sweeps_folder_stands_for_the_run_that_it_marked_as_the_best(tmp_path)
     with pytest.raises(InputError, match="holds several best runs; run the same sweep again"):
         load_run(tmp_path)
     for folder in (first, second):
-        sweep_folder.mark_best(tmp_path, folder)
+        (tmp_path / "best.txt").write_text(f"{folder.name}\n")
         assert best_run(tmp_path) == best_run(tmp_path / "best") == folder
     trained_on_everything("rate-0.3", epochs=1)  # It is made longer, and is still the best.
     assert best_run(tmp_path) == second
@@ -284,8 +284,8 @@ def test_a_run_that_was_made_longer_does_not_take_its_settings_place(tmp_path):
     written("rate-0.1", dataclasses.replace(SMALL, epochs=9))
     written("rate-0.2", dataclasses.replace(SMALL, batch_size=9))
     assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.1"}) == {SMALL: tmp_path / "rate-0.1-2"}
-    # `check_run_folder` refuses any other config there.
-    assert sweep_folder.choose(tmp_path, {SMALL: "rate 0.2"}) == {SMALL: tmp_path / "rate-0.2"}
+    with pytest.raises(InputError, match=r"rate-0\.2: holds a run of another config: batch_size"):
+        sweep_folder.choose(tmp_path, {SMALL: "rate 0.2"})
 
 
 # ------------------------------------------------------------------ what is kept of it
