@@ -1,10 +1,9 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for
-each leaf of the state, named by the leaf's path. The record is JSON, as `record`
-describes it. The file SHA256SUMS beside them, in the format of `sha256sum --check`, tells a damaged
-checkpoint from a good one before anything is read. Version 0.1.0 saved the state with orbax's own
-handler; such checkpoints can still be read.
+The state is in arrays/state.npz, which holds an array for each of its leaves, named by the leaf's
+path. The record is JSON, as `record` describes it. The file SHA256SUMS beside them, in the format
+of `sha256sum --check`, tells a damaged checkpoint from a good one before anything is read. Version
+0.1.0 saved the state with orbax's own handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations
@@ -57,14 +56,10 @@ class Restored(NamedTuple):
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
-    """Open a folder of checkpoints.
+    """Open a folder of checkpoints, which is made if absent.
 
-    Args:
-      folder: It is made if absent. What a killed process left half done in it is removed.
-      read_only: Change nothing, because another process may be training there.
-
-    Raises:
-      InputError: The folder cannot be created.
+    What a killed process left half done in it is removed. `read_only` changes nothing, because
+    another process may be training there.
     """
     if not read_only:
         try:
@@ -74,6 +69,10 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
                 f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
                 "same command again"
             ) from None
+    processes = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # Only the process that opens the folder uses it.
+        processes.primary_host = jax.process_index()
+        processes.active_processes = {jax.process_index()}
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else KEPT,
         save_interval_steps=0 if read_only else 1,
@@ -81,12 +80,7 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
         cleanup_tmp_directories=not read_only,
         create=False,
         read_only=read_only,
-        # If several processes train together, only the one that opens the folder uses it.
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
-        )
-        if jax.process_count() > 1
-        else ocp.options.MultiprocessingOptions(),
+        multiprocessing_options=processes,
     )
     with _log_hidden():
         manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -107,11 +101,7 @@ def _log_hidden() -> Iterator[None]:
 
 
 def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
-    """Save a state, which may lie on several devices, under its step, with its record.
-
-    Raises:
-      InputError: It cannot be written. The checkpoints before are kept.
-    """
+    """Save a state, which may lie on several devices, under its step, with its record."""
     state = jax.device_get(state)
     step = int(state.step)
     args = ocp.args.Composite(arrays=_StateArgs(state), record=ocp.args.JsonSave(record))
@@ -135,13 +125,8 @@ def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
 def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Restored | None:
     """Restore the newest good checkpoint; None if there is no checkpoint.
 
-    Args:
-      checkpoints: From `open_checkpoints`.
-      abstract: Given a record, the `jax.ShapeDtypeStruct`s of the state that goes with it, with
-        their shardings.
-
-    Raises:
-      InputError: All checkpoints are damaged; or `abstract` raised it.
+    Given a record, `abstract` returns the shapes, dtypes and shardings of the state that goes with
+    it. An InputError that it raises is passed on.
     """
     damaged = list[int]()
     for step in reversed(checkpoints.steps):
@@ -155,9 +140,9 @@ def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Re
                     record = cast(Record, dict(saved))
                     state = _restore_state(checkpoints, step, abstract(record))
                     return Restored(state, record, damaged)
+            except (InputError, MemoryError):
+                raise
             except Exception as error:
-                if isinstance(error, InputError | MemoryError):
-                    raise
                 # A kill right after a save leaves no sums; then the checkpoint may be damaged.
                 if has_sums:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -180,24 +165,20 @@ def _restore_state(checkpoints: Checkpoints, step: int, abstract: State) -> Stat
     if old.exists():
         # If arrays have other shapes than expected, orbax's threads print tracebacks.
         saved = ocp.StandardCheckpointHandler().metadata(old.absolute()).tree
-        if _shapes(saved) != _shapes(abstract):
+        there, here = (
+            sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (saved, abstract)
+        )
+        if there != here:
             raise ValueError(_OTHER_SHAPES)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     else:
         args = ocp.args.Composite(arrays=_StateArgs(abstract))
     (state,) = checkpoints.manager.restore(step, args=args).values()
-    return cast(State, state)
-
-
-def _shapes(tree: object) -> list[tuple[int, ...]]:
-    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return state
 
 
 def clean_up(checkpoints: Checkpoints, restored: Restored) -> None:
-    """Finish the work of a killed process: delete old checkpoints, write the restored one's sums.
-
-    Damaged checkpoints are deleted, too.
-    """
+    """Delete damaged and old checkpoints, and write the restored one's sums if a kill left none."""
     good = [step for step in checkpoints.steps if step not in restored.damaged]
     for step in [*restored.damaged, *good[:-KEPT]]:
         checkpoints.manager.delete(step)
@@ -215,10 +196,9 @@ def _write_sums(folder: Path) -> None:
 def _sums(folder: Path) -> bytes:
     """A line for each file in a checkpoint's folder: its SHA-256 and its name."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name)
-    lines = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in files
-    ]
-    return "".join(f"{line}\n" for line in lines).encode()
+    sums = (hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    lines = [f"{one}  {p.relative_to(folder)}\n" for one, p in zip(sums, files, strict=True)]
+    return "".join(lines).encode()
 
 
 class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
@@ -244,7 +224,7 @@ class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has n
         if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
             raise ValueError(_OTHER_SHAPES)
         leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in abstract.items()]
-        return cast(State, jax.tree.unflatten(jax.tree.structure(args.state), leaves))
+        return jax.tree.unflatten(jax.tree.structure(args.state), leaves)
 
 
 @ocp.args.register_with_handler(_StateHandler, for_save=True, for_restore=True)

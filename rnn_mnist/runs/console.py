@@ -31,8 +31,8 @@ def describe_run(
     config, step = plan.config, progress.step
     lines = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),
-        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} training, "
-        f"{plan.test_size:,} test images",
+        "data": f"{plan.version}, {plan.source}: {len(plan.train):,} training, "
+        f"{len(plan.test):,} test images",
         "model": _describe_model(config, progress),
         "kernel": plan.kernel,
     }

@@ -222,7 +222,7 @@ def _train(
         stack.enter_context(console.training(steps=progress.step))
         if any_process(stop.is_set()):
             raise KeyboardInterrupt("stopped; run the same again to go on from there")
-        parts = advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms)
+        parts = advance(plan, programs, progress, cuts=watch.cuts, log_norms=watch.log_norms)
         for progress in parts:
             stopping = any_process(stop.is_set())
             console.report(progress.losses, progress.history, step=progress.step)

@@ -41,7 +41,6 @@ from rnn_mnist.training import (
     eval_params,
     make_learner,
     make_model,
-    own_device,
 )
 
 PRETRAINED = "reference", "strong"
@@ -226,7 +225,7 @@ def load_run(folder: Path | str) -> Result:
     def abstract(record: Record) -> State:
         check_record(record)
         learner = make_learner(config, num_classes=len(record["classes"]), total_steps=1)
-        return abstract_state(learner.model, learner.optimizer, own_device())
+        return abstract_state(learner)
 
     restored = None
     if (folder / CHECKPOINTS).is_dir():

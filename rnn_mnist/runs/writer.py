@@ -16,7 +16,7 @@ from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.record import Record, check_record, make_record, to_progress, without_reason
-from rnn_mnist.training import Plan, Progress, State, abstract_state, own_device
+from rnn_mnist.training import Plan, Progress, State, abstract_state
 
 if TYPE_CHECKING:
     from rnn_mnist.runs.checkpoint import Checkpoints, Restored
@@ -84,7 +84,7 @@ class Writer:
                 f"{self.folder}: the run began with {record['data']}, which is now "
                 f"{plan.version}; name another folder"
             )
-        return abstract_state(plan.learner.model, plan.learner.optimizer, own_device())
+        return abstract_state(plan.learner)
 
     def save(self, plan: Plan, progress: Progress) -> None:
         """Begin to save a checkpoint and the metrics, once the save before is done."""

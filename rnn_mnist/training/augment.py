@@ -32,18 +32,10 @@ class Distortion(NamedTuple):
 
 
 def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> jax.Array:
-    """Distort each image in its own way, around its middle.
+    """Distort each image (B, M, N) float around its middle, by its own key (B,).
 
     All distortions together are one displacement of the pixels, so each image is resampled once,
     linearly between the four nearest pixels. Values beyond the edges are 0.
-
-    Args:
-      images: (B, M, N) float.
-      distortion: The largest amounts.
-      keys: (B,), one for each image. The same key gives the same distortion.
-
-    Returns:
-      Images (B, M, N) float.
 
     Source: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied
     to Visual Document Analysis", 2003.

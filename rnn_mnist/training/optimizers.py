@@ -29,9 +29,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer of these settings, the same object each time, so that JAX compiles once.
 
-    The arguments are the config's fields of the same names.
-
-    The order is PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes
+    All arguments but the last two are the config's fields of the same names. The order is PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes
     it off the weights instead), apply momentum or Adam, multiply by the learning rate.
 
     Args:
@@ -41,8 +39,7 @@ def make_optimizer(
       momentum: For sgd; 0 is none.
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
-      ema: Decay of a running average of the parameters; 0 is none. It is in the optimizer's
-        state, where `averaged` finds it.
+      ema: Decay of a running average of the parameters; 0 is none.
       total_steps: Steps of the whole run, and so of the schedule.
       swept: Names of the numbers that are read from the state's `hyperparams`. There, every run may
         have its own under `jax.vmap`. The `inner_state` is the state without them.
@@ -50,16 +47,18 @@ def make_optimizer(
     Raises:
       ValueError: No such optimizer or schedule.
     """
-    numbers = dict(
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        gradient_clip=gradient_clip,
-        ema=ema,
-    )
     # The cache takes 0 and 0.0 for the same key, so both must build the same optimizer.
-    settings = {name: float(number) for name, number in numbers.items()}
-    return _cached(optimizer, schedule, int(total_steps), tuple(swept), **settings)
+    return _cached(
+        optimizer,
+        schedule,
+        int(total_steps),
+        tuple(swept),
+        learning_rate=float(learning_rate),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        gradient_clip=float(gradient_clip),
+        ema=float(ema),
+    )
 
 
 @functools.cache
@@ -72,8 +71,7 @@ def _cached(
         return _build(optimizer, schedule, total_steps, **settings)
     fixed = ["optimizer", "schedule", "total_steps", *settings.keys() - swept]
     injected = optax.inject_hyperparams(_build, static_args=fixed)
-    made: optax.GradientTransformation = injected(optimizer, schedule, total_steps, **settings)
-    return made
+    return injected(optimizer, schedule, total_steps, **settings)
 
 
 def _build(
@@ -113,8 +111,7 @@ def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
 
     def clip(gradient: Params, _: Params | None = None) -> Params:
         scale = jnp.minimum(1, limit / (optax.tree_utils.tree_norm(gradient) + 1e-6))
-        clipped: Params = jax.tree.map(lambda g: g * scale, gradient)
-        return clipped
+        return jax.tree.map(lambda g: g * scale, gradient)
 
     return optax.stateless(clip)
 
@@ -149,10 +146,8 @@ def _scale_by_adam() -> optax.GradientTransformation:
 class AverageState(NamedTuple):
     """A running average of parameters."""
 
-    steps: jax.Array
-    """Steps that it has seen, a scalar int32."""
+    steps: jax.Array  # Steps that it has seen, a scalar int32.
     average: Params
-    """As the parameters."""
 
 
 def _average(decay: Number) -> optax.GradientTransformation:
@@ -183,8 +178,7 @@ def _average(decay: Number) -> optax.GradientTransformation:
 
 def averaged(opt_state: optax.OptState, params: Params) -> Params:
     """The average of the parameters, if an optimizer with `ema` keeps one; else the parameters."""
-    average: Params = optax.tree_utils.tree_get(opt_state, "average", params)
-    return average
+    return optax.tree_utils.tree_get(opt_state, "average", params)
 
 
 def make_schedule(schedule: str, learning_rate: Number, total_steps: int) -> optax.ScalarOrSchedule:
