@@ -50,8 +50,7 @@ class Restored(NamedTuple):
 
     state: State
     record: Record
-    damaged: list[int]
-    """The steps of newer checkpoints, which are damaged."""
+    damaged: list[int]  # The steps of newer checkpoints, which are damaged.
 
 
 @contextlib.contextmanager
@@ -65,9 +64,9 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
+            failed = f"the folder cannot be created ({error.strerror})"
             raise InputError(
-                f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
-                "same command again"
+                f"{folder}: {failed}; fix this and run the same command again"
             ) from None
     processes = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # Only the process that opens the folder uses it.
@@ -165,9 +164,8 @@ def _restore_state(checkpoints: Checkpoints, step: int, abstract: State) -> Stat
     if old.exists():
         # If arrays have other shapes than expected, orbax's threads print tracebacks.
         saved = ocp.StandardCheckpointHandler().metadata(old.absolute()).tree
-        there, here = (
-            sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (saved, abstract)
-        )
+        trees = (jax.tree.leaves(tree) for tree in (saved, abstract))
+        there, here = (sorted(tuple(leaf.shape) for leaf in leaves) for leaves in trees)
         if there != here:
             raise ValueError(_OTHER_SHAPES)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -195,9 +193,10 @@ def _write_sums(folder: Path) -> None:
 
 def _sums(folder: Path) -> bytes:
     """A line for each file in a checkpoint's folder: its SHA-256 and its name."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name)
-    sums = (hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-    lines = [f"{one}  {p.relative_to(folder)}\n" for one, p in zip(sums, files, strict=True)]
+    lines = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder)}\n")
     return "".join(lines).encode()
 
 

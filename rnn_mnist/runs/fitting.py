@@ -14,33 +14,15 @@ from types import FrameType
 
 import jax
 
+from rnn_mnist import parallel
 from rnn_mnist.config import Config, DivergenceError, InputError, differences, from_dict
-from rnn_mnist.metrics import LOSS_LIMIT, Epoch, is_useless
-from rnn_mnist.parallel import (
-    any_process,
-    broadcast,
-    broadcast_arrays,
-    fail_together,
-    find_devices,
-    is_first_process,
-    make_mesh,
-    put_tree,
-)
+from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
+from rnn_mnist.parallel import broadcast, fail_together, is_first_process
 from rnn_mnist.runs.console import Console, describe_run, next_steps
 from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
-from rnn_mnist.runs.record import to_progress
 from rnn_mnist.runs.results import Result, load_result, sized
-from rnn_mnist.runs.writer import Writer, record_of
-from rnn_mnist.training import (
-    Plan,
-    Progress,
-    State,
-    advance,
-    compile_programs,
-    init,
-    init_key,
-    make_plan,
-)
+from rnn_mnist.runs.writer import Writer
+from rnn_mnist.training import Plan, Progress, advance, compile_programs, init, init_key, make_plan
 
 MOST_STEPS = 100
 """Steps in a call at most, so that the progress bar moves and Ctrl-C stops a run soon."""
@@ -112,14 +94,14 @@ def train_run(
     named: Collection[str] = (),
     printed: Sequence[str] = (),
 ) -> Result:
-    """Do what `fit` does, on a given console.
+    """Do what `fit` does, on a given console; every process calls this.
 
-    If several processes train together, all of them call this. Only the first one prints, and reads
-    and writes the folder. The fields of the config in `named` count as set even if they are at
-    their defaults. The notes in `printed` were printed before, and are not printed again.
+    Only the first process prints, and reads and writes the folder. The fields of the config in
+    `named` count as set even if they are at their defaults. The notes in `printed` were printed
+    before, and are not printed again.
     """
     with fail_together():
-        mesh = make_mesh(find_devices(devices))
+        mesh = parallel.make_mesh(parallel.find_devices(devices))
     console = console if is_first_process() else Console(silent=True)
     config, watch = _agree(config, watch, named=named, folder=folder)
     writer = Writer(folder, config)
@@ -131,28 +113,28 @@ def train_run(
         progress = _share(plan, progress)
         notes += [*more, *missed_trace(watch, steps=progress.step)]
         notes = [note for note in notes if note not in printed]
-        console.start(
-            describe_run(plan, progress, folder, notes), steps=plan.steps, epochs=config.epochs
-        )
+        facts = describe_run(plan, progress, folder, notes)
+        console.start(facts, steps=plan.steps, epochs=config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             progress = _train(plan, progress, console, writer, watch, stop)
         writer.finish(progress)
+    last = progress.history[-1]
     console.finish(progress.history, next_steps(config, folder, progress.history), timed=unfinished)
-    _refuse_useless(config, progress.history[-1])
+    if is_useless(last.test_loss):
+        raise DivergenceError(
+            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
+            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            "or set gradient_clip; files in a run folder are kept"
+        )
     return Result(progress.state, progress.history, config, plan.classes)
 
 
 def _agree(
     config: Config, watch: Watch, *, named: Collection[str], folder: Path | None
 ) -> tuple[Config, Watch]:
-    """The first process's settings in every process, with the sizes of `init_from`.
-
-    Raises:
-      InputError: This process was given another config than the first.
-    """
-    watch = Watch(**broadcast(watch._asdict()))
-    first = _config_of_first(config)
+    """The first process's settings in every process, with the sizes of `init_from`."""
+    watch, first = Watch(**broadcast(watch._asdict())), _config_of_first(config)
     with fail_together():
         different = [
             f"{name} is {theirs!r} in the first process and {ours!r} in process "
@@ -171,13 +153,9 @@ def _config_of_first(config: Config) -> Config:
 
 
 def _first_progress(plan: Plan) -> Progress:
-    """Where a run begins. Only the first process reads the weights of `init_from`.
-
-    Raises:
-      InputError: The weights cannot be read, or have other shapes than the run's.
-    """
-    config = plan.config
-    state = init(plan.learner.model, plan.learner.optimizer, key=init_key(config.seed))
+    """Where a run begins. Only the first process reads the weights of `init_from`."""
+    config, optimizer = plan.config, plan.learner.optimizer
+    state = init(plan.learner.model, optimizer, key=init_key(config.seed))
     if config.init_from and is_first_process():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
@@ -187,15 +165,22 @@ def _first_progress(plan: Plan) -> Progress:
                 f"this run, which has the {len(plan.classes)} classes of {config.data.name}; "
                 "choose the data that they were trained on"
             )
-        state = State(params, plan.learner.optimizer.init(params), state.step)
+        state = state._replace(params=params, opt_state=optimizer.init(params))
     return Progress(state)
 
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    record = broadcast(record_of(plan, progress))
-    state = broadcast_arrays(progress.state)
-    return to_progress(put_tree(state, plan.shardings.state), record)
+    history, totals, seconds = broadcast(
+        [progress.history, progress.partial_epoch, progress.seconds]
+    )
+    state = parallel.broadcast_arrays(progress.state)
+    return Progress(
+        state=parallel.put_tree(state, plan.shardings.state),
+        history=tuple(Epoch(*line) for line in history),
+        partial_epoch=Totals(*totals),
+        seconds=seconds,
+    )
 
 
 def _train(
@@ -214,17 +199,18 @@ def _train(
     with console.compiling():
         most = broadcast(plan.steps if console.silent else MOST_STEPS)
         programs = compile_programs(plan, most=most)
-    if writer.folder is not None:
-        _import_charts()
+    if writer.folder is not None:  # What draws the curves is imported while the devices compute.
+        import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
+        threading.Thread(target=import_charts, daemon=True).start()
     with contextlib.ExitStack() as stack:
         with fail_together():
             observe = stack.enter_context(observing(writer.folder, watch, progress))
         stack.enter_context(console.training(steps=progress.step))
-        if any_process(stop.is_set()):
+        if parallel.any_process(stop.is_set()):
             raise KeyboardInterrupt("stopped; run the same again to go on from there")
         parts = advance(plan, programs, progress, cuts=watch.cuts, log_norms=watch.log_norms)
         for progress in parts:
-            stopping = any_process(stop.is_set())
+            stopping = parallel.any_process(stop.is_set())
             console.report(progress.losses, progress.history, step=progress.step)
             with fail_together():
                 observe(progress)
@@ -237,22 +223,6 @@ def _train(
                     f"{plan.config.epochs * plan.steps:,}; run the same again to go on from there"
                 )
     return progress
-
-
-def _import_charts() -> None:
-    """Import in a thread, while the devices compute, what draws the curves at the end."""
-    import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
-    threading.Thread(target=import_charts, daemon=True).start()
-
-
-def _refuse_useless(config: Config, last: Epoch) -> None:
-    """Raise an error if the network is of no use after the last epoch."""
-    if is_useless(last.test_loss):
-        raise DivergenceError(
-            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
-            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
-            "or set gradient_clip; files in a run folder are kept"
-        )
 
 
 @contextlib.contextmanager
@@ -268,10 +238,11 @@ def _stop_requests(*, active: bool) -> Iterator[threading.Event]:
 
     def request(number: int, _: FrameType | None) -> None:
         event.set()
-        signal.signal(number, handlers[signal.Signals(number)])
+        signal.signal(number, handlers[number])
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handlers = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    numbers = [signal.Signals[name].value for name in names]
+    handlers = {number: signal.getsignal(number) for number in numbers}
     # A signal that is ignored stays so, as SIGHUP under nohup.
     handlers = {number: old for number, old in handlers.items() if old != signal.SIG_IGN}
     for number in handlers:

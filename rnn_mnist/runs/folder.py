@@ -27,16 +27,10 @@ SWEEP_CSV, BEST, BEST_TXT = "sweep.csv", "best", "best.txt"
 
 
 def check_run_folder(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
-    """Check that a run of this config may use a folder. Nothing is changed.
+    """Raise an InputError if a folder holds another run or something else.
 
-    Args:
-      folder: The run's folder.
-      config: The run's config.
-      any_epochs: The folder may hold a run with another number of epochs if its schedule is
-        constant, because the steps then do not depend on that number.
-
-    Raises:
-      InputError: The folder holds another run or something else.
+    If `any_epochs`, a run with a constant schedule may have another number of epochs, because its
+    steps do not depend on that number.
     """
     if (folder / "config.toml").exists():
         there = read_config(folder / "config.toml")
@@ -76,14 +70,7 @@ def _free_name(folder: Path) -> Path:
 def lock_run_folder(
     folder: Path, config: Config, *, any_epochs: bool = False
 ) -> Iterator[list[str]]:
-    """Make a run's folder with its config, and keep other processes out of it meanwhile.
-
-    Yields:
-      Notes for the console.
-
-    Raises:
-      InputError: As `check_run_folder` and `lock_folder` raise it.
-    """
+    """`lock_folder` for a run, whose config is written; the arguments are `check_run_folder`'s."""
     with lock_folder(folder) as notes:
         # Another process may have changed the folder before it was locked.
         check_run_folder(folder, config, any_epochs=any_epochs)
@@ -93,15 +80,10 @@ def lock_run_folder(
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[list[str]]:
-    """Make a folder, and keep other processes out of it meanwhile.
+    """Make a folder, and keep other processes out of it meanwhile; yields notes for the console.
 
-    A folder on a drive without locks is used without a lock.
-
-    Yields:
-      Notes for the console.
-
-    Raises:
-      InputError: The folder cannot be written, or another process trains there.
+    A folder on a drive without locks is used without a lock. If another process trains there, or
+    the folder cannot be written, this raises an InputError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,11 +119,7 @@ _UNLOCKED = "the folder is not locked ({}): do not start a second command in it 
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write config.toml.
-
-    Raises:
-      InputError: It cannot be written. The functions below raise the same.
-    """
+    """Write config.toml."""
     write_file(folder / "config.toml", to_toml(config).encode())
 
 
@@ -171,11 +149,7 @@ def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) 
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file of a run or a sweep.
-
-    Raises:
-      InputError: It cannot be written.
-    """
+    """Write a file of a run or a sweep, or raise an InputError."""
     try:
         with atomic_write(path) as file:
             file.write(content)
@@ -208,10 +182,8 @@ def best_run(folder: Path) -> Path:
     """The run folder that a folder stands for: a sweep's best run, or else the folder itself.
 
     A sweep's folder, and the `best` in it, stand for the run that best.txt names. A sweep of an
-    older version has no best.txt; it stands for the only finished run in `best`.
-
-    Raises:
-      InputError: The sweep has no such run yet.
+    older version has no best.txt; it stands for the only finished run in `best`. A sweep without
+    such a run raises an InputError.
     """
     if (folder / "config.toml").exists():
         return folder

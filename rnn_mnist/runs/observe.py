@@ -35,11 +35,7 @@ class Watch(NamedTuple):
 
 
 def check_watch(watch: Watch, *, steps: int, folder: Path | None) -> None:
-    """Check that a run of `steps` steps can be watched in this way.
-
-    Raises:
-      InputError: It cannot, or tensorboardX is not installed.
-    """
+    """Check that a run of `steps` steps can be watched in this way."""
     if watch.profile is not None and not 1 <= watch.profile[0] <= watch.profile[1] <= steps:
         raise InputError(
             f"profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
@@ -65,21 +61,11 @@ def missed_trace(watch: Watch, *, steps: int) -> list[str]:
 def observing(
     folder: Path | None, watch: Watch, begin: Progress
 ) -> Iterator[Callable[[Progress], None]]:
-    """Write what `watch` asks for.
-
-    Args:
-      folder: The run's folder, for the event files; the trace is in its `profile`. None writes
-        nothing.
-      watch: What to write.
-      begin: Where the run stands.
+    """Write what `watch` asks for into a run's folder, from the progress `begin` on.
 
     Yields:
       A function to call with every progress before it is saved. If a run is stopped and goes on,
       TensorBoard then leaves out what was written after the last save.
-
-    Raises:
-      InputError: The function raises it if an event file cannot be written, or if the trace would
-        begin while JAX's profiler writes another one in this process.
     """
     if folder is None:
         yield lambda _: None
@@ -123,7 +109,7 @@ def _trace(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]]:
-    """Open a new event file of a run that has taken some steps; yields a function that writes.
+    """Open an event file of a run that has taken `step` steps; yields a function that writes.
 
     tensorboardX's `SummaryWriter` writes in a process and a thread of its own, which print
     tracebacks if the disk is full. This raises the error in the thread of the run.

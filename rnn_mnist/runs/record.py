@@ -38,13 +38,8 @@ def make_record(
         "seconds": progress.seconds,
         "devices": devices,
         "cores": visible_cores(),
-        "kernel": without_reason(kernel),
+        "kernel": kernel.partition(";")[0],  # Without the reason why it is not another one.
     }
-
-
-def without_reason(kernel: str) -> str:
-    """The kernel's name, without the reason why it is not another one."""
-    return kernel.partition(";")[0]
 
 
 def to_progress(state: State, record: Record) -> Progress:
@@ -54,11 +49,7 @@ def to_progress(state: State, record: Record) -> Progress:
 
 
 def check_record(record: Record) -> None:
-    """Check that a record from a file is one that `make_record` could have made.
-
-    Raises:
-      ValueError: It is not.
-    """
+    """Raise a ValueError unless `make_record` could have made this record from a file."""
     parse_classes(record.get("classes"))
     if not parse_history(record.get("history")):
         raise ValueError("it has no history")
@@ -75,22 +66,14 @@ def check_record(record: Record) -> None:
 
 
 def parse_classes(names: object) -> tuple[str, ...]:
-    """The names of the classes, from JSON.
-
-    Raises:
-      ValueError: The JSON is not a list of names.
-    """
+    """The names of the classes, from JSON. Other JSON raises a ValueError."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
     return tuple(names)
 
 
 def parse_history(lines: object) -> tuple[Epoch, ...]:
-    """A history, from JSON.
-
-    Raises:
-      ValueError: The JSON is not a list of epochs, or an epoch has impossible values.
-    """
+    """A history, from JSON. Other JSON, and impossible values, raise a ValueError."""
     try:
         history = tuple(Epoch(*line) for line in cast(list[list[Any]], lines))
     except TypeError:

@@ -26,12 +26,9 @@ class Progress(NamedTuple):
 
     state: State
     history: tuple[Epoch, ...] = ()
-    partial_epoch: Totals = Totals()
-    """Sums over the epoch that is not complete yet; zero between epochs."""
-    seconds: float = 0.0
-    """Seconds spent on that epoch so far."""
-    losses: Floats = np.zeros(0)
-    """Mean loss of each step since the last progress."""
+    partial_epoch: Totals = Totals()  # Of the epoch that is not complete; zero between epochs.
+    seconds: float = 0.0  # Spent on that epoch.
+    losses: Floats = np.zeros(0)  # Mean loss of each step since the last progress.
 
     @property
     def step(self) -> int:
@@ -47,14 +44,10 @@ def advance(
     cuts: Sequence[int] = (),
     log_norms: bool = False,
 ) -> Iterator[Progress]:
-    """Train a run to its end.
+    """Train a run to its end, from any progress of it.
 
-    Args:
-      plan: From `make_plan`.
-      programs: From `compile_programs`.
-      progress: The progress to go on from.
-      cuts: Steps after which a part must end, in ascending order; the result is the same.
-      log_norms: Keep the gradient's mean norm and the throughput of each epoch in the history.
+    A part of an epoch also ends after each step in `cuts`, in ascending order; the result is the
+    same. With `log_norms`, the history gets the gradient's mean norm and the throughput.
 
     Yields:
       A progress for the untrained network, then for every part of every epoch. The progress of an
@@ -137,23 +130,19 @@ def _epoch(
     number: int, step: int, trained: Totals, tested: Totals, *, seconds: float, norms: bool = False
 ) -> Epoch:
     """A line of the history; before epoch 0, nothing was trained."""
-    epoch = Epoch(
+    images, measured = trained.examples, trained.measured if norms else 0
+    return Epoch(
         epoch=number,
         step=step,
-        train_loss=None,
-        train_accuracy=None,
+        train_loss=trained.loss / images if images else None,
+        train_accuracy=trained.correct / images if images else None,
         test_loss=tested.loss / tested.examples,
         test_correct=tested.correct,
         test_count=tested.examples,
         seconds=seconds,
+        gradient_norm=trained.gradient_norm / measured if measured else None,
+        images_per_second=images / seconds if measured else None,
     )
-    if trained.examples:
-        loss, accuracy = trained.loss / trained.examples, trained.correct / trained.examples
-        epoch = epoch._replace(train_loss=loss, train_accuracy=accuracy)
-    if norms and trained.measured:
-        norm, speed = trained.gradient_norm / trained.measured, trained.examples / seconds
-        epoch = epoch._replace(gradient_norm=norm, images_per_second=speed)
-    return epoch
 
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
@@ -165,14 +154,12 @@ def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
 
 def _fetch_test(parts: Sequence[Metrics]) -> Totals:
     """Wait for a test and add up its parts."""
-    totals = Totals()
-    for part in jax.device_get(parts):
-        totals = Totals(
-            loss=totals.loss + part.loss.item(),
-            correct=totals.correct + part.correct.item(),
-            examples=totals.examples + part.examples.item(),
-        )
-    return totals
+    fetched = jax.device_get(parts)
+    return Totals(
+        loss=_sum(0.0, np.array([part.loss for part in fetched])),
+        correct=sum(int(part.correct) for part in fetched),
+        examples=sum(int(part.examples) for part in fetched),
+    )
 
 
 def _check_weights(state: State, tested: Totals, step: int, config: Config) -> None:

@@ -29,8 +29,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer of these settings, the same object each time, so that JAX compiles once.
 
-    All arguments but the last two are the config's fields of the same names. The order is PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes
-    it off the weights instead), apply momentum or Adam, multiply by the learning rate.
+    All arguments but the last two are the config's fields of the same names. The order is
+    PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes it off the
+    weights instead), apply momentum or Adam, multiply by the learning rate.
 
     Args:
       optimizer: sgd, adam or adamw.
@@ -103,11 +104,7 @@ def _build(
 
 
 def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
-    """Shorten a gradient whose norm exceeds the limit, by PyTorch's `clip_grad_norm_`.
-
-    optax divides by the norm; PyTorch divides by the norm plus 1e-6. The difference is visible for
-    a gradient of norm 0.1.
-    """
+    """Clip as PyTorch's `clip_grad_norm_`, which divides by the norm plus 1e-6; optax does not."""
 
     def clip(gradient: Params, _: Params | None = None) -> Params:
         scale = jnp.minimum(1, limit / (optax.tree_utils.tree_norm(gradient) + 1e-6))
@@ -119,8 +116,8 @@ def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
 def _scale_by_adam() -> optax.GradientTransformation:
     """Adam with optax's state, and a bias correction that is as exact as float32 is.
 
-    optax computes 1 - decay ** t in float32. That is wrong by up to 2e-5 of its value, because the
-    power is rounded near one. With it, the weights differ ten times as much from PyTorch's.
+    optax computes 1 - decay ** t in float32, which is wrong by up to 2e-5 of its value. With it,
+    the weights differ ten times as much from PyTorch's.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, with the decays and
     the epsilon of PyTorch's `Adam`.
@@ -153,8 +150,7 @@ class AverageState(NamedTuple):
 def _average(decay: Number) -> optax.GradientTransformation:
     """Keep an average of the updated parameters. The updates stay as they are.
 
-    In step t the decay is at most (1 + t) / (10 + t), so that the average soon forgets the first
-    parameters.
+    In step t the decay is at most (1 + t) / (10 + t): the first parameters are soon forgotten.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
     the decay of TensorFlow's ExponentialMovingAverage.

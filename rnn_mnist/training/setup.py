@@ -57,18 +57,13 @@ class Plan(NamedTuple):
 
     config: Config
     learner: Learner
-    kernel: str
-    """What computes the LSTM, in words."""
-    mesh: Mesh
-    """The devices that compute."""
+    kernel: str  # What computes the LSTM, in words.
+    mesh: Mesh  # The devices that compute.
     shardings: Shardings
-    version: str
-    """TFDS's name of the data set with its version."""
-    source: str
-    """Where the data were found, in words."""
+    version: str  # TFDS's name of the data set with its version.
+    source: str  # Where the data were found, in words.
     classes: tuple[str, ...]
-    train: Resident | PreparedRecords
-    """The training split, on the devices or as records that are streamed."""
+    train: Resident | PreparedRecords  # On the devices, or records that are streamed.
     test: Resident | PreparedRecords
     guessing: float
     """Share of the most frequent class among the first test images: the accuracy of guessing."""
@@ -95,16 +90,11 @@ class Plan(NamedTuple):
 class Programs(NamedTuple):
     """The compiled functions of a run."""
 
-    train: Callable[..., tuple[State, Metrics]]
-    """`train(state, images, labels, order, key=key)`."""
-    test: Callable[..., Metrics]
-    """`test(params, images, labels, order)`."""
-    key: jax.Array
-    """The run's key for all randomness in its steps, on the devices."""
-    train_steps: int
-    """Steps in each call of `train`."""
-    test_steps: int
-    """Steps in each call of `test`."""
+    train: Callable[..., tuple[State, Metrics]]  # train(state, images, labels, order, key=key)
+    test: Callable[..., Metrics]  # test(params, images, labels, order)
+    key: jax.Array  # The run's key for all randomness in its steps, on the devices.
+    train_steps: int  # Steps in each call of `train`.
+    test_steps: int  # Steps in each call of `test`.
 
 
 def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
