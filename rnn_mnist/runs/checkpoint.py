@@ -64,9 +64,9 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            failed = f"the folder cannot be created ({error.strerror})"
             raise InputError(
-                f"{folder}: {failed}; fix this and run the same command again"
+                f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
+                "same command again"
             ) from None
     processes = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # Only the process that opens the folder uses it.

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
 
@@ -44,15 +45,14 @@ def fit(
     Args:
       config: All settings that decide the result. With `init_from`, sizes and reading that are at
         their defaults are those of the weights; other sizes must equal those of the weights.
-      folder: Run folder to write. If it holds an unfinished run of the same config, the run goes
-        on from there. If the schedule is constant, that run may have another number of epochs; it
-        then ends exactly as a new run of this config. None writes nothing.
+      folder: Run folder to write; None writes nothing. If it holds an unfinished run of the same
+        config, the run goes on from there. If the schedule is constant, that run may have another
+        number of epochs; it then ends exactly as a new run of this config.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share each batch; None uses all.
       verbose: Print what happens, with a progress bar on a terminal.
       tensorboard: Write TensorBoard's event files into the folder.
-      profile: First and last step, counted from 1, that JAX's profiler traces. The trace is written
-        into the folder.
+      profile: First and last step, counted from 1, that JAX's profiler traces into the folder.
       log_norms: Also keep the gradient's mean norm and the throughput of each epoch.
 
     Returns:
@@ -60,10 +60,8 @@ def fit(
       same number of devices of the same kind and of cores, whether the run was stopped or not.
 
     Raises:
-      InputError: The data cannot be loaded; the folder belongs to another run or cannot be written;
-        its checkpoints are damaged; `init_from` cannot be read or has other sizes than the config;
-        tensorboardX is not installed; the run does not have the steps to trace; or `tensorboard`
-        or `profile` has no folder.
+      InputError: The data, the folder, its checkpoints or `init_from` cannot be used; or an
+        argument needs a folder, a package or steps that are not there.
       DivergenceError: The loss stopped being a number, or ended above `LOSS_LIMIT`.
       KeyboardInterrupt: Ctrl-C stopped the run; with a folder, after a checkpoint was saved.
 
@@ -231,22 +229,19 @@ def _stop_requests(*, active: bool) -> Iterator[threading.Event]:
 
     Signals can only be handled in the main thread. In another one, nothing is changed.
     """
-    event = threading.Event()
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield event
-        return
+    event, handlers = threading.Event(), dict[int, Any]()
 
     def request(number: int, _: FrameType | None) -> None:
         event.set()
         signal.signal(number, handlers[number])
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [signal.Signals[name].value for name in names]
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    # A signal that is ignored stays so, as SIGHUP under nohup.
-    handlers = {number: old for number, old in handlers.items() if old != signal.SIG_IGN}
-    for number in handlers:
-        signal.signal(number, request)
+    if active and threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # A signal that is ignored stays so, as SIGHUP under nohup. Windows has no SIGHUP.
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.getsignal(number)
+                signal.signal(number, request)
     try:
         yield event
     finally:

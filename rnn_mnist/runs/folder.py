@@ -118,30 +118,26 @@ def lock_folder(folder: Path) -> Iterator[list[str]]:
 _UNLOCKED = "the folder is not locked ({}): do not start a second command in it meanwhile"
 
 
-def write_config(folder: Path, config: Config) -> None:
-    """Write config.toml."""
-    write_file(folder / "config.toml", to_toml(config).encode())
-
-
 def restore_config(folder: Path, config: Config) -> None:
     """Write config.toml if it is not there: a user may delete it while the run trains."""
     if not (folder / "config.toml").exists():
-        write_config(folder, config)
+        write_file(folder / "config.toml", to_toml(config).encode())
 
 
-def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
-    """Write metrics.csv."""
-    write_file(folder / "metrics.csv", to_csv(history).encode())
+def write_texts(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
+    """Write config.toml and metrics.csv where they are not as they should be."""
+    restore_config(folder, config)
+    metrics, content = folder / "metrics.csv", to_csv(history).encode()
+    if not metrics.is_file() or metrics.read_bytes() != content:
+        write_file(metrics, content)
 
 
 def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     """Write the files that a folder lacks, because of a kill or because a user deleted them."""
     from rnn_mnist.plots import charts
 
-    restore_config(folder, config)
+    write_texts(folder, config, history)
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
-    if not metrics.is_file() or metrics.read_bytes() != to_csv(history).encode():
-        write_metrics(folder, history)
     if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
         png = io.BytesIO()
         charts.curves(history, title=folder.name).savefig(png, format="png")

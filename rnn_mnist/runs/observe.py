@@ -19,14 +19,11 @@ PROFILE = "profile"
 
 
 class Watch(NamedTuple):
-    """What to measure and write for those who watch a run, beside what every run writes."""
+    """What a run measures and writes beside what every run does; the fields are `fit`'s."""
 
     tensorboard: bool = False
-    """Write the loss of every step, and the measurements of every epoch, for TensorBoard."""
     profile: tuple[int, int] | None = None
-    """The first and the last step to trace, counted from 1."""
     log_norms: bool = False
-    """Keep the gradient's norm and the throughput of each epoch."""
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -71,14 +68,18 @@ def observing(
         yield lambda _: None
         return
     with contextlib.ExitStack() as stack:
-        write = None
-        if watch.tensorboard:
-            write = stack.enter_context(_open_events(folder, begin.step))
+        write = stack.enter_context(_open_events(folder, begin.step)) if watch.tensorboard else None
         tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
             if watch.profile is not None and step == watch.profile[0] - 1:
-                tracing.enter_context(_trace(folder / PROFILE))
+                try:
+                    tracing.enter_context(jax.profiler.trace(folder / PROFILE))
+                except RuntimeError:
+                    raise InputError(
+                        "profile: JAX's profiler already writes another trace in this process; end "
+                        "that one first"
+                    ) from None
             if watch.profile is not None and step >= watch.profile[1]:
                 tracing.close()
 
@@ -91,20 +92,6 @@ def observing(
         if begin.history:
             trace(begin.step)
         yield observe
-
-
-@contextlib.contextmanager
-def _trace(folder: Path) -> Iterator[None]:
-    """Write a trace by JAX's profiler, which writes one at a time in a process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(jax.profiler.trace(folder))
-        except RuntimeError:
-            raise InputError(
-                "profile: JAX's profiler already writes another trace in this process; end that "
-                "one first"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

@@ -180,8 +180,7 @@ def load_run(folder: Path | str) -> Result:
       UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
-      InputError: The folder is neither, the sweep has no best run yet, or the run has no checkpoint
-        yet or only damaged ones.
+      InputError: The folder holds no run, or no checkpoint that can be read.
     """
     from rnn_mnist.runs.checkpoint import open_checkpoints, restore
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from rnn_mnist.config import Config, InputError, read_config
+from rnn_mnist.config import Config, InputError, read_config, to_toml
 from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.console import name_checkpoints
@@ -107,7 +107,6 @@ def _save(checkpoints: Checkpoints, plan: Plan, progress: Progress) -> None:
     """Write a checkpoint, then the metrics."""
     from rnn_mnist.runs.checkpoint import save
 
-    folder = checkpoints.folder.parent
     record = make_record(
         progress,
         version=plan.version,
@@ -116,8 +115,7 @@ def _save(checkpoints: Checkpoints, plan: Plan, progress: Progress) -> None:
         devices=plan.mesh.size,
     )
     save(checkpoints, progress.state, record)
-    run_folder.restore_config(folder, plan.config)
-    run_folder.write_metrics(folder, progress.history)
+    run_folder.write_texts(checkpoints.folder.parent, plan.config, progress.history)
 
 
 def _notes(plan: Plan, restored: Restored) -> list[str]:
@@ -146,16 +144,16 @@ def _set_epochs(folder: Path, plan: Plan, *, steps: int) -> list[str]:
     It is written before the first additional step, so that the checkpoints never go beyond its
     epochs, even after a kill.
     """
-    before, now = read_config(folder / "config.toml").epochs, plan.config.epochs
+    file, now = folder / "config.toml", plan.config.epochs
     if steps > now * plan.steps:
         raise InputError(
             f"epochs: the run in {folder} has taken {steps:,} steps, more than the "
             f"{now * plan.steps:,} of {now} epochs; choose at least {-(-steps // plan.steps)}, or "
             "name another folder"
         )
-    if before == now:
+    if (before := read_config(file).epochs) == now:
         return []
-    run_folder.write_config(folder, plan.config)
+    run_folder.write_file(file, to_toml(plan.config).encode())
     return [f"epochs: {before} before, {now} now"]
 
 
