@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, read_npz
+from rnn_mnist.runs.folder import AGAIN, explained
 from rnn_mnist.runs.record import Record
 from rnn_mnist.training import State
 
@@ -61,13 +62,8 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
     another process may be training there.
     """
     if not read_only:
-        try:
+        with explained(f"{folder}: the folder cannot be created", AGAIN):
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
-                "same command again"
-            ) from None
     processes = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # Only the process that opens the folder uses it.
         processes.primary_host = jax.process_index()
@@ -116,8 +112,8 @@ def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); fix this and run the "
-            "same command again; the checkpoints before are kept"
+            f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); {AGAIN}; the "
+            "checkpoints before are kept"
         ) from None
 
 

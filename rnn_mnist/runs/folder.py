@@ -20,6 +20,7 @@ from rnn_mnist.config import Config, InputError, differences, read_config, to_to
 from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch, to_csv
 
+AGAIN = "fix this and run the same command again"
 CHECKPOINTS = "checkpoints"
 RUN_FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
 SWEEP_CSV, BEST, BEST_TXT = "sweep.csv", "best", "best.txt"
@@ -85,14 +86,9 @@ def lock_folder(folder: Path) -> Iterator[list[str]]:
     A folder on a drive without locks is used without a lock. If another process trains there, or
     the folder cannot be written, this raises an InputError.
     """
-    try:
+    with explained(f"{folder}: cannot be written", "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+        tempfile.TemporaryFile(dir=folder).close()
     try:
         import fcntl
     except ImportError:  # Windows has no such locks.
@@ -125,7 +121,7 @@ def restore_config(folder: Path, config: Config) -> None:
 
 
 def write_texts(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
-    """Write config.toml and metrics.csv where they are not as they should be."""
+    """Write config.toml if it is absent, and metrics.csv unless it has this history."""
     restore_config(folder, config)
     metrics, content = folder / "metrics.csv", to_csv(history).encode()
     if not metrics.is_file() or metrics.read_bytes() != content:
@@ -146,14 +142,18 @@ def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file of a run or a sweep, or raise an InputError."""
+    remedy = f"{AGAIN}; what was saved before is kept"
+    with explained(f"{path}: cannot be written", remedy), atomic_write(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def explained(problem: str, remedy: str) -> Iterator[None]:
+    """Raise an OSError as an InputError that gives its reason between the problem and a remedy."""
     try:
-        with atomic_write(path) as file:
-            file.write(content)
+        yield
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); fix this and run the same command "
-            "again; what was saved before is kept"
-        ) from None
+        raise InputError(f"{problem} ({error.strerror}); {remedy}") from None
 
 
 def is_run_or_sweep(folder: Path) -> bool:

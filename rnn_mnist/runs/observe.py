@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 
 from rnn_mnist.config import InputError
+from rnn_mnist.runs.folder import AGAIN, explained
 from rnn_mnist.training import Progress
 
 PROFILE = "profile"
@@ -107,14 +108,16 @@ def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]
 
     # The step tells files apart that begin in the same second.
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step}"
-    with _errors_explained(folder):
+    problem = f"{folder}: the event file cannot be written"
+    remedy = f"{AGAIN}, or leave tensorboard out; what was saved before is kept"
+    with explained(problem, remedy):
         file = RecordWriter(str(folder / name))
 
     def write(**event: object) -> None:
         file.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def write_progress(progress: Progress) -> None:
-        with _errors_explained(folder):
+        with explained(problem, remedy):
             for name, step, value in _scalars(progress):
                 write(step=step, summary=Summary(value=[{"tag": name, "simple_value": value}]))
             file.flush()
@@ -127,17 +130,6 @@ def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]
     finally:
         with contextlib.suppress(OSError):  # `write_progress` has flushed all that matters.
             file.close()
-
-
-@contextlib.contextmanager
-def _errors_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the event file cannot be written ({error.strerror}); fix this and run the "
-            "same command again, or leave tensorboard out; what was saved before is kept"
-        ) from None
 
 
 def _scalars(progress: Progress) -> Iterator[tuple[str, int, float]]:
