@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, read_npz
 from rnn_mnist.runs.folder import AGAIN, explained
-from rnn_mnist.runs.record import Record
+from rnn_mnist.runs.record import Record, check_record
 from rnn_mnist.training import State
 
 KEPT = 3
@@ -133,6 +133,7 @@ def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Re
                     args = ocp.args.Composite(record=ocp.args.JsonRestore())
                     saved = checkpoints.manager.restore(step, args=args).record
                     record = cast(Record, dict(saved))
+                    check_record(record)
                     state = _restore_state(checkpoints, step, abstract(record))
                     return Restored(state, record, damaged)
             except (InputError, MemoryError):

@@ -22,7 +22,7 @@ from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
-from rnn_mnist.runs.record import Record, check_record, parse_classes, parse_history
+from rnn_mnist.runs.record import Record, parse_classes, parse_history
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
 from rnn_mnist.training import EVALUATION_BATCH, State
 
@@ -148,11 +148,12 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     """
     if not config.init_from:
         return config
-    begun = [] if folder is None else list(folder.glob("config.toml"))
-    begin = read_config(begun[0]) if begun else load_result(config.init_from).config
+    begun = None if folder is None else folder / "config.toml"
+    begun = begun if begun is not None and begun.exists() else None
+    begin = read_config(begun) if begun else load_result(config.init_from).config
     plain, taken = Config(), dict[str, Any]()
-    steps = [model.steps_of(one.reading) for one in (config, begin)]
-    if config.reading != plain.reading and steps[0] == steps[1]:
+    as_long = model.steps_of(config.reading) == model.steps_of(begin.reading)
+    if as_long and config.reading != plain.reading:
         # The same weights can learn another order of as many steps, such as columns for rows.
         begin = dataclasses.replace(begin, reading=config.reading)
     names = ["hidden_size", "num_layers", "bidirectional", "reading"]
@@ -195,7 +196,6 @@ def load_run(folder: Path | str) -> Result:
     config = read_config(folder / "config.toml")
 
     def abstract(record: Record) -> State:
-        check_record(record)
         learner = training.make_learner(config, num_classes=len(record["classes"]), total_steps=1)
         return training.abstract_state(learner)
 

@@ -15,7 +15,7 @@ from rnn_mnist.config import Config, InputError, read_config, to_toml
 from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.console import name_checkpoints
-from rnn_mnist.runs.record import Record, check_record, make_record, to_progress
+from rnn_mnist.runs.record import Record, make_record, to_progress
 from rnn_mnist.training import Plan, Progress, State, abstract_state
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class Writer:
             from rnn_mnist.runs.checkpoint import clean_up, restore
 
             def abstract(record: Record) -> State:
-                check_record(record)
                 if record["data"] != plan.version:
                     raise InputError(
                         f"{self.folder}: the run began with {record['data']}, which is now "
