@@ -43,7 +43,9 @@ def describe_run(
         if len(progress.history) > epochs:
             where = "finished already: nothing to do"
         lines["run"] = f"{folder}, {where}"
-    return lines | ({"note": "; ".join(notes)} if notes else {})
+    if notes:
+        lines["note"] = "; ".join(notes)
+    return lines
 
 
 def _describe_model(config: Config, progress: Progress) -> str:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import Any
 
@@ -169,9 +170,8 @@ def _first_progress(plan: Plan) -> Progress:
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    history, totals, seconds = broadcast(
-        [progress.history, progress.partial_epoch, progress.seconds]
-    )
+    record = progress.history, progress.partial_epoch, progress.seconds
+    history, totals, seconds = broadcast(record)
     state = parallel.broadcast_arrays(progress.state)
     return Progress(
         state=parallel.put_tree(state, plan.shardings.state),
@@ -182,18 +182,9 @@ def _share(plan: Plan, progress: Progress) -> Progress:
 
 
 def _train(
-    plan: Plan,
-    progress: Progress,
-    console: Console,
-    writer: Writer,
-    watch: Watch,
-    stop: threading.Event,
+    plan: Plan, progress: Progress, console: Console, writer: Writer, watch: Watch, stop: Event
 ) -> Progress:
-    """Train a run to its end.
-
-    Raises:
-      KeyboardInterrupt: A stop was requested in one of the processes; the run is saved.
-    """
+    """Train a run to its end, or save it and raise KeyboardInterrupt if a process is to stop."""
     with console.compiling():
         most = broadcast(plan.steps if console.silent else MOST_STEPS)
         programs = compile_programs(plan, most=most)
@@ -224,12 +215,12 @@ def _train(
 
 
 @contextlib.contextmanager
-def _stop_requests(*, active: bool) -> Iterator[threading.Event]:
+def _stop_requests(*, active: bool) -> Iterator[Event]:
     """Let the first Ctrl-C, SIGTERM or SIGHUP set an event; a second one ends the process at once.
 
     Signals can only be handled in the main thread. In another one, nothing is changed.
     """
-    event, handlers = threading.Event(), dict[int, Any]()
+    event, handlers = Event(), dict[int, Any]()
 
     def request(number: int, _: FrameType | None) -> None:
         event.set()

@@ -56,11 +56,11 @@ def check_record(record: Record) -> None:
     partial_epoch: object = record.get("under_way")
     numbers = [record.get("seconds"), record.get("devices", 1), record.get("cores", 1)]
     texts = [record.get("data"), record.get("kernel", "")]
-    if not (
-        isinstance(partial_epoch, list)
-        and len(partial_epoch) <= len(Totals._fields)
-        and all(map(_is_measurement, partial_epoch + numbers))
-        and all(isinstance(text, str) for text in texts)
+    if (
+        not isinstance(partial_epoch, list)
+        or len(partial_epoch) > len(Totals._fields)
+        or not all(map(_is_measurement, partial_epoch + numbers))
+        or not all(isinstance(text, str) for text in texts)
     ):
         raise ValueError("it does not say where the run stands")
 
@@ -90,15 +90,13 @@ _MAY_BE_NONE = "train_loss", "train_accuracy", "gradient_norm", "images_per_seco
 def _is_possible(epoch: Epoch) -> bool:
     """Whether the values of an epoch have the right types and ranges."""
     counts = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
-    measured = [
-        value
-        for name, value in epoch._asdict().items()
-        if name != "note" and not (value is None and name in _MAY_BE_NONE)
-    ]
+    values = epoch._asdict()
+    note = values.pop("note")
+    measured = [v for name, v in values.items() if v is not None or name not in _MAY_BE_NONE]
     return (
         all(map(_is_measurement, measured))
         and all(isinstance(count, int) for count in counts)
-        and isinstance(epoch.note, str)
+        and isinstance(note, str)
         and 0 <= epoch.test_correct <= epoch.test_count > 0
     )
 

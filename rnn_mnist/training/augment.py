@@ -18,14 +18,10 @@ KNOTS = 7  # Points along each side of the grid that bends an image.
 class Distortion(NamedTuple):
     """The largest distortions. Each amount is drawn uniformly between it and its negative."""
 
-    shift: float = 0.0
-    """Pixels, both vertically and horizontally."""
-    rotation: float = 0.0
-    """Degrees."""
-    scale: float = 0.0
-    """Share of the height and of the width: 0.1 resizes them by factors from 0.9 to 1.1."""
-    shear: float = 0.0
-    """Degrees by which upright lines slant."""
+    shift: float = 0.0  # Pixels, both vertically and horizontally.
+    rotation: float = 0.0  # Degrees.
+    scale: float = 0.0  # Of height and width: 0.1 resizes them by factors from 0.9 to 1.1.
+    shear: float = 0.0  # Degrees by which upright lines slant.
     elastic: float = 0.0
     """Standard deviation, in pixels, of normal displacements of 7 by 7 grid points. Between the
     points the image bends smoothly."""
