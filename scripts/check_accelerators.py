@@ -66,7 +66,7 @@ def trace_run(
 
     shardings = make_shardings(mesh, sharded=sharded)
     learner = make_learner(config, num_classes=10, total_steps=6000)
-    state = abstract_state(learner.model, learner.optimizer, shardings.state)
+    state = abstract_state(learner, shardings.state)
     data = abstract_data(60000, 100, config.batch_size, shardings=shardings, sharded=sharded)
     settings = {"mesh": mesh, "sharded": sharded}
     train = train_epoch.trace(

@@ -1,10 +1,9 @@
 """Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a state and a record. The state is in arrays/state.npz, which holds an array for
-each leaf of the state, named by the leaf's path. The record is JSON, as `record`
-describes it. The file SHA256SUMS beside them, in the format of `sha256sum --check`, tells a damaged
-checkpoint from a good one before anything is read. Version 0.1.0 saved the state with orbax's own
-handler; such checkpoints can still be read.
+The state is in arrays/state.npz, which holds an array for each of its leaves, named by the leaf's
+path. The record is JSON, as `record` describes it. The file SHA256SUMS beside them, in the format
+of `sha256sum --check`, tells a damaged checkpoint from a good one before anything is read. Version
+0.1.0 saved the state with orbax's own handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, read_npz
-from rnn_mnist.runs.record import Record
+from rnn_mnist.runs.folder import AGAIN, explained
+from rnn_mnist.runs.record import Record, check_record
 from rnn_mnist.training import State
 
 KEPT = 3
@@ -51,29 +51,23 @@ class Restored(NamedTuple):
 
     state: State
     record: Record
-    damaged: list[int]
-    """The steps of newer checkpoints, which are damaged."""
+    damaged: list[int]  # The steps of newer checkpoints, which are damaged.
 
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
-    """Open a folder of checkpoints.
+    """Open a folder of checkpoints, which is made if absent.
 
-    Args:
-      folder: It is made if absent. What a killed process left half done in it is removed.
-      read_only: Change nothing, because another process may be training there.
-
-    Raises:
-      InputError: The folder cannot be created.
+    What a killed process left half done in it is removed. `read_only` changes nothing, because
+    another process may be training there.
     """
     if not read_only:
-        try:
+        with explained(f"{folder}: the folder cannot be created", AGAIN):
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: the folder cannot be created ({error.strerror}); fix this and run the "
-                "same command again"
-            ) from None
+    processes = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # Only the process that opens the folder uses it.
+        processes.primary_host = jax.process_index()
+        processes.active_processes = {jax.process_index()}
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else KEPT,
         save_interval_steps=0 if read_only else 1,
@@ -81,12 +75,7 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Check
         cleanup_tmp_directories=not read_only,
         create=False,
         read_only=read_only,
-        # If several processes train together, only the one that opens the folder uses it.
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
-        )
-        if jax.process_count() > 1
-        else ocp.options.MultiprocessingOptions(),
+        multiprocessing_options=processes,
     )
     with _log_hidden():
         manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -107,11 +96,7 @@ def _log_hidden() -> Iterator[None]:
 
 
 def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
-    """Save a state, which may lie on several devices, under its step, with its record.
-
-    Raises:
-      InputError: It cannot be written. The checkpoints before are kept.
-    """
+    """Save a state, which may lie on several devices, under its step, with its record."""
     state = jax.device_get(state)
     step = int(state.step)
     args = ocp.args.Composite(arrays=_StateArgs(state), record=ocp.args.JsonSave(record))
@@ -127,21 +112,16 @@ def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
     except Exception as error:  # A full disk can raise nearly anything in the layers below.
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); fix this and run the "
-            "same command again; the checkpoints before are kept"
+            f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); {AGAIN}; the "
+            "checkpoints before are kept"
         ) from None
 
 
 def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Restored | None:
     """Restore the newest good checkpoint; None if there is no checkpoint.
 
-    Args:
-      checkpoints: From `open_checkpoints`.
-      abstract: Given a record, the `jax.ShapeDtypeStruct`s of the state that goes with it, with
-        their shardings.
-
-    Raises:
-      InputError: All checkpoints are damaged; or `abstract` raised it.
+    Given a record, `abstract` returns the shapes, dtypes and shardings of the state that goes with
+    it. An InputError that it raises is passed on.
     """
     damaged = list[int]()
     for step in reversed(checkpoints.steps):
@@ -153,11 +133,12 @@ def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Re
                     args = ocp.args.Composite(record=ocp.args.JsonRestore())
                     saved = checkpoints.manager.restore(step, args=args).record
                     record = cast(Record, dict(saved))
+                    check_record(record)
                     state = _restore_state(checkpoints, step, abstract(record))
                     return Restored(state, record, damaged)
+            except (InputError, MemoryError):
+                raise
             except Exception as error:
-                if isinstance(error, InputError | MemoryError):
-                    raise
                 # A kill right after a save leaves no sums; then the checkpoint may be damaged.
                 if has_sums:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -180,24 +161,19 @@ def _restore_state(checkpoints: Checkpoints, step: int, abstract: State) -> Stat
     if old.exists():
         # If arrays have other shapes than expected, orbax's threads print tracebacks.
         saved = ocp.StandardCheckpointHandler().metadata(old.absolute()).tree
-        if _shapes(saved) != _shapes(abstract):
+        trees = (jax.tree.leaves(tree) for tree in (saved, abstract))
+        there, here = (sorted(tuple(leaf.shape) for leaf in leaves) for leaves in trees)
+        if there != here:
             raise ValueError(_OTHER_SHAPES)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     else:
         args = ocp.args.Composite(arrays=_StateArgs(abstract))
     (state,) = checkpoints.manager.restore(step, args=args).values()
-    return cast(State, state)
-
-
-def _shapes(tree: object) -> list[tuple[int, ...]]:
-    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return state
 
 
 def clean_up(checkpoints: Checkpoints, restored: Restored) -> None:
-    """Finish the work of a killed process: delete old checkpoints, write the restored one's sums.
-
-    Damaged checkpoints are deleted, too.
-    """
+    """Delete damaged and old checkpoints, and write the restored one's sums if a kill left none."""
     good = [step for step in checkpoints.steps if step not in restored.damaged]
     for step in [*restored.damaged, *good[:-KEPT]]:
         checkpoints.manager.delete(step)
@@ -214,11 +190,11 @@ def _write_sums(folder: Path) -> None:
 
 def _sums(folder: Path) -> bytes:
     """A line for each file in a checkpoint's folder: its SHA-256 and its name."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name)
-    lines = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in files
-    ]
-    return "".join(f"{line}\n" for line in lines).encode()
+    lines = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and SUMS not in p.name):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder)}\n")
+    return "".join(lines).encode()
 
 
 class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
@@ -244,7 +220,7 @@ class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has n
         if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
             raise ValueError(_OTHER_SHAPES)
         leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in abstract.items()]
-        return cast(State, jax.tree.unflatten(jax.tree.structure(args.state), leaves))
+        return jax.tree.unflatten(jax.tree.structure(args.state), leaves)
 
 
 @ocp.args.register_with_handler(_StateHandler, for_save=True, for_restore=True)

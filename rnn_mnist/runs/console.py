@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import rich.console
-import rich.progress
-import rich.text
 from numpy.typing import NDArray
+from rich import progress as bars
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from rnn_mnist.config import Config
 from rnn_mnist.metrics import Epoch, confidence_interval
@@ -28,19 +29,18 @@ def describe_run(
     plan: Plan, progress: Progress, folder: Path | None, notes: Sequence[str]
 ) -> dict[str, str]:
     """What a run trains, with what, and where it stands: a sentence for each subject."""
-    config, step = plan.config, progress.step
+    epochs, count = plan.config.epochs, f"{len(plan.train):,} training, {len(plan.test):,} test"
     lines = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),
-        "data": f"{plan.version}, {plan.source}: {plan.train_size:,} training, "
-        f"{plan.test_size:,} test images",
-        "model": _describe_model(config, progress),
+        "data": f"{plan.version}, {plan.source}: {count} images",
+        "model": _describe_model(plan.config, progress),
         "kernel": plan.kernel,
     }
     if folder is not None:
         where = "new"
         if progress.history:
-            where = f"going on at step {step:,} of {config.epochs * plan.steps:,}"
-        if len(progress.history) > config.epochs:
+            where = f"going on at step {progress.step:,} of {epochs * plan.steps:,}"
+        if len(progress.history) > epochs:
             where = "finished already: nothing to do"
         lines["run"] = f"{folder}, {where}"
     if notes:
@@ -49,7 +49,6 @@ def describe_run(
 
 
 def _describe_model(config: Config, progress: Progress) -> str:
-    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     parts = [f"LSTM with hidden size {config.hidden_size}"]
     if config.num_layers > 1:
         parts.append(f"{config.num_layers} layers")
@@ -59,6 +58,7 @@ def _describe_model(config: Config, progress: Progress) -> str:
         parts.append(f"reading {config.reading} by {config.inner_size} units")
     elif config.reading != "rows":
         parts.append(f"reading {config.reading}")
+    size = sum(leaf.size for leaf in jax.tree.leaves(progress.state.params))
     parts.append(f"{size:,} parameters")
     if config.precision != "float32":
         parts.append(f"products in {config.precision}")
@@ -90,24 +90,20 @@ def next_steps(config: Config, folder: Path | None, history: Sequence[Epoch]) ->
             rate = 3 * config.learning_rate
         setting, value = "learning-rate", f"{rate:g}"
     # A sweep's own folders are for its own runs.
-    beside = sweep_of(folder) or folder
+    there = str(folder), f"{sweep_of(folder) or folder}-{setting}-{value}"
+    # A path that begins with a dash would be read as a flag.
+    begin, run = (shlex.quote(f"./{path}" if path.startswith("-") else path) for path in there)
     return {
         "files": f"{folder}: {', '.join(RUN_FILES)}",
-        "next": f"rnn-mnist train {_shell_word(str(folder))} "
-        f"--{setting} {value} --run {_shell_word(f'{beside}-{setting}-{value}')}",
+        "next": f"rnn-mnist train {begin} --{setting} {value} --run {run}",
     }
 
 
-def _shell_word(path: str) -> str:
-    """A path as a word of a shell command: in quotes if it needs them, and never read as a flag."""
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
-
-
-class _Speed(rich.progress.ProgressColumn):
+class _Speed(bars.ProgressColumn):
     """Steps per second, once it is known."""
 
-    def render(self, task: rich.progress.Task) -> rich.text.Text:
-        return rich.text.Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
+    def render(self, task: bars.Task) -> Text:
+        return Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
 
 
 _COLUMNS = "epoch", "train loss", "train accuracy", "test loss", "test accuracy", "time"
@@ -117,39 +113,31 @@ Advance = Callable[[int, str], None]
 """Moves a progress bar by some steps, and gives it another text."""
 
 
+@dataclasses.dataclass(kw_only=True)
 class Console:
     """Prints what happens in a run."""
 
-    def __init__(
-        self,
-        *,
-        quiet: bool = False,
-        log_every: int = 0,
-        silent: bool = False,
-        began: float | None = None,
-    ) -> None:
-        """Make a console.
+    quiet: bool = False
+    """Print only the result."""
+    log_every: int = 0
+    """Print the mean training loss each time after this number of steps; 0: never."""
+    silent: bool = False
+    """Print nothing at all."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+    """When the run began."""
 
-        Args:
-          quiet: Print only the result.
-          log_every: Print the mean training loss each time after this number of steps; 0: never.
-          silent: Print nothing at all.
-          began: When the run began, on the clock of `time.perf_counter`; None: now.
-        """
-        self.silent = silent
-        self._quiet = quiet or silent
-        self._rich = rich.console.Console(quiet=silent, highlight=False, soft_wrap=True)
-        self._has_bar = self._rich.is_terminal and not self._quiet
-        self._began = time.perf_counter() if began is None else began
+    def __post_init__(self) -> None:
+        self.quiet = self.quiet or self.silent
+        self._rich = rich.console.Console(quiet=self.silent, highlight=False, soft_wrap=True)
+        self._has_bar = self._rich.is_terminal and not self.quiet
         self._start_up = self._compile = 0.0
         self._steps = self._epochs = 0
-        self._log_every = log_every
-        self._losses = collections.deque[float](maxlen=log_every)
+        self._losses = collections.deque[float](maxlen=self.log_every)
         self._advance: Advance = lambda *_: None
 
     def print(self, line: str, *, style: str | None = None) -> None:
         """Print a line, above the progress bar if there is one."""
-        if not self._quiet:
+        if not self.quiet:
             self._rich.print(line, markup=False, style=style)
 
     def print_facts(self, facts: Mapping[str, str]) -> None:
@@ -170,14 +158,9 @@ class Console:
         if not self._has_bar:
             yield lambda *_: None
             return
-        bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            _Speed(),
-            rich.progress.TimeRemainingColumn(),
-            console=self._rich,
-            transient=True,
-        )
+        text_column, left = bars.TextColumn("{task.description}"), bars.TimeRemainingColumn()
+        columns = text_column, bars.BarColumn(), _Speed(), left
+        bar = bars.Progress(*columns, console=self._rich, transient=True)
         task = bar.add_task(text, total=total, completed=completed)
         with bar:
             yield lambda steps, text: bar.update(task, advance=steps, description=text)
@@ -187,7 +170,7 @@ class Console:
         self.print_facts(facts)
         self.print("")
         self._steps, self._epochs = steps, epochs
-        self._start_up = time.perf_counter() - self._began
+        self._start_up = time.perf_counter() - self.began
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
@@ -206,38 +189,25 @@ class Console:
             yield
 
     def report(self, losses: NDArray[np.floating], history: Sequence[Epoch], *, step: int) -> None:
-        """Report steps taken, and the epoch that they complete.
+        """Report the losses (S,) of the last steps, and the epoch that they complete.
 
-        Args:
-          losses: (S,) mean loss of each step taken since the last call.
-          history: The untrained network, and the epochs completed so far.
-          step: Steps taken in the whole run.
+        The last of these steps is number `step` of the run.
         """
         for number, loss in enumerate(losses.tolist(), step - len(losses) + 1):
             self._losses.append(loss)
-            if self._log_every and number % self._log_every == 0:
-                self._print_loss(number)
+            if self.log_every and number % self.log_every == 0:
+                epoch, batch = divmod(number - 1, self._steps)
+                count = f"batch {batch + 1:>{len(str(self._steps))}}/{self._steps}"
+                mean = _loss(sum(self._losses) / len(self._losses))
+                self.print(f"{self._epoch_cell(epoch + 1)}   {count}   loss {mean}")
         if len(losses):
-            epoch, loss = (step - 1) // self._steps + 1, _loss(losses.mean().item())
-            self._advance(len(losses), f"epoch {epoch}/{self._epochs}  loss {loss}")
+            number, mean = (step - 1) // self._steps + 1, _loss(losses.mean().item())
+            self._advance(len(losses), f"epoch {number}/{self._epochs}  loss {mean}")
         if history[-1].step == step:
-            self._print_epoch(history[-1])
-
-    def _print_loss(self, step: int) -> None:
-        epoch, batch = divmod(step - 1, self._steps)
-        mean = sum(self._losses) / len(self._losses)
-        count = f"batch {batch + 1:>{len(str(self._steps))}}/{self._steps}"
-        self.print(f"{self._epoch_cell(epoch + 1)}   {count}   loss {_loss(mean)}")
-
-    def _print_epoch(self, epoch: Epoch) -> None:
-        self._print_row(
-            self._epoch_cell(epoch.epoch),
-            _loss(epoch.train_loss),
-            _share(epoch.train_accuracy),
-            _loss(epoch.test_loss),
-            _share(epoch.test_accuracy),
-            f"{epoch.seconds:.1f} s",
-        )
+            last = history[-1]
+            train = _loss(last.train_loss), _share(last.train_accuracy)
+            test = _loss(last.test_loss), _share(last.test_accuracy)
+            self._print_row(self._epoch_cell(last.epoch), *train, *test, f"{last.seconds:.1f} s")
 
     def _epoch_cell(self, epoch: int) -> str:
         return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}".rjust(len(_COLUMNS[0]))
@@ -250,7 +220,7 @@ class Console:
 
     def finish(self, history: Sequence[Epoch], facts: Mapping[str, str], *, timed: bool) -> None:
         """Print the result of a run, its time if it was trained now, then some facts."""
-        last, seconds = history[-1], time.perf_counter() - self._began
+        last, seconds = history[-1], time.perf_counter() - self.began
         low, high = confidence_interval(last.test_correct, last.test_count)
         if timed:
             self.print("")

@@ -10,37 +10,21 @@ import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from types import FrameType
+from typing import Any
 
 import jax
 
+from rnn_mnist import parallel
 from rnn_mnist.config import Config, DivergenceError, InputError, differences, from_dict
-from rnn_mnist.metrics import LOSS_LIMIT, Epoch, is_useless
-from rnn_mnist.parallel import (
-    any_process,
-    broadcast,
-    broadcast_arrays,
-    fail_together,
-    find_devices,
-    is_first_process,
-    make_mesh,
-    put_tree,
-)
+from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
+from rnn_mnist.parallel import broadcast, fail_together, is_first_process
 from rnn_mnist.runs.console import Console, describe_run, next_steps
 from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
-from rnn_mnist.runs.record import to_progress
 from rnn_mnist.runs.results import Result, load_result, sized
-from rnn_mnist.runs.writer import Writer, record_of
-from rnn_mnist.training import (
-    Plan,
-    Progress,
-    State,
-    advance,
-    compile_programs,
-    init,
-    init_key,
-    make_plan,
-)
+from rnn_mnist.runs.writer import Writer
+from rnn_mnist.training import Plan, Progress, advance, compile_programs, init, init_key, make_plan
 
 MOST_STEPS = 100
 """Steps in a call at most, so that the progress bar moves and Ctrl-C stops a run soon."""
@@ -62,15 +46,14 @@ def fit(
     Args:
       config: All settings that decide the result. With `init_from`, sizes and reading that are at
         their defaults are those of the weights; other sizes must equal those of the weights.
-      folder: Run folder to write. If it holds an unfinished run of the same config, the run goes
-        on from there. If the schedule is constant, that run may have another number of epochs; it
-        then ends exactly as a new run of this config. None writes nothing.
+      folder: Run folder to write; None writes nothing. If it holds an unfinished run of the same
+        config, the run goes on from there. If the schedule is constant, that run may have another
+        number of epochs; it then ends exactly as a new run of this config.
       data_files: Folder with the data set's original files, in place of a download.
       devices: How many of JAX's devices share each batch; None uses all.
       verbose: Print what happens, with a progress bar on a terminal.
       tensorboard: Write TensorBoard's event files into the folder.
-      profile: First and last step, counted from 1, that JAX's profiler traces. The trace is written
-        into the folder.
+      profile: First and last step, counted from 1, that JAX's profiler traces into the folder.
       log_norms: Also keep the gradient's mean norm and the throughput of each epoch.
 
     Returns:
@@ -78,10 +61,8 @@ def fit(
       same number of devices of the same kind and of cores, whether the run was stopped or not.
 
     Raises:
-      InputError: The data cannot be loaded; the folder belongs to another run or cannot be written;
-        its checkpoints are damaged; `init_from` cannot be read or has other sizes than the config;
-        tensorboardX is not installed; the run does not have the steps to trace; or `tensorboard`
-        or `profile` has no folder.
+      InputError: The data, the folder, its checkpoints or `init_from` cannot be used; or an
+        argument needs a folder, a package or steps that are not there.
       DivergenceError: The loss stopped being a number, or ended above `LOSS_LIMIT`.
       KeyboardInterrupt: Ctrl-C stopped the run; with a folder, after a checkpoint was saved.
 
@@ -112,14 +93,14 @@ def train_run(
     named: Collection[str] = (),
     printed: Sequence[str] = (),
 ) -> Result:
-    """Do what `fit` does, on a given console.
+    """Do what `fit` does, on a given console; every process calls this.
 
-    If several processes train together, all of them call this. Only the first one prints, and reads
-    and writes the folder. The fields of the config in `named` count as set even if they are at
-    their defaults. The notes in `printed` were printed before, and are not printed again.
+    Only the first process prints, and reads and writes the folder. The fields of the config in
+    `named` count as set even if they are at their defaults. The notes in `printed` were printed
+    before, and are not printed again.
     """
     with fail_together():
-        mesh = make_mesh(find_devices(devices))
+        mesh = parallel.make_mesh(parallel.find_devices(devices))
     console = console if is_first_process() else Console(silent=True)
     config, watch = _agree(config, watch, named=named, folder=folder)
     writer = Writer(folder, config)
@@ -131,28 +112,28 @@ def train_run(
         progress = _share(plan, progress)
         notes += [*more, *missed_trace(watch, steps=progress.step)]
         notes = [note for note in notes if note not in printed]
-        console.start(
-            describe_run(plan, progress, folder, notes), steps=plan.steps, epochs=config.epochs
-        )
+        facts = describe_run(plan, progress, folder, notes)
+        console.start(facts, steps=plan.steps, epochs=config.epochs)
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             progress = _train(plan, progress, console, writer, watch, stop)
         writer.finish(progress)
+    last = progress.history[-1]
     console.finish(progress.history, next_steps(config, folder, progress.history), timed=unfinished)
-    _refuse_useless(config, progress.history[-1])
+    if is_useless(last.test_loss):
+        raise DivergenceError(
+            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
+            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
+            "or set gradient_clip; files in a run folder are kept"
+        )
     return Result(progress.state, progress.history, config, plan.classes)
 
 
 def _agree(
     config: Config, watch: Watch, *, named: Collection[str], folder: Path | None
 ) -> tuple[Config, Watch]:
-    """The first process's settings in every process, with the sizes of `init_from`.
-
-    Raises:
-      InputError: This process was given another config than the first.
-    """
-    watch = Watch(**broadcast(watch._asdict()))
-    first = _config_of_first(config)
+    """The first process's settings in every process, with the sizes of `init_from`."""
+    watch, first = Watch(**broadcast(watch._asdict())), _config_of_first(config)
     with fail_together():
         different = [
             f"{name} is {theirs!r} in the first process and {ours!r} in process "
@@ -171,13 +152,9 @@ def _config_of_first(config: Config) -> Config:
 
 
 def _first_progress(plan: Plan) -> Progress:
-    """Where a run begins. Only the first process reads the weights of `init_from`.
-
-    Raises:
-      InputError: The weights cannot be read, or have other shapes than the run's.
-    """
-    config = plan.config
-    state = init(plan.learner.model, plan.learner.optimizer, key=init_key(config.seed))
+    """Where a run begins. Only the first process reads the weights of `init_from`."""
+    config, optimizer = plan.config, plan.learner.optimizer
+    state = init(plan.learner.model, optimizer, key=init_key(config.seed))
     if config.init_from and is_first_process():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))
@@ -187,44 +164,42 @@ def _first_progress(plan: Plan) -> Progress:
                 f"this run, which has the {len(plan.classes)} classes of {config.data.name}; "
                 "choose the data that they were trained on"
             )
-        state = State(params, plan.learner.optimizer.init(params), state.step)
+        state = state._replace(params=params, opt_state=optimizer.init(params))
     return Progress(state)
 
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    record = broadcast(record_of(plan, progress))
-    state = broadcast_arrays(progress.state)
-    return to_progress(put_tree(state, plan.shardings.state), record)
+    record = progress.history, progress.partial_epoch, progress.seconds
+    history, totals, seconds = broadcast(record)
+    state = parallel.broadcast_arrays(progress.state)
+    return Progress(
+        state=parallel.put_tree(state, plan.shardings.state),
+        history=tuple(Epoch(*line) for line in history),
+        partial_epoch=Totals(*totals),
+        seconds=seconds,
+    )
 
 
 def _train(
-    plan: Plan,
-    progress: Progress,
-    console: Console,
-    writer: Writer,
-    watch: Watch,
-    stop: threading.Event,
+    plan: Plan, progress: Progress, console: Console, writer: Writer, watch: Watch, stop: Event
 ) -> Progress:
-    """Train a run to its end.
-
-    Raises:
-      KeyboardInterrupt: A stop was requested in one of the processes; the run is saved.
-    """
+    """Train a run to its end, or save it and raise KeyboardInterrupt if a process is to stop."""
     with console.compiling():
         most = broadcast(plan.steps if console.silent else MOST_STEPS)
         programs = compile_programs(plan, most=most)
-    if writer.folder is not None:
-        _import_charts()
+    if writer.folder is not None:  # What draws the curves is imported while the devices compute.
+        import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
+        threading.Thread(target=import_charts, daemon=True).start()
     with contextlib.ExitStack() as stack:
         with fail_together():
             observe = stack.enter_context(observing(writer.folder, watch, progress))
         stack.enter_context(console.training(steps=progress.step))
-        if any_process(stop.is_set()):
+        if parallel.any_process(stop.is_set()):
             raise KeyboardInterrupt("stopped; run the same again to go on from there")
-        parts = advance(plan, programs, progress, cuts=watch.cuts, norms=watch.log_norms)
+        parts = advance(plan, programs, progress, cuts=watch.cuts, log_norms=watch.log_norms)
         for progress in parts:
-            stopping = any_process(stop.is_set())
+            stopping = parallel.any_process(stop.is_set())
             console.report(progress.losses, progress.history, step=progress.step)
             with fail_together():
                 observe(progress)
@@ -239,43 +214,25 @@ def _train(
     return progress
 
 
-def _import_charts() -> None:
-    """Import in a thread, while the devices compute, what draws the curves at the end."""
-    import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
-    threading.Thread(target=import_charts, daemon=True).start()
-
-
-def _refuse_useless(config: Config, last: Epoch) -> None:
-    """Raise an error if the network is of no use after the last epoch."""
-    if is_useless(last.test_loss):
-        raise DivergenceError(
-            f"learning_rate: the test loss ended at {last.test_loss:.3g}, and above "
-            f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
-            "or set gradient_clip; files in a run folder are kept"
-        )
-
-
 @contextlib.contextmanager
-def _stop_requests(*, active: bool) -> Iterator[threading.Event]:
+def _stop_requests(*, active: bool) -> Iterator[Event]:
     """Let the first Ctrl-C, SIGTERM or SIGHUP set an event; a second one ends the process at once.
 
     Signals can only be handled in the main thread. In another one, nothing is changed.
     """
-    event = threading.Event()
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield event
-        return
+    event, handlers = Event(), dict[int, Any]()
 
     def request(number: int, _: FrameType | None) -> None:
         event.set()
-        signal.signal(number, handlers[signal.Signals(number)])
+        signal.signal(number, handlers[number])
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handlers = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
-    # A signal that is ignored stays so, as SIGHUP under nohup.
-    handlers = {number: old for number, old in handlers.items() if old != signal.SIG_IGN}
-    for number in handlers:
-        signal.signal(number, request)
+    if active and threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # A signal that is ignored stays so, as SIGHUP under nohup. Windows has no SIGHUP.
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.getsignal(number)
+                signal.signal(number, request)
     try:
         yield event
     finally:

@@ -20,6 +20,7 @@ from rnn_mnist.config import Config, InputError, differences, read_config, to_to
 from rnn_mnist.files import atomic_write
 from rnn_mnist.metrics import Epoch, to_csv
 
+AGAIN = "fix this and run the same command again"
 CHECKPOINTS = "checkpoints"
 RUN_FILES = ("config.toml", "metrics.csv", "curves.png", CHECKPOINTS)
 SWEEP_CSV, BEST, BEST_TXT = "sweep.csv", "best", "best.txt"
@@ -27,16 +28,10 @@ SWEEP_CSV, BEST, BEST_TXT = "sweep.csv", "best", "best.txt"
 
 
 def check_run_folder(folder: Path, config: Config, *, any_epochs: bool = False) -> None:
-    """Check that a run of this config may use a folder. Nothing is changed.
+    """Raise an InputError if a folder holds another run or something else.
 
-    Args:
-      folder: The run's folder.
-      config: The run's config.
-      any_epochs: The folder may hold a run with another number of epochs if its schedule is
-        constant, because the steps then do not depend on that number.
-
-    Raises:
-      InputError: The folder holds another run or something else.
+    If `any_epochs`, a run with a constant schedule may have another number of epochs, because its
+    steps do not depend on that number.
     """
     if (folder / "config.toml").exists():
         there = read_config(folder / "config.toml")
@@ -76,14 +71,7 @@ def _free_name(folder: Path) -> Path:
 def lock_run_folder(
     folder: Path, config: Config, *, any_epochs: bool = False
 ) -> Iterator[list[str]]:
-    """Make a run's folder with its config, and keep other processes out of it meanwhile.
-
-    Yields:
-      Notes for the console.
-
-    Raises:
-      InputError: As `check_run_folder` and `lock_folder` raise it.
-    """
+    """`lock_folder` for a run, whose config is written; the arguments are `check_run_folder`'s."""
     with lock_folder(folder) as notes:
         # Another process may have changed the folder before it was locked.
         check_run_folder(folder, config, any_epochs=any_epochs)
@@ -93,24 +81,14 @@ def lock_run_folder(
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[list[str]]:
-    """Make a folder, and keep other processes out of it meanwhile.
+    """Make a folder, and keep other processes out of it meanwhile; yields notes for the console.
 
-    A folder on a drive without locks is used without a lock.
-
-    Yields:
-      Notes for the console.
-
-    Raises:
-      InputError: The folder cannot be written, or another process trains there.
+    A folder on a drive without locks is used without a lock. If another process trains there, or
+    the folder cannot be written, this raises an InputError.
     """
-    try:
+    with explained(f"{folder}: cannot be written", "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+        tempfile.TemporaryFile(dir=folder).close()
     try:
         import fcntl
     except ImportError:  # Windows has no such locks.
@@ -136,34 +114,26 @@ def lock_folder(folder: Path) -> Iterator[list[str]]:
 _UNLOCKED = "the folder is not locked ({}): do not start a second command in it meanwhile"
 
 
-def write_config(folder: Path, config: Config) -> None:
-    """Write config.toml.
-
-    Raises:
-      InputError: It cannot be written. The functions below raise the same.
-    """
-    write_file(folder / "config.toml", to_toml(config).encode())
-
-
 def restore_config(folder: Path, config: Config) -> None:
     """Write config.toml if it is not there: a user may delete it while the run trains."""
     if not (folder / "config.toml").exists():
-        write_config(folder, config)
+        write_file(folder / "config.toml", to_toml(config).encode())
 
 
-def write_metrics(folder: Path, history: Sequence[Epoch]) -> None:
-    """Write metrics.csv."""
-    write_file(folder / "metrics.csv", to_csv(history).encode())
+def write_texts(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
+    """Write config.toml if it is absent, and metrics.csv unless it has this history."""
+    restore_config(folder, config)
+    metrics, content = folder / "metrics.csv", to_csv(history).encode()
+    if not metrics.is_file() or metrics.read_bytes() != content:
+        write_file(metrics, content)
 
 
 def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     """Write the files that a folder lacks, because of a kill or because a user deleted them."""
     from rnn_mnist.plots import charts
 
-    restore_config(folder, config)
+    write_texts(folder, config, history)
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
-    if not metrics.is_file() or metrics.read_bytes() != to_csv(history).encode():
-        write_metrics(folder, history)
     if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
         png = io.BytesIO()
         charts.curves(history, title=folder.name).savefig(png, format="png")
@@ -171,19 +141,19 @@ def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) 
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file of a run or a sweep.
+    """Write a file of a run or a sweep, or raise an InputError."""
+    remedy = f"{AGAIN}; what was saved before is kept"
+    with explained(f"{path}: cannot be written", remedy), atomic_write(path) as file:
+        file.write(content)
 
-    Raises:
-      InputError: It cannot be written.
-    """
+
+@contextlib.contextmanager
+def explained(problem: str, remedy: str) -> Iterator[None]:
+    """Raise an OSError as an InputError that gives its reason between the problem and a remedy."""
     try:
-        with atomic_write(path) as file:
-            file.write(content)
+        yield
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); fix this and run the same command "
-            "again; what was saved before is kept"
-        ) from None
+        raise InputError(f"{problem} ({error.strerror}); {remedy}") from None
 
 
 def is_run_or_sweep(folder: Path) -> bool:
@@ -208,10 +178,8 @@ def best_run(folder: Path) -> Path:
     """The run folder that a folder stands for: a sweep's best run, or else the folder itself.
 
     A sweep's folder, and the `best` in it, stand for the run that best.txt names. A sweep of an
-    older version has no best.txt; it stands for the only finished run in `best`.
-
-    Raises:
-      InputError: The sweep has no such run yet.
+    older version has no best.txt; it stands for the only finished run in `best`. A sweep without
+    such a run raises an InputError.
     """
     if (folder / "config.toml").exists():
         return folder

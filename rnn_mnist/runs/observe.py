@@ -13,20 +13,18 @@ from typing import NamedTuple
 import jax
 
 from rnn_mnist.config import InputError
+from rnn_mnist.runs.folder import AGAIN, explained
 from rnn_mnist.training import Progress
 
 PROFILE = "profile"
 
 
 class Watch(NamedTuple):
-    """What to measure and write for those who watch a run, beside what every run writes."""
+    """What a run measures and writes beside what every run does; the fields are `fit`'s."""
 
     tensorboard: bool = False
-    """Write the loss of every step, and the measurements of every epoch, for TensorBoard."""
     profile: tuple[int, int] | None = None
-    """The first and the last step to trace, counted from 1."""
     log_norms: bool = False
-    """Keep the gradient's norm and the throughput of each epoch."""
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -35,11 +33,7 @@ class Watch(NamedTuple):
 
 
 def check_watch(watch: Watch, *, steps: int, folder: Path | None) -> None:
-    """Check that a run of `steps` steps can be watched in this way.
-
-    Raises:
-      InputError: It cannot, or tensorboardX is not installed.
-    """
+    """Check that a run of `steps` steps can be watched in this way."""
     if watch.profile is not None and not 1 <= watch.profile[0] <= watch.profile[1] <= steps:
         raise InputError(
             f"profile: takes the first and the last of the run's steps 1 to {steps:,}, not "
@@ -65,34 +59,28 @@ def missed_trace(watch: Watch, *, steps: int) -> list[str]:
 def observing(
     folder: Path | None, watch: Watch, begin: Progress
 ) -> Iterator[Callable[[Progress], None]]:
-    """Write what `watch` asks for.
-
-    Args:
-      folder: The run's folder, for the event files; the trace is in its `profile`. None writes
-        nothing.
-      watch: What to write.
-      begin: Where the run stands.
+    """Write what `watch` asks for into a run's folder, from the progress `begin` on.
 
     Yields:
       A function to call with every progress before it is saved. If a run is stopped and goes on,
       TensorBoard then leaves out what was written after the last save.
-
-    Raises:
-      InputError: The function raises it if an event file cannot be written, or if the trace would
-        begin while JAX's profiler writes another one in this process.
     """
     if folder is None:
         yield lambda _: None
         return
     with contextlib.ExitStack() as stack:
-        write = None
-        if watch.tensorboard:
-            write = stack.enter_context(_open_events(folder, begin.step))
+        write = stack.enter_context(_open_events(folder, begin.step)) if watch.tensorboard else None
         tracing = stack.enter_context(contextlib.ExitStack())
 
         def trace(step: int) -> None:
             if watch.profile is not None and step == watch.profile[0] - 1:
-                tracing.enter_context(_trace(folder / PROFILE))
+                try:
+                    tracing.enter_context(jax.profiler.trace(folder / PROFILE))
+                except RuntimeError:
+                    raise InputError(
+                        "profile: JAX's profiler already writes another trace in this process; end "
+                        "that one first"
+                    ) from None
             if watch.profile is not None and step >= watch.profile[1]:
                 tracing.close()
 
@@ -108,22 +96,8 @@ def observing(
 
 
 @contextlib.contextmanager
-def _trace(folder: Path) -> Iterator[None]:
-    """Write a trace by JAX's profiler, which writes one at a time in a process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(jax.profiler.trace(folder))
-        except RuntimeError:
-            raise InputError(
-                "profile: JAX's profiler already writes another trace in this process; end that "
-                "one first"
-            ) from None
-        yield
-
-
-@contextlib.contextmanager
 def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]]:
-    """Open a new event file of a run that has taken some steps; yields a function that writes.
+    """Open an event file of a run that has taken `step` steps; yields a function that writes.
 
     tensorboardX's `SummaryWriter` writes in a process and a thread of its own, which print
     tracebacks if the disk is full. This raises the error in the thread of the run.
@@ -134,14 +108,16 @@ def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]
 
     # The step tells files apart that begin in the same second.
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{step}"
-    with _errors_explained(folder):
+    problem = f"{folder}: the event file cannot be written"
+    remedy = f"{AGAIN}, or leave tensorboard out; what was saved before is kept"
+    with explained(problem, remedy):
         file = RecordWriter(str(folder / name))
 
     def write(**event: object) -> None:
         file.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def write_progress(progress: Progress) -> None:
-        with _errors_explained(folder):
+        with explained(problem, remedy):
             for name, step, value in _scalars(progress):
                 write(step=step, summary=Summary(value=[{"tag": name, "simple_value": value}]))
             file.flush()
@@ -154,17 +130,6 @@ def _open_events(folder: Path, step: int) -> Iterator[Callable[[Progress], None]
     finally:
         with contextlib.suppress(OSError):  # `write_progress` has flushed all that matters.
             file.close()
-
-
-@contextlib.contextmanager
-def _errors_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the event file cannot be written ({error.strerror}); fix this and run the "
-            "same command again, or leave tensorboard out; what was saved before is kept"
-        ) from None
 
 
 def _scalars(progress: Progress) -> Iterator[tuple[str, int, float]]:

@@ -13,16 +13,15 @@ from rnn_mnist.files import atomic_write, cache_folder
 
 MOST_BYTES = 2**28
 """Bytes that the programs of one version may take. If they take more, the oldest are removed."""
-_CHECKSUM = ".sha256"
+_PROGRAMS, _CHECKSUM = "*-cache", ".sha256"  # JAX's names of programs, and our ending.
 
 
 @contextlib.contextmanager
 def compilation_cache() -> Iterator[None]:
     """Let JAX keep compiled programs in the cache folder, unless the user has named another one.
 
-    JAX runs every program that it finds there, even a damaged one. So the checksum of each program
-    is written beside it at the end. At the start, programs with another checksum are removed, and
-    programs without one, as a kill leaves them.
+    JAX runs even a damaged program. So the checksum of each program is written beside it at the
+    end. At the start, programs with another checksum, or without one after a kill, are removed.
     """
     import jax
 
@@ -55,7 +54,7 @@ def _folder() -> Path:
 
 def remove_damaged(folder: Path) -> None:
     """Remove programs that have another checksum than the one beside them, or none."""
-    for program in _programs(folder):
+    for program in list(folder.glob(_PROGRAMS)):
         with contextlib.suppress(OSError):
             beside = _checksum_file(program)
             if not beside.exists() or beside.read_bytes() != _checksum(program):
@@ -66,7 +65,7 @@ def remove_damaged(folder: Path) -> None:
 def write_checksums(folder: Path) -> None:
     """Write the checksums of new programs, and remove the oldest programs beyond `MOST_BYTES`."""
     room = MOST_BYTES
-    for program in sorted(_programs(folder), key=lambda p: p.stat().st_mtime, reverse=True):
+    for program in sorted(folder.glob(_PROGRAMS), key=lambda p: p.stat().st_mtime, reverse=True):
         room -= program.stat().st_size
         if room < 0:
             program.unlink()
@@ -76,10 +75,6 @@ def write_checksums(folder: Path) -> None:
     for beside in folder.glob(f"*{_CHECKSUM}"):
         if not beside.with_suffix("").exists():
             beside.unlink()
-
-
-def _programs(folder: Path) -> list[Path]:
-    return list(folder.glob("*-cache"))  # JAX's names.
 
 
 def _checksum_file(program: Path) -> Path:

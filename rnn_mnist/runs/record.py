@@ -38,13 +38,8 @@ def make_record(
         "seconds": progress.seconds,
         "devices": devices,
         "cores": visible_cores(),
-        "kernel": without_reason(kernel),
+        "kernel": kernel.partition(";")[0],  # Without the reason why it is not another one.
     }
-
-
-def without_reason(kernel: str) -> str:
-    """The kernel's name, without the reason why it is not another one."""
-    return kernel.partition(";")[0]
 
 
 def to_progress(state: State, record: Record) -> Progress:
@@ -54,43 +49,31 @@ def to_progress(state: State, record: Record) -> Progress:
 
 
 def check_record(record: Record) -> None:
-    """Check that a record from a file is one that `make_record` could have made.
-
-    Raises:
-      ValueError: It is not.
-    """
+    """Raise a ValueError unless `make_record` could have made this record from a file."""
     parse_classes(record.get("classes"))
     if not parse_history(record.get("history")):
         raise ValueError("it has no history")
     partial_epoch: object = record.get("under_way")
     numbers = [record.get("seconds"), record.get("devices", 1), record.get("cores", 1)]
     texts = [record.get("data"), record.get("kernel", "")]
-    if not (
-        isinstance(partial_epoch, list)
-        and len(partial_epoch) <= len(Totals._fields)
-        and all(map(_is_measurement, partial_epoch + numbers))
-        and all(isinstance(text, str) for text in texts)
+    if (
+        not isinstance(partial_epoch, list)
+        or len(partial_epoch) > len(Totals._fields)
+        or not all(map(_is_measurement, partial_epoch + numbers))
+        or not all(isinstance(text, str) for text in texts)
     ):
         raise ValueError("it does not say where the run stands")
 
 
 def parse_classes(names: object) -> tuple[str, ...]:
-    """The names of the classes, from JSON.
-
-    Raises:
-      ValueError: The JSON is not a list of names.
-    """
+    """The names of the classes, from JSON. Other JSON raises a ValueError."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
     return tuple(names)
 
 
 def parse_history(lines: object) -> tuple[Epoch, ...]:
-    """A history, from JSON.
-
-    Raises:
-      ValueError: The JSON is not a list of epochs, or an epoch has impossible values.
-    """
+    """A history, from JSON. Other JSON, and impossible values, raise a ValueError."""
     try:
         history = tuple(Epoch(*line) for line in cast(list[list[Any]], lines))
     except TypeError:
@@ -107,15 +90,13 @@ _MAY_BE_NONE = "train_loss", "train_accuracy", "gradient_norm", "images_per_seco
 def _is_possible(epoch: Epoch) -> bool:
     """Whether the values of an epoch have the right types and ranges."""
     counts = epoch.epoch, epoch.step, epoch.test_correct, epoch.test_count
-    measured = [
-        value
-        for name, value in epoch._asdict().items()
-        if name != "note" and not (value is None and name in _MAY_BE_NONE)
-    ]
+    values = epoch._asdict()
+    note = values.pop("note")
+    measured = [v for name, v in values.items() if v is not None or name not in _MAY_BE_NONE]
     return (
         all(map(_is_measurement, measured))
         and all(isinstance(count, int) for count in counts)
-        and isinstance(epoch.note, str)
+        and isinstance(note, str)
         and 0 <= epoch.test_correct <= epoch.test_count > 0
     )
 

@@ -17,32 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_mnist import __version__
+from rnn_mnist import __version__, model, training
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.model import (
-    Sizes,
-    from_torch,
-    inner_network,
-    readings_of,
-    sizes_of,
-    steps_of,
-    to_torch,
-)
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
-from rnn_mnist.runs.record import Record, check_record, parse_classes, parse_history
+from rnn_mnist.runs.record import Record, parse_classes, parse_history
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
-from rnn_mnist.training import (
-    EVALUATION_BATCH,
-    State,
-    abstract_state,
-    apply,
-    eval_params,
-    make_learner,
-    make_model,
-    own_device,
-)
+from rnn_mnist.training import EVALUATION_BATCH, State
 
 PRETRAINED = "reference", "strong"
 """Names of the networks that come with this package, trained by the configs of these names."""
@@ -64,7 +46,7 @@ class Result(NamedTuple):
     @property
     def params(self) -> Any:
         """The parameters that were tested: their running average if the config has `ema`."""
-        return eval_params(self.state)
+        return training.eval_params(self.state)
 
     @property
     def tested(self) -> Epoch | None:
@@ -86,11 +68,11 @@ class Result(NamedTuple):
         Raises:
           ValueError: The images have values outside of these ranges.
         """
-        images, model = np.asarray(images), make_model(self.config, len(self.classes))
+        images, network = np.asarray(images), training.make_model(self.config, len(self.classes))
         probabilities = np.zeros((len(images), len(self.classes)), np.float32)
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = apply(self.params, images[batch], model=model)
+            log_probs = training.apply(self.params, images[batch], model=network)
             probabilities[batch] = np.exp(jax.device_get(log_probs))
         return probabilities
 
@@ -99,10 +81,8 @@ class Result(NamedTuple):
         if self.accuracy is not None:
             epoch = self.history[-1].epoch
             measured = f"test accuracy {100 * self.accuracy:.2f} % after epoch {epoch}"
-        return (
-            f"<Result: {measured}; {config.data.name}, LSTM with hidden size {config.hidden_size}, "
-            f"seed {config.seed}>"
-        )
+        network = f"LSTM with hidden size {config.hidden_size}"
+        return f"<Result: {measured}; {config.data.name}, {network}, seed {config.seed}>"
 
     def _repr_html_(self) -> str:
         """The result in a notebook: a line and, with a history, its curves."""
@@ -163,15 +143,8 @@ def load_pretrained(name: str = PRETRAINED_BEST) -> Result:
 def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = None) -> Config:
     """A config with the sizes and the reading of the network in `init_from`, unless they are set.
 
-    Args:
-      config: Fields that are not at their defaults count as set.
-      named: Fields that count as set even if they are at their defaults.
-      folder: The run's folder. If it holds a config already, the sizes are those of that config,
-        and `init_from` is not read.
-
-    Raises:
-      InputError: A size that is set differs from the network's, the network cannot have the reading
-        that is set, or `init_from` cannot be read.
+    Fields that are not at their defaults, and those in `named`, are set. If the run's folder holds
+    a config already, the sizes are those of that config, and `init_from` is not read.
     """
     if not config.init_from:
         return config
@@ -179,12 +152,12 @@ def sized(config: Config, *, named: Collection[str] = (), folder: Path | None = 
     begun = begun if begun is not None and begun.exists() else None
     begin = read_config(begun) if begun else load_result(config.init_from).config
     plain, taken = Config(), dict[str, Any]()
-    if config.reading != plain.reading and steps_of(config.reading) == steps_of(begin.reading):
-        # The same weights can learn another order with the same number of steps, such as columns
-        # for rows.
+    as_long = model.steps_of(config.reading) == model.steps_of(begin.reading)
+    if as_long and config.reading != plain.reading:
+        # The same weights can learn another order of as many steps, such as columns for rows.
         begin = dataclasses.replace(begin, reading=config.reading)
     names = ["hidden_size", "num_layers", "bidirectional", "reading"]
-    if inner_network(begin.reading) is not None:
+    if model.inner_network(begin.reading) is not None:
         names.append("inner_size")
     for name in names:
         ours, theirs = getattr(config, name), getattr(begin, name)
@@ -208,8 +181,7 @@ def load_run(folder: Path | str) -> Result:
       UserWarning: The newest checkpoints are damaged, and an older one is used.
 
     Raises:
-      InputError: The folder is neither, the sweep has no best run yet, or the run has no checkpoint
-        yet or only damaged ones.
+      InputError: The folder holds no run, or no checkpoint that can be read.
     """
     from rnn_mnist.runs.checkpoint import open_checkpoints, restore
 
@@ -224,9 +196,8 @@ def load_run(folder: Path | str) -> Result:
     config = read_config(folder / "config.toml")
 
     def abstract(record: Record) -> State:
-        check_record(record)
-        learner = make_learner(config, num_classes=len(record["classes"]), total_steps=1)
-        return abstract_state(learner.model, learner.optimizer, own_device())
+        learner = training.make_learner(config, num_classes=len(record["classes"]), total_steps=1)
+        return training.abstract_state(learner)
 
     restored = None
     if (folder / CHECKPOINTS).is_dir():
@@ -239,39 +210,27 @@ def load_run(folder: Path | str) -> Result:
     if restored.damaged:
         damaged = name_checkpoints(restored.damaged)
         warnings.warn(f"{folder}: damaged: {damaged}; the one before is used", stacklevel=2)
-    record = restored.record
-    return Result(
-        state=restored.state,
-        history=parse_history(record["history"]),
-        config=config,
-        classes=tuple(record["classes"]),
-    )
+    history, classes = restored.record["history"], restored.record["classes"]
+    return Result(restored.state, parse_history(history), config, tuple(classes))
 
 
 def load_weights(path: Path | str) -> Result:
     """Load a file of weights: .safetensors, or .pt if PyTorch is installed.
 
     The tensors tell the sizes. The rest of the config, the classes and the history are in files
-    that this program wrote. The classes of other files are numbers.
-
-    Returns:
-      A result whose state has no optimizer state.
-
-    Raises:
-      InputError: The file cannot be read, or does not hold the weights of such a network.
+    that this program wrote. The classes of other files are numbers. There is no optimizer state.
     """
     path = Path(path)
     arrays, notes = read_weights(path)
     try:
-        sizes = sizes_of(arrays)
-        if not readings_of(sizes) or sizes.num_classes < 2:
+        sizes = model.sizes_of(arrays)
+        if not model.readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
                 f"the network reads {sizes.input_size} values in each step and knows "
                 f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
                 "the output of its inner LSTMs, and needs at least 2 classes"
             )
-        config = from_toml(notes["config"]) if "config" in notes else Config()
-        config = _with_sizes(config, sizes)
+        config = _with_sizes(from_toml(notes.get("config", "")), sizes)
         classes = parse_classes(json.loads(notes.get("classes", "[]")))
         history = parse_history(json.loads(notes.get("history", "[]")))
         # Older files have no step. Their weights count as those of the last test.
@@ -282,17 +241,13 @@ def load_weights(path: Path | str) -> Result:
         raise InputError(f"{path}: {error}") from None
     if len(classes) != sizes.num_classes:
         classes = tuple(map(str, range(sizes.num_classes)))
-    params = {
-        module: {kind: jnp.asarray(array) for kind, array in part.items()}
-        for module, part in from_torch(arrays).items()
-    }
-    state = State(params, (), jnp.int32(step))
-    return Result(state, history, config, classes)
+    params = jax.tree.map(jnp.asarray, model.from_torch(arrays))
+    return Result(State(params, (), jnp.int32(step)), history, config, classes)
 
 
-def _with_sizes(config: Config, sizes: Sizes) -> Config:
+def _with_sizes(config: Config, sizes: model.Sizes) -> Config:
     """A config with these sizes, and with a reading that fits them."""
-    known = readings_of(sizes)
+    known = model.readings_of(sizes)
     return dataclasses.replace(
         config,
         hidden_size=sizes.hidden_size,
@@ -310,8 +265,8 @@ def save_weights(path: Path | str, result: Result) -> None:
       InputError: The file has another ending, PyTorch is not installed, or the network has a
         reading that a .pt file cannot tell.
     """
-    state_dict = to_torch(result.params)
-    assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
+    state_dict = model.to_torch(result.params)
+    assumed = _with_sizes(Config(), model.sizes_of(state_dict)).reading
     if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
         raise InputError(
             f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "

@@ -19,16 +19,7 @@ ENDINGS = ".safetensors", ".pt", ".pth"
 
 
 def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> None:
-    """Write a state dict as a file: .safetensors, or .pt where PyTorch is installed.
-
-    Args:
-      path: Written whole, or not at all.
-      state_dict: As `to_torch` gives it.
-      notes: What a .safetensors file says of it.
-
-    Raises:
-      InputError: The ending is another, or PyTorch is not installed.
-    """
+    """Write a state dict from `to_torch`; a .safetensors file holds the notes, too."""
     if path.suffix == ".safetensors":
         from safetensors.numpy import save
 
@@ -47,23 +38,18 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors and the notes of a file that PyTorch or `write_weights` wrote.
 
     A .pt file may hold nothing but tensors, and is read without running code from it.
-
-    Raises:
-      InputError: The file cannot be read, is damaged, or has another ending.
     """
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load
 
             content = path.read_bytes()
-            arrays, notes = load(content), _notes(content)
+            arrays, (size,) = load(content), struct.unpack("<Q", content[:8])
+            notes = json.loads(content[8 : 8 + size]).get("__metadata__", {})
             # Files of other programs and of version 0.1.0 have no digest.
-            if _DIGEST in notes or _SHA256 in notes:
-                noted = notes.pop(_SHA256, None)
-                if noted != _digest(arrays, notes):
-                    raise ValueError(
-                        "it is damaged and does not fit its digest; make or copy it again"
-                    )
+            noted = notes.pop(_SHA256, None)
+            if (noted is not None or _DIGEST in notes) and noted != _digest(arrays, notes):
+                raise ValueError("it is damaged and does not fit its digest; make or copy it again")
             return arrays, notes
         torch = _torch(path)
         with path.open("rb") as file:
@@ -110,9 +96,6 @@ def _check_program(file: BinaryIO) -> None:
 
     PyTorch's `weights_only` runs no code of the file's own, but lets it fill the memory, as
     bytearray(10**11) does, or hash a tuple of tuples of tuples of itself, which never ends.
-
-    Raises:
-      ValueError: It does, is damaged, or PyTorch before 1.6 wrote it.
     """
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("no zip archive, as PyTorch writes since 1.6")
@@ -129,13 +112,6 @@ def _check_program(file: BinaryIO) -> None:
                 if asks or ("GET" in step.name and value not in plain):
                     raise ValueError(f"no state dict: it asks for {value}")
                 before = step.name
-
-
-def _notes(content: bytes) -> dict[str, str]:
-    """What the head of a .safetensors file says of it, as its format defines it."""
-    (size,) = struct.unpack("<Q", content[:8])
-    notes: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-    return notes
 
 
 def _torch(path: Path) -> Any:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from rnn_mnist.config import Config, InputError, read_config
+from rnn_mnist.config import Config, InputError, read_config, to_toml
 from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.console import name_checkpoints
-from rnn_mnist.runs.record import Record, check_record, make_record, to_progress, without_reason
-from rnn_mnist.training import Plan, Progress, State, abstract_state, own_device
+from rnn_mnist.runs.record import Record, make_record, to_progress
+from rnn_mnist.training import Plan, Progress, State, abstract_state
 
 if TYPE_CHECKING:
     from rnn_mnist.runs.checkpoint import Checkpoints, Restored
@@ -69,34 +69,30 @@ class Writer:
                 return start(), []
             from rnn_mnist.runs.checkpoint import clean_up, restore
 
-            restored = restore(self._checkpoints, lambda record: self._abstract(plan, record))
+            def abstract(record: Record) -> State:
+                if record["data"] != plan.version:
+                    raise InputError(
+                        f"{self.folder}: the run began with {record['data']}, which is now "
+                        f"{plan.version}; name another folder"
+                    )
+                return abstract_state(plan.learner)
+
+            restored = restore(self._checkpoints, abstract)
             if restored is None:
                 return start(), _set_epochs(self.folder, plan, steps=0)
             clean_up(self._checkpoints, restored)
-            progress = to_progress(restored.state, restored.record)
-            notes = _notes(plan, restored)
+            progress, notes = to_progress(restored.state, restored.record), _notes(plan, restored)
             return progress, notes + _set_epochs(self.folder, plan, steps=progress.step)
-
-    def _abstract(self, plan: Plan, record: Record) -> State:
-        check_record(record)
-        if record["data"] != plan.version:
-            raise InputError(
-                f"{self.folder}: the run began with {record['data']}, which is now "
-                f"{plan.version}; name another folder"
-            )
-        return abstract_state(plan.learner.model, plan.learner.optimizer, own_device())
 
     def save(self, plan: Plan, progress: Progress) -> None:
         """Begin to save a checkpoint and the metrics, once the save before is done."""
         with fail_together():
             self._saving.result()
-            if self.folder is not None and self._checkpoints is not None:
+            if self._checkpoints is not None:
                 # The next step reuses the state's memory, so the thread gets a copy.
                 state = jax.tree.map(np.array, jax.device_get(progress.state))
                 copy = progress._replace(state=state)
-                self._saving = self._thread.submit(
-                    _save, self._checkpoints, self.folder, plan, copy
-                )
+                self._saving = self._thread.submit(_save, self._checkpoints, plan, copy)
 
     def finish(self, progress: Progress) -> None:
         """Wait for the last save, and write the files that the folder lacks."""
@@ -106,24 +102,19 @@ class Writer:
                 run_folder.write_missing_files(self.folder, self._config, progress.history)
 
 
-def _save(checkpoints: Checkpoints, folder: Path, plan: Plan, progress: Progress) -> None:
+def _save(checkpoints: Checkpoints, plan: Plan, progress: Progress) -> None:
     """Write a checkpoint, then the metrics."""
     from rnn_mnist.runs.checkpoint import save
 
-    save(checkpoints, progress.state, record_of(plan, progress))
-    run_folder.restore_config(folder, plan.config)
-    run_folder.write_metrics(folder, progress.history)
-
-
-def record_of(plan: Plan, progress: Progress) -> Record:
-    """The record of a progress of a plan's run."""
-    return make_record(
+    record = make_record(
         progress,
         version=plan.version,
         classes=plan.classes,
         kernel=plan.kernel,
         devices=plan.mesh.size,
     )
+    save(checkpoints, progress.state, record)
+    run_folder.write_texts(checkpoints.folder.parent, plan.config, progress.history)
 
 
 def _notes(plan: Plan, restored: Restored) -> list[str]:
@@ -134,22 +125,16 @@ def _notes(plan: Plan, restored: Restored) -> list[str]:
         notes.append(f"damaged and deleted: {damaged}; the one before is used")
     before, now = record.get("devices", plan.mesh.size), plan.mesh.size
     if before != now:
-        notes.append(
-            f"saved on {_count(before, 'device')}, where sums are rounded otherwise than on {now}"
-        )
+        devices = "1 device" if before == 1 else f"{before} devices"
+        notes.append(f"saved on {devices}, where sums are rounded otherwise than on {now}")
     before, now = record.get("cores", visible_cores()), visible_cores()
     if before != now and plan.mesh.devices.flat[0].platform == "cpu":
-        notes.append(
-            f"saved on {_count(before, 'core')}, where sums may be rounded otherwise than on {now}"
-        )
-    kernel = without_reason(plan.kernel)
+        processor = "1 core" if before == 1 else f"{before} cores"
+        notes.append(f"saved on {processor}, where sums may be rounded otherwise than on {now}")
+    kernel = plan.kernel.partition(";")[0]
     if (saved := record.get("kernel", kernel)) != kernel:
         notes.append(f"saved with kernel {saved}, where sums are rounded otherwise")
     return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _set_epochs(folder: Path, plan: Plan, *, steps: int) -> list[str]:
@@ -157,20 +142,17 @@ def _set_epochs(folder: Path, plan: Plan, *, steps: int) -> list[str]:
 
     It is written before the first additional step, so that the checkpoints never go beyond its
     epochs, even after a kill.
-
-    Raises:
-      InputError: The run has taken more steps already.
     """
-    before, now = read_config(folder / "config.toml").epochs, plan.config.epochs
+    file, now = folder / "config.toml", plan.config.epochs
     if steps > now * plan.steps:
         raise InputError(
             f"epochs: the run in {folder} has taken {steps:,} steps, more than the "
             f"{now * plan.steps:,} of {now} epochs; choose at least {-(-steps // plan.steps)}, or "
             "name another folder"
         )
-    if before == now:
+    if (before := read_config(file).epochs) == now:
         return []
-    run_folder.write_config(folder, plan.config)
+    run_folder.write_file(file, to_toml(plan.config).encode())
     return [f"epochs: {before} before, {now} now"]
 
 
@@ -185,13 +167,8 @@ def write_run(
 ) -> None:
     """Write the folder of a run that was trained elsewhere, as if it had been trained there.
 
-    Args:
-      folder: It is made, or left by an earlier try.
-      config: The run's config.
-      progress: Where the run ended.
-      version: TFDS's name of the data set with its version.
-      classes: TFDS's names of the classes.
-      kernel: As `training.describe_kernel` gives it.
+    An earlier try may have left the folder. `version` is TFDS's name of the data set with its
+    version, and `kernel` is as `training.describe_kernel` gives it.
 
     Raises:
       InputError: The folder holds another run, or cannot be written.

@@ -15,7 +15,6 @@ from rnn_mnist.training.setup import (
     make_learner,
     make_model,
     make_plan,
-    own_device,
     step_key,
 )
 from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nll, train_step
@@ -24,5 +23,5 @@ __all__ = [
     "EVALUATION_BATCH", "EVALUATION_STEPS", "Metrics", "Plan", "Progress", "State",
     "abstract_state", "advance", "apply", "compile_programs", "default_cpu_count",
     "describe_kernel", "eval_params", "evaluate", "init", "init_key", "make_learner", "make_model",
-    "make_optimizer", "make_plan", "nll", "own_device", "step_key", "train_epoch", "train_step",
+    "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
 ]  # fmt: skip

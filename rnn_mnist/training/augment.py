@@ -18,32 +18,20 @@ KNOTS = 7  # Points along each side of the grid that bends an image.
 class Distortion(NamedTuple):
     """The largest distortions. Each amount is drawn uniformly between it and its negative."""
 
-    shift: float = 0.0
-    """Pixels, both vertically and horizontally."""
-    rotation: float = 0.0
-    """Degrees."""
-    scale: float = 0.0
-    """Share of the height and of the width: 0.1 resizes them by factors from 0.9 to 1.1."""
-    shear: float = 0.0
-    """Degrees by which upright lines slant."""
+    shift: float = 0.0  # Pixels, both vertically and horizontally.
+    rotation: float = 0.0  # Degrees.
+    scale: float = 0.0  # Of height and width: 0.1 resizes them by factors from 0.9 to 1.1.
+    shear: float = 0.0  # Degrees by which upright lines slant.
     elastic: float = 0.0
     """Standard deviation, in pixels, of normal displacements of 7 by 7 grid points. Between the
     points the image bends smoothly."""
 
 
 def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> jax.Array:
-    """Distort each image in its own way, around its middle.
+    """Distort each image (B, M, N) float around its middle, by its own key (B,).
 
     All distortions together are one displacement of the pixels, so each image is resampled once,
     linearly between the four nearest pixels. Values beyond the edges are 0.
-
-    Args:
-      images: (B, M, N) float.
-      distortion: The largest amounts.
-      keys: (B,), one for each image. The same key gives the same distortion.
-
-    Returns:
-      Images (B, M, N) float.
 
     Source: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied
     to Visual Document Analysis", 2003.
@@ -80,8 +68,8 @@ def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> j
 def resample(images: jax.Array, places: jax.Array) -> jax.Array:
     """Images (B, M, N) at fractional rows and columns (B, 2, M', N'), linear between four pixels.
 
-    The result is that of `jax.scipy.ndimage.map_coordinates` of order 1. It takes less than half of
-    the time on a CPU, because the four pixels lie side by side and are fetched at once.
+    On a CPU this takes less than half of the time of `jax.scipy.ndimage.map_coordinates`, because
+    the four pixels lie side by side and are fetched at once.
     """
     batch, rows, columns = images.shape
     padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,26 +26,14 @@ class Progress(NamedTuple):
 
     state: State
     history: tuple[Epoch, ...] = ()
-    partial_epoch: Totals = Totals()
-    """Sums over the epoch that is not complete yet; zero between epochs."""
-    seconds: float = 0.0
-    """Seconds spent on that epoch so far."""
-    losses: Floats = np.zeros(0)
-    """Mean loss of each step since the last progress."""
+    partial_epoch: Totals = Totals()  # Of the epoch that is not complete; zero between epochs.
+    seconds: float = 0.0  # Spent on that epoch.
+    losses: Floats = np.zeros(0)  # Mean loss of each step since the last progress.
 
     @property
     def step(self) -> int:
         """Steps taken so far."""
         return int(self.state.step)
-
-
-class _EpochPart(NamedTuple):
-    """A part of an epoch that one call trains."""
-
-    epoch: int
-    is_last: bool
-    """Whether the epoch ends with it."""
-    batches: Part
 
 
 def advance(
@@ -55,16 +42,12 @@ def advance(
     progress: Progress,
     *,
     cuts: Sequence[int] = (),
-    norms: bool = False,
+    log_norms: bool = False,
 ) -> Iterator[Progress]:
-    """Train a run to its end.
+    """Train a run to its end, from any progress of it.
 
-    Args:
-      plan: The run's.
-      programs: Compiled for it.
-      progress: The progress to go on from.
-      cuts: Steps after which a part must end, in ascending order; the result is the same.
-      norms: Keep the gradient's mean norm and the throughput of each epoch in the history.
+    A part of an epoch also ends after each step in `cuts`, in ascending order; the result is the
+    same. With `log_norms`, the history gets the gradient's mean norm and the throughput.
 
     Yields:
       A progress for the untrained network, then for every part of every epoch. The progress of an
@@ -84,49 +67,47 @@ def advance(
     parts = _parts(plan, programs, first=len(progress.history), step=step, cuts=cuts)
     part = next(parts, None)
     while part is not None:
-        state, metrics = programs.train(progress.state, *part.batches, key=programs.key)
-        tests = _evaluate(plan, programs, state) if part.is_last else []
-        number, part = part.epoch, next(parts, None)  # Made while the devices compute.
-        totals, losses, lengths = _add(progress.partial_epoch, metrics)
-        _check({"loss": losses, "gradient's norm": lengths}, step, plan.config)
+        batches, is_last = part
+        state, metrics = programs.train(progress.state, *batches, key=programs.key)
+        tests = _evaluate(plan, programs, state) if is_last else []
+        part = next(parts, None)  # Made while the devices compute.
+        totals, losses, norms = _add(progress.partial_epoch, metrics)
+        _check({"loss": losses, "gradient's norm": norms}, step, plan.config)
         step += len(losses)
         tested = _fetch_test(tests)
         seconds = progress.seconds + (time.perf_counter() - began)
-        progress = Progress(
-            state, progress.history, partial_epoch=totals, seconds=seconds, losses=losses
+        progress = progress._replace(
+            state=state, partial_epoch=totals, seconds=seconds, losses=losses
         )
-        if tested.examples:
+        if is_last:
             _check_weights(state, tested, step - 1, plan.config)
-            epoch = _epoch(number, step, totals, tested, seconds=seconds, norms=norms)
-            epoch = epoch._replace(note=diagnose(epoch, progress.history[0], plan.guessing))
-            progress = Progress(state, history=(*progress.history, epoch), losses=losses)
+            history = progress.history
+            epoch = _epoch(len(history), step, totals, tested, seconds=seconds, norms=log_norms)
+            epoch = epoch._replace(note=diagnose(epoch, history[0], plan.guessing))
+            progress = Progress(state, (*history, epoch), losses=losses)
         yield progress
         began = time.perf_counter()
 
 
 def _parts(
     plan: Plan, programs: Programs, *, first: int, step: int, cuts: Sequence[int]
-) -> Iterator[_EpochPart]:
-    """The parts that are left to train, from epoch `first` and after `step` steps."""
+) -> Iterator[tuple[Part, bool]]:
+    """The parts left to train, from epoch `first`, after `step` steps; and which end an epoch."""
     for epoch in range(first, plan.config.epochs + 1):
-        order = epoch_order(plan.train_size, plan.batch_size, seed=plan.config.seed, epoch=epoch)
+        order = epoch_order(len(plan.train), plan.batch_size, seed=plan.config.seed, epoch=epoch)
         before = (epoch - 1) * plan.steps
         done = max(step - before, 0)
         inside = [cut - before for cut in cuts if done < cut - before < len(order)]
         pieces = np.split(order[done:], [cut - done for cut in inside])
-        number = sum(-(-len(piece) // programs.train_steps) for piece in pieces)
-        parts = itertools.chain.from_iterable(
-            plan.parts(plan.train, piece, programs.train_steps) for piece in pieces
-        )
-        for count, part in enumerate(parts, 1):
-            yield _EpochPart(epoch=epoch, is_last=count == number, batches=part)
+        for number, piece in enumerate(pieces, 1):
+            left = -(-len(piece) // programs.train_steps)
+            for part in plan.parts(plan.train, piece, programs.train_steps):
+                left -= 1
+                yield part, left == 0 and number == len(pieces)
 
 
 def _add(totals: Totals, metrics: Metrics) -> tuple[Totals, Floats, Floats]:
-    """Fetch metrics of steps (S,) and add them up.
-
-    Also return the mean loss and the gradient norm of each step that counts.
-    """
+    """Fetch metrics of steps (S,), add them up; also the loss and the norm of each real step."""
     loss, correct, examples, norms = jax.device_get(metrics)
     real = examples > 0  # The rest fills up an epoch's last part.
     norms = norms[real]
@@ -149,43 +130,36 @@ def _epoch(
     number: int, step: int, trained: Totals, tested: Totals, *, seconds: float, norms: bool = False
 ) -> Epoch:
     """A line of the history; before epoch 0, nothing was trained."""
-    epoch = Epoch(
+    images, measured = trained.examples, trained.measured if norms else 0
+    return Epoch(
         epoch=number,
         step=step,
-        train_loss=None,
-        train_accuracy=None,
+        train_loss=trained.loss / images if images else None,
+        train_accuracy=trained.correct / images if images else None,
         test_loss=tested.loss / tested.examples,
         test_correct=tested.correct,
         test_count=tested.examples,
         seconds=seconds,
+        gradient_norm=trained.gradient_norm / measured if measured else None,
+        images_per_second=images / seconds if measured else None,
     )
-    if trained.examples:
-        loss, accuracy = trained.loss / trained.examples, trained.correct / trained.examples
-        epoch = epoch._replace(train_loss=loss, train_accuracy=accuracy)
-    if norms and trained.measured:
-        norm, speed = trained.gradient_norm / trained.measured, trained.examples / seconds
-        epoch = epoch._replace(gradient_norm=norm, images_per_second=speed)
-    return epoch
 
 
 def _evaluate(plan: Plan, programs: Programs, state: State) -> list[Metrics]:
     """Start a test of a state; this does not wait for the devices."""
-    order = make_order(np.arange(plan.test_size), EVALUATION_BATCH)
-    params = eval_params(state)
+    order, params = make_order(np.arange(len(plan.test)), EVALUATION_BATCH), eval_params(state)
     parts = plan.parts(plan.test, order, programs.test_steps)
     return [programs.test(params, *part) for part in parts]
 
 
 def _fetch_test(parts: Sequence[Metrics]) -> Totals:
     """Wait for a test and add up its parts."""
-    totals = Totals()
-    for part in jax.device_get(parts):
-        totals = Totals(
-            loss=totals.loss + part.loss.item(),
-            correct=totals.correct + part.correct.item(),
-            examples=totals.examples + part.examples.item(),
-        )
-    return totals
+    fetched = jax.device_get(parts)
+    return Totals(
+        loss=_sum(0.0, np.array([part.loss for part in fetched])),
+        correct=sum(int(part.correct) for part in fetched),
+        examples=sum(int(part.examples) for part in fetched),
+    )
 
 
 def _check_weights(state: State, tested: Totals, step: int, config: Config) -> None:
@@ -201,9 +175,9 @@ def _check_weights(state: State, tested: Totals, step: int, config: Config) -> N
 def _check(measured: Mapping[str, Floats], step: int, config: Config) -> None:
     """Stop a run if a number is not finite. Each has one number per step after `step`, or none."""
     bad = [
-        (index, what)
+        (np.flatnonzero(~np.isfinite(numbers))[0], what)
         for what, numbers in measured.items()
-        for index in np.flatnonzero(~np.isfinite(numbers))[:1]
+        if not np.isfinite(numbers).all()
     ]
     if bad:
         first, what = min(bad, key=operator.itemgetter(0))

@@ -29,10 +29,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer of these settings, the same object each time, so that JAX compiles once.
 
-    The arguments are the config's fields of the same names.
-
-    The order is PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes
-    it off the weights instead), apply momentum or Adam, multiply by the learning rate.
+    All arguments but the last two are the config's fields of the same names. The order is
+    PyTorch's: clip the gradient by its whole norm, add the weight decay (adamw takes it off the
+    weights instead), apply momentum or Adam, multiply by the learning rate.
 
     Args:
       optimizer: sgd, adam or adamw.
@@ -41,8 +40,7 @@ def make_optimizer(
       momentum: For sgd; 0 is none.
       weight_decay: 0 is none.
       gradient_clip: Largest norm of the gradient; 0 is no limit.
-      ema: Decay of a running average of the parameters; 0 is none. It is in the optimizer's
-        state, where `averaged` finds it.
+      ema: Decay of a running average of the parameters; 0 is none.
       total_steps: Steps of the whole run, and so of the schedule.
       swept: Names of the numbers that are read from the state's `hyperparams`. There, every run may
         have its own under `jax.vmap`. The `inner_state` is the state without them.
@@ -50,16 +48,18 @@ def make_optimizer(
     Raises:
       ValueError: No such optimizer or schedule.
     """
-    numbers = dict(
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        gradient_clip=gradient_clip,
-        ema=ema,
-    )
     # The cache takes 0 and 0.0 for the same key, so both must build the same optimizer.
-    settings = {name: float(number) for name, number in numbers.items()}
-    return _cached(optimizer, schedule, int(total_steps), tuple(swept), **settings)
+    return _cached(
+        optimizer,
+        schedule,
+        int(total_steps),
+        tuple(swept),
+        learning_rate=float(learning_rate),
+        momentum=float(momentum),
+        weight_decay=float(weight_decay),
+        gradient_clip=float(gradient_clip),
+        ema=float(ema),
+    )
 
 
 @functools.cache
@@ -72,8 +72,7 @@ def _cached(
         return _build(optimizer, schedule, total_steps, **settings)
     fixed = ["optimizer", "schedule", "total_steps", *settings.keys() - swept]
     injected = optax.inject_hyperparams(_build, static_args=fixed)
-    made: optax.GradientTransformation = injected(optimizer, schedule, total_steps, **settings)
-    return made
+    return injected(optimizer, schedule, total_steps, **settings)
 
 
 def _build(
@@ -105,16 +104,11 @@ def _build(
 
 
 def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
-    """Shorten a gradient whose norm exceeds the limit, by PyTorch's `clip_grad_norm_`.
-
-    optax divides by the norm; PyTorch divides by the norm plus 1e-6. The difference is visible for
-    a gradient of norm 0.1.
-    """
+    """Clip as PyTorch's `clip_grad_norm_`, which divides by the norm plus 1e-6; optax does not."""
 
     def clip(gradient: Params, _: Params | None = None) -> Params:
         scale = jnp.minimum(1, limit / (optax.tree_utils.tree_norm(gradient) + 1e-6))
-        clipped: Params = jax.tree.map(lambda g: g * scale, gradient)
-        return clipped
+        return jax.tree.map(lambda g: g * scale, gradient)
 
     return optax.stateless(clip)
 
@@ -122,8 +116,8 @@ def _clip_by_global_norm(limit: Number) -> optax.GradientTransformation:
 def _scale_by_adam() -> optax.GradientTransformation:
     """Adam with optax's state, and a bias correction that is as exact as float32 is.
 
-    optax computes 1 - decay ** t in float32. That is wrong by up to 2e-5 of its value, because the
-    power is rounded near one. With it, the weights differ ten times as much from PyTorch's.
+    optax computes 1 - decay ** t in float32, which is wrong by up to 2e-5 of its value. With it,
+    the weights differ ten times as much from PyTorch's.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, with the decays and
     the epsilon of PyTorch's `Adam`.
@@ -149,17 +143,14 @@ def _scale_by_adam() -> optax.GradientTransformation:
 class AverageState(NamedTuple):
     """A running average of parameters."""
 
-    steps: jax.Array
-    """Steps that it has seen, a scalar int32."""
+    steps: jax.Array  # Steps that it has seen, a scalar int32.
     average: Params
-    """As the parameters."""
 
 
 def _average(decay: Number) -> optax.GradientTransformation:
     """Keep an average of the updated parameters. The updates stay as they are.
 
-    In step t the decay is at most (1 + t) / (10 + t), so that the average soon forgets the first
-    parameters.
+    In step t the decay is at most (1 + t) / (10 + t): the first parameters are soon forgotten.
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
     the decay of TensorFlow's ExponentialMovingAverage.
@@ -183,8 +174,7 @@ def _average(decay: Number) -> optax.GradientTransformation:
 
 def averaged(opt_state: optax.OptState, params: Params) -> Params:
     """The average of the parameters, if an optimizer with `ema` keeps one; else the parameters."""
-    average: Params = optax.tree_utils.tree_get(opt_state, "average", params)
-    return average
+    return optax.tree_utils.tree_get(opt_state, "average", params)
 
 
 def make_schedule(schedule: str, learning_rate: Number, total_steps: int) -> optax.ScalarOrSchedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -13,27 +14,10 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
-from jax.typing import DTypeLike
-from numpy.typing import NDArray
 
-from rnn_mnist import kernels
+from rnn_mnist import data, kernels
 from rnn_mnist.config import Config, InputError, naming
-from rnn_mnist.data import (
-    Order,
-    Part,
-    PreparedRecords,
-    Split,
-    class_names,
-    find_builder,
-    full_version,
-    load_all,
-    prepare,
-    prepared_folder,
-    resident_parts,
-    select,
-    steps_per_part,
-    streamed_parts,
-)
+from rnn_mnist.data import PreparedRecords, steps_per_part
 from rnn_mnist.model import RowLSTM, choose_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
@@ -57,26 +41,15 @@ class Learner(NamedTuple):
     distortion: Distortion
 
 
-class Resident(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Resident:
     """A split that stays on the devices."""
 
-    images: jax.Array
-    """(N, 28, 28) uint8."""
-    labels: jax.Array
-    """(N,) int32."""
+    images: jax.Array  # (N, 28, 28) uint8
+    labels: jax.Array  # (N,) int32
 
-
-class _Splits(NamedTuple):
-    """A config's data, as `Plan` has them."""
-
-    classes: tuple[str, ...]
-    train_size: int
-    test_size: int
-    guessing: float
-    version: str
-    source: str
-    train: Resident | PreparedRecords
-    test: Resident | PreparedRecords
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 class Plan(NamedTuple):
@@ -84,56 +57,44 @@ class Plan(NamedTuple):
 
     config: Config
     learner: Learner
-    kernel: str
-    """What computes the LSTM, in words."""
-    mesh: Mesh
-    """The devices that compute."""
+    kernel: str  # What computes the LSTM, in words.
+    mesh: Mesh  # The devices that compute.
     shardings: Shardings
-    """The shardings of all arrays."""
+    version: str  # TFDS's name of the data set with its version.
+    source: str  # Where the data were found, in words.
     classes: tuple[str, ...]
-    train_size: int
-    test_size: int
+    train: Resident | PreparedRecords  # On the devices, or records that are streamed.
+    test: Resident | PreparedRecords
     guessing: float
     """Share of the most frequent class among the first test images: the accuracy of guessing."""
-    version: str
-    """TFDS's name of the data set with its version."""
-    source: str
-    """Where the data were found, in words."""
-    train: Resident | PreparedRecords
-    """The training split, on the devices or as records that are streamed."""
-    test: Resident | PreparedRecords
-    """The test split."""
 
     @property
     def steps(self) -> int:
         """Steps in an epoch."""
-        return -(-self.train_size // self.batch_size)
+        return -(-len(self.train) // self.batch_size)
 
     @property
     def batch_size(self) -> int:
         """Images in a step: never more than there are."""
-        return min(self.config.batch_size, self.train_size)
+        return min(self.config.batch_size, len(self.train))
 
-    def parts(self, split: Resident | PreparedRecords, order: Order, steps: int) -> Iterator[Part]:
+    def parts(
+        self, split: Resident | PreparedRecords, order: data.Order, steps: int
+    ) -> Iterator[data.Part]:
         """Parts of an order (S, B) over a split, `steps` steps in each, on the devices."""
         if isinstance(split, Resident):
-            return resident_parts(split.images, split.labels, self.shardings, order, steps)
-        return streamed_parts(split, self.shardings, order, steps)
+            return data.resident_parts(split.images, split.labels, self.shardings, order, steps)
+        return data.streamed_parts(split, self.shardings, order, steps)
 
 
 class Programs(NamedTuple):
     """The compiled functions of a run."""
 
-    train: Callable[..., tuple[State, Metrics]]
-    """`train(state, images, labels, order, key=key)`."""
-    test: Callable[..., Metrics]
-    """`test(params, images, labels, order)`."""
-    key: jax.Array
-    """The run's key for all randomness in its steps, on the devices."""
-    train_steps: int
-    """Steps in each call of `train`."""
-    test_steps: int
-    """Steps in each call of `test`."""
+    train: Callable[..., tuple[State, Metrics]]  # train(state, images, labels, order, key=key)
+    test: Callable[..., Metrics]  # test(params, images, labels, order)
+    key: jax.Array  # The run's key for all randomness in its steps, on the devices.
+    train_steps: int  # Steps in each call of `train`.
+    test_steps: int  # Steps in each call of `test`.
 
 
 def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
@@ -142,85 +103,66 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     Raises:
       InputError: The data cannot be had.
     """
-    kernel = describe_kernel(config, mesh)
-    shardings = make_shardings(mesh, sharded=_streams(config))
-    if _streams(config):
-        splits = _stream_splits(config, files)
+    kernel, name = describe_kernel(config, mesh), config.data.name
+    streamed = config.data.placement == "streamed"
+    shardings = make_shardings(mesh, sharded=streamed)
+    take: Callable[[str], data.Split | PreparedRecords]
+    if streamed:
+        if importlib.util.find_spec("grain") is None:
+            raise InputError(
+                "data.placement: streamed needs grain; install the extra stream "
+                "(pip install '.[stream]') or choose resident"
+            )
+        builder = data.prepare(data.find_builder(name), data.prepared_folder(), files)
+        version, source = data.full_version(builder), f"streamed from {builder.data_dir}"
+        classes, take = data.class_names(builder), functools.partial(PreparedRecords, builder)
     else:
-        splits = _put_splits(config, shardings, files)
-    steps = config.epochs * -(-splits.train_size // min(config.batch_size, splits.train_size))
-    learner = make_learner(config, num_classes=len(splits.classes), total_steps=steps)
+        archive = data.load_all(name, files=files)
+        version, source, classes = archive.version, archive.source, archive.classes
+        take = functools.partial(data.select, archive)
+    with naming("data.train"):
+        train = _put_split(take(config.data.train), shardings)
+    with naming("data.test"):
+        tested = take(config.data.test)
+    steps = config.epochs * -(-len(train) // min(config.batch_size, len(train)))
     return Plan(
         config=config,
-        learner=learner,
+        learner=make_learner(config, num_classes=len(classes), total_steps=steps),
         kernel=kernel,
         mesh=mesh,
         shardings=shardings,
-        **splits._asdict(),
-    )
-
-
-def _put_splits(config: Config, shardings: Shardings, files: Path | None) -> _Splits:
-    """Load a config's splits and put them onto the devices."""
-    archive = load_all(config.data.name, files=files)
-    with naming("data.train"):
-        train = select(archive, config.data.train)
-    with naming("data.test"):
-        test = select(archive, config.data.test)
-
-    def put_split(split: Split) -> Resident:
-        arrays = split.images, split.labels
-        return Resident(*(put(array, shardings.images, shared=True) for array in arrays))
-
-    return _Splits(
-        classes=archive.classes,
-        train_size=len(train.labels),
-        test_size=len(test.labels),
-        guessing=_guessing(test.labels[:_COUNTED]),
-        version=archive.version,
-        source=archive.source,
-        train=put_split(train),
-        test=put_split(test),
-    )
-
-
-def _stream_splits(config: Config, files: Path | None) -> _Splits:
-    """Find a config's splits as records to stream from."""
-    if importlib.util.find_spec("grain") is None:
-        raise InputError(
-            "data.placement: streamed needs grain; install the extra stream "
-            "(pip install '.[stream]') or choose resident"
-        )
-    builder = prepare(find_builder(config.data.name), prepared_folder(), files)
-    with naming("data.train"):
-        train = PreparedRecords(builder, config.data.train)
-    with naming("data.test"):
-        test = PreparedRecords(builder, config.data.test)
-    return _Splits(
-        classes=class_names(builder),
-        train_size=len(train),
-        test_size=len(test),
-        guessing=_guessing(np.array([test[i][1] for i in range(min(len(test), _COUNTED))])),
-        version=full_version(builder),
-        source=f"streamed from {builder.data_dir}",
+        version=version,
+        source=source,
+        classes=classes,
         train=train,
-        test=test,
+        test=_put_split(tested, shardings),
+        guessing=_guessing(tested),
     )
 
 
-def _guessing(labels: NDArray[np.int32]) -> float:
-    """The share of the most frequent of some labels (N,)."""
+def _put_split(
+    split: data.Split | PreparedRecords, shardings: Shardings
+) -> Resident | PreparedRecords:
+    """Put a split onto the devices, unless it is streamed."""
+    if isinstance(split, PreparedRecords):
+        return split
+    arrays = split.images, split.labels
+    return Resident(*(put(array, shardings.images, shared=True) for array in arrays))
+
+
+def _guessing(split: data.Split | PreparedRecords) -> float:
+    """The share of the most frequent class among the first images."""
+    if isinstance(split, PreparedRecords):
+        labels = np.array([split[i][1] for i in range(min(len(split), _COUNTED))])
+    else:
+        labels = split.labels[:_COUNTED]
     return np.bincount(labels).max().item() / len(labels)
-
-
-def _streams(config: Config) -> bool:
-    return config.data.placement == "streamed"
 
 
 def make_learner(
     config: Config, *, num_classes: int, total_steps: int, swept: tuple[str, ...] = ()
 ) -> Learner:
-    """What a config makes of a training step; the last two are those of `make_optimizer`."""
+    """The learner of a config; the last two arguments are those of `make_optimizer`."""
     return Learner(
         model=make_model(config, num_classes),
         optimizer=make_optimizer(
@@ -278,29 +220,19 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
 
     A call of `train` takes at most `most` steps. The result of a run does not depend on it.
     """
-    sharded = _streams(plan.config)
+    learner, sharded = plan.learner, isinstance(plan.train, PreparedRecords)
     arrays = functools.partial(abstract_data, shardings=plan.shardings, sharded=sharded)
     if sharded:  # The images of a whole part are on the devices together.
         most = min(most, STREAMED_STEPS)
     train_steps = steps_per_part(plan.steps, most)
-    test_steps = steps_per_part(-(-plan.test_size // EVALUATION_BATCH), EVALUATION_STEPS)
-    state = abstract_state(plan.learner.model, plan.learner.optimizer, plan.shardings.state)
+    test_steps = steps_per_part(-(-len(plan.test) // EVALUATION_BATCH), EVALUATION_STEPS)
+    state = abstract_state(learner, plan.shardings.state)
     key = put_key(step_key(plan.config.seed), plan.shardings.state)
-    train = train_epoch.lower(
-        state,
-        *arrays(plan.train_size, train_steps, plan.batch_size),
-        key=key,
-        mesh=plan.mesh,
-        sharded=sharded,
-        **plan.learner._asdict(),
-    )
-    test = evaluate.lower(
-        eval_params(state),
-        *arrays(plan.test_size, test_steps, EVALUATION_BATCH),
-        model=plan.learner.model,
-        mesh=plan.mesh,
-        sharded=sharded,
-    )
+    train_data = arrays(len(plan.train), train_steps, plan.batch_size)
+    test_data = arrays(len(plan.test), test_steps, EVALUATION_BATCH)
+    spread = {"mesh": plan.mesh, "sharded": sharded}
+    train = train_epoch.lower(state, *train_data, key=key, **learner._asdict(), **spread)
+    test = evaluate.lower(eval_params(state), *test_data, model=learner.model, **spread)
     return Programs(
         train=train.compile(),
         test=test.compile(),
@@ -310,43 +242,27 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     )
 
 
-def abstract_state(
-    model: RowLSTM, optimizer: optax.GradientTransformation, sharding: Sharding
-) -> State:
-    """Shapes, dtypes and sharding of a run's state, without computing one."""
-    shapes = jax.eval_shape(lambda: init(model, optimizer, key=jax.random.key(0)))
-    placed: State = jax.tree.map(lambda x: _abstract(x.shape, x.dtype, sharding), shapes)
-    return placed
-
-
-def own_device() -> Sharding:
-    """A device of this process, as the sharding of an `abstract_state`."""
-    return SingleDeviceSharding(jax.local_devices()[0])
+def abstract_state(learner: Learner, sharding: Sharding | None = None) -> State:
+    """Shapes, dtypes and sharding of a run's state; it lies on a device of this process if None."""
+    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.eval_shape(lambda: init(learner.model, learner.optimizer, key=jax.random.key(0)))
+    abstract = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
+    return jax.tree.map(lambda x: abstract(x.shape, x.dtype), shapes)
 
 
 def abstract_data(
     size: int, steps: int, batch_size: int, *, shardings: Shardings, sharded: bool
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Images (N, 28, 28), labels (N,) and order (S, B) of a call, without values.
+    """Images (N, 28, 28), labels (N,) and order (S, B) of a call of S steps, without values.
 
-    Args:
-      size: Images in the data set.
-      steps: S.
-      batch_size: Images in a batch; B is the next multiple of the devices.
-      shardings: Places on the devices.
-      sharded: As in `train_epoch`. N is then S * B, else `size`.
+    B is the next multiple of the devices. N is S * B if `sharded`, as in `train_epoch`, else
+    `size`.
     """
     batch_size += -batch_size % shardings.order.mesh.size
     size = steps * batch_size if sharded else size
-    return (
-        _abstract((size, 28, 28), np.uint8, shardings.images),
-        _abstract((size,), np.int32, shardings.images),
-        _abstract((steps, batch_size), np.int32, shardings.order),
-    )
-
-
-def _abstract(shape: tuple[int, ...], dtype: DTypeLike, sharding: Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    images = functools.partial(jax.ShapeDtypeStruct, sharding=shardings.images)
+    order = jax.ShapeDtypeStruct((steps, batch_size), np.int32, sharding=shardings.order)
+    return images((size, 28, 28), np.uint8), images((size,), np.int32), order
 
 
 def default_cpu_count(config: Config) -> int:
@@ -368,17 +284,14 @@ def describe_kernel(config: Config, mesh: Mesh) -> str:
       InputError: The config asks for the native kernel, which cannot be had.
     """
     platform = mesh.devices.flat[0].platform
-    if platform != "cpu":
-        if config.kernel == "native":
-            raise InputError(f"kernel: native is for CPUs, not {platform}; choose auto or scan")
+    if config.kernel == "native" and platform != "cpu":
+        raise InputError(f"kernel: native is for CPUs, not {platform}; choose auto or scan")
+    if config.kernel == "scan" or platform != "cpu":
         return "scan"
     try:
-        if choose_kernel(config.kernel, config.precision) == "native":
-            return f"native, for {kernels.load('cpu', 1, 1)}"
-        if config.kernel == "auto":
-            choose_kernel("native", config.precision)
+        choose_kernel("native", config.precision)
     except ValueError as error:
         if config.kernel == "native":
             raise InputError(f"kernel: {error}; choose auto or scan") from None
         return f"scan; {error}"
-    return "scan"
+    return f"native, for {kernels.load('cpu', 1, 1)}"

@@ -12,7 +12,6 @@ from rnn_mnist import Config, Data, InputError, fit, load
 from rnn_mnist.data import archive, batches, tfds_builder
 from rnn_mnist.data import loading as data
 from rnn_mnist.parallel.mesh import find_devices, make_mesh, make_shardings
-from rnn_mnist.training import setup
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,7 +82,7 @@ def test_other_data_sets_are_trained_on_as_prepared_and_as_mocked(
         np.testing.assert_array_equal(decoded.arrays[f"{part}_images"], split.images)
         np.testing.assert_array_equal(decoded.arrays[f"{part}_labels"], split.labels)
 
-    monkeypatch.setattr(setup, "prepared_folder", lambda: tmp_path / "prepared")
+    monkeypatch.setattr("rnn_mnist.data.prepared_folder", lambda: tmp_path / "prepared")
     config = Config(epochs=1, batch_size=10, data=Data(name=name, placement="streamed"))
     result = fit(config)
     assert result.history[-1].test_count == 20

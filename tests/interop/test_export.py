@@ -184,7 +184,7 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
     folder, path, calls = tmp_path / "run", tmp_path / "model.safetensors", itertools.count()
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "compile_programs", lambda p, **_: plan.compile_programs(p, most=10))
-        patch.setattr(fitting, "any_process", lambda _: next(calls) == 3)
+        patch.setattr(fitting.parallel, "any_process", lambda _: next(calls) == 3)
         with pytest.raises(KeyboardInterrupt, match="stopped and saved at step 18"):
             fit(SMALL, folder=folder)
 
