@@ -21,9 +21,9 @@ from typing import BinaryIO, NoReturn
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.collectives import is_first_process
-from rnn_mnist.parallel.mesh import find_devices
-from rnn_mnist.parallel.rendezvous import Connections, end, end_disconnected, leave, meet
+from rnn_mnist.parallel import rendezvous
+from rnn_mnist.parallel.mesh import find_devices, is_first_process
+from rnn_mnist.parallel.rendezvous import Connections
 
 WAIT = 300
 """Seconds to wait for all processes to start, by default."""
@@ -50,11 +50,10 @@ def join_processes(
     Args:
       coordinator: HOST:PORT of process 0, with a port that is free there.
       processes: Number of processes.
-      process_id: Number of this process, from 0.
+      process_id: Number of this process, from 0. If one of the first three is left out, it is read
+        from the environment of SLURM, a TPU pod, Open MPI or Kubernetes, or from
+        JAX_COORDINATOR_ADDRESS.
       wait: Seconds to wait for all processes to start; `WAIT` if left out.
-
-    If one of the first three is left out, it is read from the environment of SLURM, a TPU pod, Open
-    MPI or Kubernetes, or from JAX_COORDINATOR_ADDRESS.
 
     Raises:
       InputError: The environment does not say, the coordinator cannot be reached, or a process is
@@ -93,17 +92,13 @@ def _meet(
             )
     if coordinator is None or processes is None or process_id is None:
         return None
-    return meet(coordinator, processes, process_id, wait=wait)
+    return rendezvous.meet(coordinator, processes, process_id, wait=wait)
 
 
 def _initialize(
     coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int
 ) -> None:
-    """Let JAX connect the processes.
-
-    Raises:
-      InputError: The environment does not say how.
-    """
+    """Let JAX connect the processes."""
     try:
         with _default_signals():
             jax.distributed.initialize(
@@ -130,7 +125,7 @@ def _end_together(error: InputError | KeyboardInterrupt, connections: Connection
     try:
         first = is_first_process()
     except (RuntimeError, AssertionError):  # Without a device, no process waits for this one.
-        end(str(error), code)
+        rendezvous.end(str(error), code)
     _leave(connections)
     if not first:
         raise SystemExit(code) from None
@@ -141,7 +136,7 @@ def _end_alone(error: Exception) -> NoReturn:
     time.sleep(3)  # If another process ended, a thread of `rendezvous` says so and ends this one.
     if isinstance(error, RuntimeError | OSError) or "Gloo" in str(error):
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        end(
+        rendezvous.end(
             f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
             "ended, start all processes again; they go on from the last checkpoint",
             1,
@@ -153,7 +148,7 @@ def _end_alone(error: Exception) -> NoReturn:
 def _leave(connections: Connections | None) -> None:
     """End in good order, together with the others."""
     if connections:
-        leave(connections)
+        rendezvous.leave(connections)
     jax.distributed.shutdown()
 
 
@@ -169,7 +164,7 @@ def _aborts_explained(library_errors: BinaryIO, connections: Connections | None)
         size = os.fstat(library_errors.fileno()).st_size
         text = os.pread(library_errors.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The end.
         if b"JAX distributed service" in text:
-            end_disconnected(connections)
+            rendezvous.end_disconnected(connections)
         os.write(errors.fileno(), text)
 
     # A handler of Python's `signal` would run too late: the C++ code does not wait for it.

@@ -20,7 +20,6 @@ from rnn_mnist import kernels
 from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.data import (
     Order,
-    Part,
     PreparedRecords,
     Split,
     class_names,
@@ -29,10 +28,8 @@ from rnn_mnist.data import (
     load_all,
     prepare,
     prepared_folder,
-    resident_parts,
     select,
     steps_per_part,
-    streamed_parts,
 )
 from rnn_mnist.model import RowLSTM, choose_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
@@ -40,6 +37,7 @@ from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.epoch import evaluate, train_epoch
 from rnn_mnist.training.optimizers import make_optimizer
+from rnn_mnist.training.parts import Part, resident_parts, streamed_parts
 from rnn_mnist.training.step import Metrics, State, eval_params, init
 
 EVALUATION_BATCH = 1000
