@@ -64,9 +64,7 @@ def pick_images(
     count: int | None = None,
     seed: int = 0,
 ) -> Images:
-    """Read a picture, or pick images of a run's test split.
-
-    These are the image at `index`, or else `count` random ones, or else all.
+    """Read a picture, or pick the test image at `index`, or else `count` random ones, or else all.
 
     Raises:
       InputError: The picture cannot be read, or the split has other classes than the run, or no

@@ -179,17 +179,12 @@ def _aborts_explained(library_errors: BinaryIO, connections: Connections | None)
 @contextlib.contextmanager
 def _default_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the process even while it waits in C++."""
-    if threading.current_thread() is not threading.main_thread():
+    with contextlib.ExitStack() as afterwards:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, signal.SIG_DFL)
+                afterwards.callback(signal.signal, number, before)
         yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

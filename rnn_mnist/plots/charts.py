@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.plots.colours import palette
-from rnn_mnist.plots.fonts import left_to_right, use_fonts
+from rnn_mnist.plots.style import left_to_right, new_figure, palette, use_fonts
 
 _DASHES = "-", "--", ":"
 
@@ -19,9 +18,12 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     """Draw the accuracy and the loss of one run over its epochs; epoch 0 is before training."""
     figure, accuracy, loss = _axes(4, title)
     blue, orange, *_ = palette()
-    trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
-    if trained:
-        points = [(e.epoch, e.train_accuracy or 0, e.train_loss or 0) for e in trained]
+    points = [
+        (e.epoch, e.train_accuracy, e.train_loss)
+        for e in history
+        if e.train_accuracy is not None and e.train_loss is not None
+    ]
+    if points:
         label = "training (epoch's mean)"
         _draw(accuracy, loss, points, label=label, colour=orange, dashes="--")
     points = [(e.epoch, e.test_accuracy, e.test_loss) for e in history]
@@ -59,14 +61,12 @@ def compare(histories: Mapping[str, Sequence[Epoch]], *, title: str = "") -> Fig
 
 def _axes(height: float, title: str) -> tuple[Figure, Axes, Axes]:
     """A figure with axes for the accuracy and for the loss."""
-    figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
-    if title:
-        figure.suptitle(title, wrap=True)
+    figure = new_figure(10, height, title, dpi=150, layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     loss.set(xlabel="epoch", ylabel="negative log-likelihood (nats)")
-    style_axes(accuracy)
-    style_axes(loss)
+    for axes in (accuracy, loss):
+        style_axes(axes)
     return figure, accuracy, loss
 
 
