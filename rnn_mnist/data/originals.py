@@ -32,10 +32,8 @@ def fetched(
     """Get a data set's original files, by their names, from TFDS's download manager.
 
     It checks their checksums. The folder `kept` keeps the downloads for the next time. The folder
-    `files` stands in for the download; a file that it lacks is downloaded.
-
-    Raises:
-      InputError: A download failed or a checksum differs. No partial file stays behind.
+    `files` stands in for the download; a file that it lacks is downloaded. If a download fails or
+    a checksum differs, an InputError says so, and no partial file stays behind.
     """
     import tensorflow_datasets as tfds
 
@@ -44,22 +42,20 @@ def fetched(
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as fresh:
         yield {
-            info.filename: _fetch(builder, url, fresh=fresh, kept=kept, files=files)
+            info.filename: _fetch(builder, url, temp=fresh, kept=kept, files=files)
             for url, info in builder.url_infos.items()
         }
 
 
-def _fetch(
-    builder: DatasetBuilder, url: str, *, fresh: str, kept: Path, files: Path | None
-) -> Path:
-    """Take one file from `files`, else from `kept`, else download it into `fresh`."""
+def _fetch(builder: DatasetBuilder, url: str, *, temp: str, kept: Path, files: Path | None) -> Path:
+    """Take one file from `files`, else from `kept`, else download it into `temp`."""
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     def get(folder: Path | None = None) -> Path:
         manager = tfds.download.DownloadManager(
-            download_dir=fresh, manual_dir=folder, url_infos=builder.url_infos
+            download_dir=temp, manual_dir=folder, url_infos=builder.url_infos
         )
         return Path(manager.download(url))
 
@@ -81,7 +77,7 @@ def _fetch(
             reply.raise_for_status()
         path = get()
     except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
-        raise _no_download(builder, url, files, error) from None
+        raise _failed(builder, url, files, error) from None
     with contextlib.suppress(OSError):  # If the folder cannot be written, the file is not kept.
         kept.mkdir(parents=True, exist_ok=True)
         with atomic_write(kept / name) as file, path.open("rb") as source:
@@ -89,9 +85,7 @@ def _fetch(
     return path
 
 
-def _no_download(
-    builder: DatasetBuilder, url: str, files: Path | None, error: Exception
-) -> InputError:
+def _failed(builder: DatasetBuilder, url: str, files: Path | None, error: Exception) -> InputError:
     """The error that says why a download failed and how to do without it."""
     import requests
 
@@ -146,10 +140,7 @@ def parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
     """Parse a gzipped IDX file of bytes. Format: the MNIST page, "The IDX file format".
 
     The file holds two zero bytes, 8 for uint8, the number of dimensions, each dimension as
-    big-endian 32-bit number, then the values. `source` is its name, for the error.
-
-    Raises:
-      InputError: The file is not gzipped, has another type or another length.
+    big-endian 32-bit number, then the values. `source` is its name, for the InputError.
     """
     try:
         with gzip.open(io.BytesIO(content)) as file:

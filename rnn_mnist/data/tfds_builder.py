@@ -46,11 +46,7 @@ class Archive(NamedTuple):
 
 
 def find_builder(name: str) -> DatasetBuilder:
-    """Find TFDS's builder of a data set of single-channel 28x28 images with class labels.
-
-    Raises:
-      InputError: TFDS knows no such name, configuration or version, or the images differ.
-    """
+    """Find TFDS's builder of a data set of single-channel 28x28 images with class labels."""
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
@@ -108,10 +104,7 @@ class Slice(NamedTuple):
 def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
     """Parse TFDS's split syntax, such as train[:90%]+test, for splits of these sizes.
 
-    No slice is empty.
-
-    Raises:
-      InputError: The syntax is wrong, a split is unknown or the selection is empty.
+    No slice is empty. A wrong syntax, an unknown split or an empty selection is an InputError.
     """
     if split in sizes:
         return [Slice(split, 0, sizes[split])]
@@ -145,9 +138,6 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
     New files go into `folder`: TFDS's usual folder keeps only one format of each data set, and
     other programs may need theirs. `files` is a folder that stands in for the download. The
     `as_data_source` of the builder that is returned works.
-
-    Raises:
-      InputError: The files must be prepared and TensorFlow is not installed, or TFDS failed.
     """
     import tensorflow_datasets as tfds
 
@@ -177,13 +167,7 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
 
 
 class PreparedRecords:
-    """Random access to a split that TFDS prepared.
-
-    A record is an upright image, uint8 (28, 28), and its label, a NumPy int32.
-
-    Raises:
-      InputError: The split is unknown or empty.
-    """
+    """Random access to a split: an upright image, uint8 (28, 28), and its label, a NumPy int32."""
 
     def __init__(self, builder: DatasetBuilder, split: str) -> None:
         parse_split(split, {name: info.num_examples for name, info in builder.info.splits.items()})

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import Config
@@ -22,7 +23,7 @@ from rnn_mnist.runs import Result
 from rnn_mnist.training import make_model
 
 Real = NDArray[np.float32]
-Weights = Mapping[str, jax.Array]
+Weights = Mapping[str, Array]
 Params = Mapping[str, Weights]
 
 
@@ -59,7 +60,7 @@ def saliency(run: Result, images: ArrayLike) -> Real:
     check_images(images)
     model = make_model(run.config, len(run.classes))
 
-    def highest_logits(images: jax.Array) -> jax.Array:
+    def highest_logits(images: Array) -> Array:
         # The log-probability of a confident answer hardly changes; its logit does.
         _, seen = model.apply(
             {"params": run.params},
@@ -87,7 +88,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _beliefs(params: Params, image: ArrayLike, *, config: Config) -> jax.Array:
+def _beliefs(params: Params, image: ArrayLike, *, config: Config) -> Array:
     hidden = _beginnings(params, image, config)  # (1 or T, T, F)
     for layer in range(config.num_layers):
         directions = [_hidden(params[f"lstm_l{layer}"], hidden, config)]
@@ -99,7 +100,7 @@ def _beliefs(params: Params, image: ArrayLike, *, config: Config) -> jax.Array:
     return jax.nn.softmax(logits + head["bias"][None])
 
 
-def _beginnings(params: Params, image: ArrayLike, config: Config) -> jax.Array:
+def _beginnings(params: Params, image: ArrayLike, config: Config) -> Array:
     """What the first layer reads of each beginning of an image (28, 28): (T, T, F).
 
     For a network of one direction without an inner network, one serves for all: (1, T, F).
@@ -113,9 +114,7 @@ def _beginnings(params: Params, image: ArrayLike, config: Config) -> jax.Array:
     return jnp.broadcast_to(inputs, (length if config.bidirectional else 1, *inputs.shape[1:]))
 
 
-def _inputs(
-    params: Params, image: ArrayLike, config: Config, steps: int | None = None
-) -> jax.Array:
+def _inputs(params: Params, image: ArrayLike, config: Config, steps: int | None = None) -> Array:
     """What the first layer reads of an image (28, 28), or of its first steps: (1, T, F)."""
     inputs = read(preprocess(jnp.asarray(image))[None], config.reading)[:, :steps]
     inner = inner_network(config.reading)
@@ -124,9 +123,7 @@ def _inputs(
     return inner.read(params, inputs, dtype=config.precision, kernel=config.kernel)
 
 
-def _hidden(
-    weights: Weights, inputs: jax.Array, config: Config, *, reverse: bool = False
-) -> jax.Array:
+def _hidden(weights: Weights, inputs: Array, config: Config, *, reverse: bool = False) -> Array:
     """Hidden states (B, T, H) of one layer in one direction, over inputs (B, T, F)."""
     zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
     dtype, kernel = config.precision, config.kernel
@@ -134,7 +131,7 @@ def _hidden(
     return hidden
 
 
-def _hidden_backward(weights: Weights, inputs: jax.Array, config: Config) -> jax.Array:
+def _hidden_backward(weights: Weights, inputs: Array, config: Config) -> Array:
     """Hidden states (T, T, H) of the reverse direction over each beginning (T, T, F).
 
     Beginning t has t + 1 steps. They are rotated to the end of the sequence, because the reverse
@@ -148,7 +145,7 @@ def _hidden_backward(weights: Weights, inputs: jax.Array, config: Config) -> jax
     return jnp.take_along_axis(hidden, back[..., None], axis=1)
 
 
-def _last_states(hidden: jax.Array, config: Config) -> jax.Array:
+def _last_states(hidden: Array, config: Config) -> Array:
     """The state that the linear layer gets after each step: (T, H or 2H).
 
     `hidden` is (T, T, H or 2H) of the top layer, for each beginning; or (1, T, H), one for all.
@@ -197,7 +194,7 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
     return found
 
 
-def _units(weights: Weights, inputs: jax.Array, config: Config, *, reverse: bool) -> Units:
+def _units(weights: Weights, inputs: Array, config: Config, *, reverse: bool) -> Units:
     """Compute the gates and cell states that belong to a layer's hidden states."""
     order = slice(None, None, -1 if reverse else 1)
     hidden = np.asarray(_hidden(weights, inputs, config, reverse=reverse))[0, order]  # (T, H)

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
-MOST_PIXELS = 100_000_000
-"""Larger pictures are refused: a file of a few bytes can claim any size."""
-MOST_BYTES = 4 * MOST_PIXELS
-"""Larger files are refused."""
+MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
+MOST_BYTES = 4 * MOST_PIXELS  # Larger files are refused.
 _MOST_SCANS = 100  # Of a progressive JPEG, which usually has about ten.
 _SIDE = 1024  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
 _LEAST_CONTRAST = 16  # Between paper and ink, in grey levels.

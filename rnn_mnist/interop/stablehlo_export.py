@@ -32,9 +32,8 @@ def to_stablehlo(result: Result) -> bytes:
     """
     # StableHLO has no operation for the compiled CPU kernel.
     config = dataclasses.replace(result.config, kernel="scan")
-    last, steps = result.history[-1] if result.history else None, 1
-    if last and last.epoch:
-        steps = last.step // last.epoch * config.epochs
+    last = result.history[-1] if result.history else None
+    steps = last.step // last.epoch * config.epochs if last and last.epoch else 1
     learner = make_learner(config, num_classes=len(result.classes), total_steps=steps)
     state = result.state
     if not state.opt_state:

@@ -25,13 +25,10 @@ from rnn_mnist.parallel import rendezvous
 from rnn_mnist.parallel.mesh import find_devices, is_first_process
 from rnn_mnist.parallel.rendezvous import Connections
 
-WAIT = 300
-"""Seconds to wait for all processes to start, by default."""
-
+WAIT = 300  # Seconds to wait for all processes to start, by default.
+# Seconds after which JAX gives up a silent process, for example on a host that failed.
+# `rendezvous` notices at once that a process has ended.
 HEARTBEAT = 30
-"""Seconds after which JAX gives up a silent process, for example on a host that failed.
-
-`rendezvous` notices at once that a process has ended."""
 
 
 @contextlib.contextmanager
@@ -54,10 +51,6 @@ def join_processes(
         from the environment of SLURM, a TPU pod, Open MPI or Kubernetes, or from
         JAX_COORDINATOR_ADDRESS.
       wait: Seconds to wait for all processes to start; `WAIT` if left out.
-
-    Raises:
-      InputError: The environment does not say, the coordinator cannot be reached, or a process is
-        missing.
     """
     wait = wait or WAIT
     connections = _meet(coordinator, processes, process_id, wait)
@@ -138,8 +131,7 @@ def _end_alone(error: Exception) -> NoReturn:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         rendezvous.end(
             f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
-            "ended, start all processes again; they go on from the last checkpoint",
-            1,
+            f"ended, {rendezvous.AGAIN}"
         )
     traceback.print_exception(error)
     os._exit(1)
@@ -164,7 +156,9 @@ def _aborts_explained(library_errors: BinaryIO, connections: Connections | None)
         size = os.fstat(library_errors.fileno()).st_size
         text = os.pread(library_errors.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The end.
         if b"JAX distributed service" in text:
-            rendezvous.end_disconnected(connections)
+            if connections:
+                time.sleep(3)  # Meanwhile, `rendezvous` can name the process that ended.
+            rendezvous.end(f"another process ended or cannot be reached; {rendezvous.AGAIN}")
         os.write(errors.fileno(), text)
 
     # A handler of Python's `signal` would run too late: the C++ code does not wait for it.
@@ -191,8 +185,7 @@ def _default_signals() -> Iterator[None]:
 def _own_output() -> Iterator[BinaryIO]:
     """Keep the output of libraries such as Gloo and XLA out of the standard streams.
 
-    Yields:
-      The file that collects what the libraries write to standard error.
+    The file that it yields collects what the libraries write to standard error.
     """
     sys.stdout.flush()
     with (

@@ -24,8 +24,7 @@ from rnn_mnist.files import aligned_bytes
 
 AXIS = "batch"
 
-Tree = TypeVar("Tree")
-"""Any tree of arrays."""
+Tree = TypeVar("Tree")  # Any tree of arrays.
 
 _settings: Any = jax.config  # Not every version of JAX declares the fields' types.
 
@@ -53,13 +52,7 @@ def set_cpu_devices(count: int) -> None:
 
 
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: `count` of each process, or all of them.
-
-    The devices of a process are neighbours in the list.
-
-    Raises:
-      InputError: JAX finds no device, or fewer than `count`.
-    """
+    """The devices to compute on: `count` of each process, or all of them, process by process."""
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -163,13 +156,10 @@ def is_first_process() -> bool:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """Raise an error in every process if one of them raises it in this block.
+    """Raise an InputError or an OSError of this block in every process if one of them raises it.
 
     Without this, the other processes would wait for the failed one forever. The block must not
     exchange anything, since a failed process would not take part.
-
-    Raises:
-      InputError: One of the processes raised an InputError or an OSError in this block.
     """
     message = ""
     try:

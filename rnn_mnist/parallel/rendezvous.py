@@ -21,26 +21,21 @@ from typing import BinaryIO, NamedTuple, NoReturn
 
 from rnn_mnist.config import InputError
 
-_AGAIN = "start all processes again; they go on from the last checkpoint"
+AGAIN = "start all processes again; they go on from the last checkpoint"
 _ending = threading.Lock()  # The thread that ends the process takes it and keeps it.
 
 
 class Connections(NamedTuple):
     """Process 0 has a connection to each other process. Each other process has one to process 0."""
 
-    processes: int
-    """Number of processes."""
-    sockets: dict[int, socket.socket]
-    """The connections, by the id of the process at the other end."""
+    processes: int  # How many there are.
+    sockets: dict[int, socket.socket]  # By the id of the process at the other end.
 
 
 def meet(coordinator: str, processes: int, process_id: int, *, wait: float) -> Connections:
     """Wait until all processes are there. From then on, this one ends when another one ends.
 
     The arguments are those of `join_processes`. The coordinator's port is free again afterwards.
-
-    Raises:
-      InputError: The port is taken, process 0 does not answer, or a process is missing.
     """
 
     def print_note() -> None:
@@ -63,14 +58,7 @@ def leave(connections: Connections) -> None:
     _send(connections, "bye")
 
 
-def end_disconnected(connections: Connections | None) -> NoReturn:
-    """End this process because JAX lost its connection to the others."""
-    if connections:
-        time.sleep(3)  # Meanwhile, the thread of `_watch` can name the process that ended.
-    end(f"another process ended or cannot be reached; {_AGAIN}", 1)
-
-
-def end(line: str, code: int) -> NoReturn:
+def end(line: str, code: int = 1) -> NoReturn:
     """End this process at once with an error of one line. Any thread may call this."""
     _ending.acquire()
     with contextlib.suppress(OSError):
@@ -181,7 +169,7 @@ def _watch(connections: Connections, process_id: int, lines: BinaryIO) -> None:
 def _end_like(connections: Connections, process_id: int) -> NoReturn:
     """End this process because another one has ended, and tell the others."""
     _send(connections, "ended", process_id)
-    end(f"process {process_id} of {connections.processes} ended; {_AGAIN}", 1)
+    end(f"process {process_id} of {connections.processes} ended; {AGAIN}")
 
 
 def _send(connections: Connections, *words: object) -> None:

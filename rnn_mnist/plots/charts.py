@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.plots.style import left_to_right, new_figure, palette, use_fonts
 
+Points = Sequence[tuple[int, float, float]]
 _DASHES = "-", "--", ":"
 
 
@@ -71,20 +72,12 @@ def _axes(height: float, title: str) -> tuple[Figure, Axes, Axes]:
 
 
 def _draw(
-    accuracy: Axes,
-    loss: Axes,
-    points: Sequence[tuple[int, float, float]],
-    *,
-    label: str,
-    colour: str,
-    dashes: str = "-",
+    accuracy: Axes, loss: Axes, points: Points, *, label: str, colour: str, dashes: str = "-"
 ) -> None:
     """Draw a line of points (epoch, accuracy, loss) into both axes."""
     epochs, accuracies, losses = zip(*points, strict=True)
     for axes, values in ((accuracy, [100 * a for a in accuracies]), (loss, losses)):
-        axes.plot(
-            epochs, values, color=colour, linestyle=dashes, label=label, marker="o", markersize=4
-        )
+        axes.plot(epochs, values, dashes, color=colour, label=label, marker="o", markersize=4)
         axes.set_xlim(-0.5, max(1, axes.dataLim.x1) + 0.5)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
 from rnn_mnist.plots import panels, style
-from rnn_mnist.plots.panels import Image, Images, Names, Real
+from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real
 from rnn_mnist.plots.style import left_to_right, new_figure, use_fonts
 
 
@@ -47,7 +47,7 @@ def digits(
     probabilities: Real,
     classes: Names,
     *,
-    labels: ArrayLike | None = None,
+    labels: Labels = None,
     names: Names = (),
     title: str = "",
 ) -> Figure:

@@ -16,20 +16,18 @@ from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimatio
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
 from rnn_mnist.plots import panels
-from rnn_mnist.plots.panels import Image, Images, Names, Real
+from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real
 from rnn_mnist.plots.style import left_to_right, new_figure, palette, use_fonts
 
 Draw = Callable[[int], None]
-_FRAMES = 28
-"""Most frames of one image; if there are more steps, each frame shows several."""
-_PAUSE = 2000
-"""How long the last frame of a GIF is shown, in milliseconds."""
+_FRAMES = 28  # Most frames of one image; if there are more steps, each frame shows several.
+_PAUSE = 2000  # Milliseconds for which the last frame of a GIF is shown.
 
 
 def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> FuncAnimation:
@@ -47,12 +45,7 @@ def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> FuncAni
 
 
 def digits(
-    images: Images,
-    probabilities: Real,
-    classes: Names,
-    *,
-    labels: ArrayLike | None = None,
-    title: str = "",
+    images: Images, probabilities: Real, classes: Names, *, labels: Labels = None, title: str = ""
 ) -> FuncAnimation:
     """Show images one after the other with the network's answers."""
     figure = new_figure(4, 4.8, title, dpi=90, layout="constrained")

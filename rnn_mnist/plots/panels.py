@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import Reading, steps_at
 from rnn_mnist.plots.style import is_dark, left_to_right, palette
@@ -16,6 +16,7 @@ Image = NDArray[np.uint8]
 Images = NDArray[np.uint8]
 Real = NDArray[np.float32]
 Names = Sequence[str]
+Labels = ArrayLike | None
 
 
 def draw_digit(
