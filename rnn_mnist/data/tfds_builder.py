@@ -110,10 +110,8 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
         return [Slice(split, 0, sizes[split])]
     from tensorflow_datasets import core
 
-    known = {
-        name: core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in sizes.items()
-    }
+    infos = [core.SplitInfo(name=k, shard_lengths=[n], num_bytes=0) for k, n in sizes.items()]
+    known = {info.name: info for info in infos}
     try:
         parsed = core.ReadInstruction.from_spec(split).to_absolute(known)
     except (ValueError, AssertionError):

@@ -208,4 +208,5 @@ def _units(weights: Weights, inputs: Array, config: Config, *, reverse: bool) ->
     cell = np.zeros_like(hidden)
     for step in range(len(cell)):
         cell[step] = i[step] * g[step] + (f[step] * cell[step - 1] if step else 0)
-    return Units(*(values[order] for values in (hidden, cell, i, f, g, o)))
+    units = Units(hidden=hidden, cell=cell, input_gate=i, forget_gate=f, candidate=g, output_gate=o)
+    return Units(*(array[order] for array in units))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from rnn_mnist.config import InputError
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
@@ -107,8 +106,6 @@ def _centred(small: Real) -> Levels:
 
 def _reduced(grey: NDArray[Any]) -> Real:
     """Reduce a large picture, so that it is prepared quickly."""
-    import PIL.Image
-
     factor = max(grey.shape) // _SIDE
     if factor > 1:
         grey = np.asarray(PIL.Image.fromarray(grey.astype(np.float32)).reduce(factor))
@@ -223,8 +220,6 @@ def _widened(ink: Real, *, scale: float) -> Real:
 
 def _decoded(content: bytes) -> Real:
     """The grey levels of an image file's first picture, turned upright."""
-    import PIL.Image
-
     most = MOST_PIXELS
     try:
         with warnings.catch_warnings():
@@ -248,8 +243,6 @@ def _decoded(content: bytes) -> Real:
 
 def _grey(opened: PIL.Image.Image) -> Real:
     """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
-    import PIL.ImageOps
-
     opened.draft("L", (_SIDE, _SIDE))
     picture = PIL.ImageOps.exif_transpose(opened)
     deep = picture.mode.startswith("I")  # 16 bits

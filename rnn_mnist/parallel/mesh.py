@@ -156,7 +156,7 @@ def is_first_process() -> bool:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """Raise an InputError or an OSError of this block in every process if one of them raises it.
+    """Raise an InputError in every process if one raises an InputError or OSError in this block.
 
     Without this, the other processes would wait for the failed one forever. The block must not
     exchange anything, since a failed process would not take part.

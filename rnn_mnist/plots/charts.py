@@ -19,12 +19,9 @@ def curves(history: Sequence[Epoch], *, title: str = "") -> Figure:
     """Draw the accuracy and the loss of one run over its epochs; epoch 0 is before training."""
     figure, accuracy, loss = _axes(4, title)
     blue, orange, *_ = palette()
-    points = [
-        (e.epoch, e.train_accuracy, e.train_loss)
-        for e in history
-        if e.train_accuracy is not None and e.train_loss is not None
-    ]
-    if points:
+    trained = [e for e in history if e.train_accuracy is not None and e.train_loss is not None]
+    if trained:
+        points = [(e.epoch, e.train_accuracy or 0, e.train_loss or 0) for e in trained]
         label = "training (epoch's mean)"
         _draw(accuracy, loss, points, label=label, colour=orange, dashes="--")
     points = [(e.epoch, e.test_accuracy, e.test_loss) for e in history]
