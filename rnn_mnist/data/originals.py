@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def fetched(
-    builder: DatasetBuilder, kept: Path, files: Path | None = None
-) -> Iterator[dict[str, Path]]:
+def fetched(builder: DatasetBuilder, kept: Path, files: Path | None) -> Iterator[dict[str, Path]]:
     """Get a data set's original files, by their names, from TFDS's download manager.
 
     It checks their checksums. The folder `kept` keeps the downloads for the next time. The folder

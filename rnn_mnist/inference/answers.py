@@ -58,14 +58,12 @@ def saliency(run: Result, images: ArrayLike) -> Real:
     Classification Models and Saliency Maps", 2014.
     """
     check_images(images)
-    model = make_model(run.config, len(run.classes))
+    model, variables = make_model(run.config, len(run.classes)), {"params": run.params}
 
     def highest_logits(images: Array) -> Array:
         # The log-probability of a confident answer hardly changes; its logit does.
         _, seen = model.apply(
-            {"params": run.params},
-            images,
-            capture_intermediates=lambda module, _: module.name == HEAD,
+            variables, images, capture_intermediates=lambda module, _: module.name == HEAD
         )
         (logits,) = seen["intermediates"][HEAD]["__call__"]
         return logits.max(axis=-1).sum()

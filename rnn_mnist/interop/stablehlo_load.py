@@ -93,8 +93,7 @@ def load_exported(path: Path | str) -> Exported:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # A damaged file can cause any error in the libraries.
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        if versions:
-            reason += f" ({versions})"
+        reason += f" ({versions})" if versions else ""
         raise InputError(f"{path}: not a StableHLO file of this package: {reason}") from None
 
 

@@ -33,11 +33,7 @@ HEARTBEAT = 30
 
 @contextlib.contextmanager
 def join_processes(
-    coordinator: str | None,
-    processes: int | None,
-    process_id: int | None,
-    *,
-    wait: int | None = None,
+    coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int | None
 ) -> Iterator[None]:
     """Be one of several processes. Enter this context before JAX uses its first device.
 
@@ -50,7 +46,7 @@ def join_processes(
       process_id: Number of this process, from 0. If one of the first three is left out, it is read
         from the environment of SLURM, a TPU pod, Open MPI or Kubernetes, or from
         JAX_COORDINATOR_ADDRESS.
-      wait: Seconds to wait for all processes to start; `WAIT` if left out.
+      wait: Seconds to wait for all processes to start; None is `WAIT`.
     """
     wait = wait or WAIT
     connections = _meet(coordinator, processes, process_id, wait)

@@ -57,8 +57,7 @@ def digits(
         panels.draw_answer(axes, images[k], probabilities[k], classes, label=truth[k])
 
     frames = list(range(len(images)))
-    wrong = [n for n in frames if truth[n] not in (None, probabilities[n].argmax())]
-    widest = wrong[0] if wrong else 0
+    widest = next((k for k in frames if truth[k] not in (None, probabilities[k].argmax())), 0)
     return _animation(figure, draw, frames, seconds=1.2 * len(images), widest=widest)
 
 
