@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported here, so that help and mistyped arguments answer at once.
     from rnn_mnist import InputError
     from rnn_mnist.data import originals, tfds_builder
-    from rnn_mnist.data.archive import write_archive
+    from rnn_mnist.data.loading import write_archive
 
     builder = tfds_builder.find_builder("mnist:3.0.1")
     try:

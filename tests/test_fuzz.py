@@ -42,7 +42,8 @@ from rnn_mnist import (
 )
 from rnn_mnist import cli as command
 from rnn_mnist.config import from_toml, read_config, to_toml
-from rnn_mnist.data import archive, originals
+from rnn_mnist.data import loading as decoded
+from rnn_mnist.data import originals
 from rnn_mnist.inference import predict as asked
 from rnn_mnist.inference import read_pictures
 from rnn_mnist.interop import to_stablehlo
@@ -433,8 +434,8 @@ def test_a_cache_of_other_things_is_damaged(tmp_path):
     path = tmp_path / "some.npz"
 
     def kept(arrays, classes=("a", "b")):
-        archive.write_archive(path, archive.Archive(arrays, classes, "some:1.0.0", ""))
-        return archive.read_archive(path)
+        decoded.write_archive(path, decoded.Archive(arrays, classes, "some:1.0.0", ""))
+        return decoded.read_archive(path)
 
     assert kept(good).classes == ("a", "b")
     for name, value in (
@@ -452,7 +453,7 @@ def test_a_cache_of_other_things_is_damaged(tmp_path):
             kept(good, classes)
     for content in (b"", b"\x93NUMPY", b"\x80\x04N."):
         with pytest.raises(InputError, match="damaged; delete it and run again"):
-            archive.read_archive(write(path, content))
+            decoded.read_archive(write(path, content))
 
 
 @TIMES
@@ -693,9 +694,9 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
         return file.getvalue()
 
     with pytest.raises(InputError, match="damaged"):
-        archive.read_archive(write(tmp_path / "a.npz", bomb("meta.npy")))
+        decoded.read_archive(write(tmp_path / "a.npz", bomb("meta.npy")))
     with pytest.raises(ValueError, match="it unpacks to more than 1 GiB"):
-        archive.read_npz(io.BytesIO(bomb("meta.npy")))
+        decoded.read_npz(io.BytesIO(bomb("meta.npy")))
     with pytest.raises(InputError, match="it unpacks to more than 1 GiB"):
         load_exported(write(tmp_path / "a.zip", bomb("predict.bin")))
     pytest.importorskip("torch")

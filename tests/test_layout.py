@@ -16,7 +16,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def modules():
-    """The path of each module within the package, such as data/archive.py, and its code."""
+    """The path of each module within the package, such as data/loading.py, and its code."""
     for path in sorted(PACKAGE.rglob("*.py")):
         yield path.relative_to(PACKAGE), ast.parse(path.read_text())
 

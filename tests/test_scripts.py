@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, ORIGINALS
 
-from rnn_mnist.data import archive
+from rnn_mnist.data import loading
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FIXTURES = GOLDEN.parent / "fixtures"
@@ -64,7 +64,7 @@ print(json.dumps(sorted(heavy)))
 
 def snapshot():
     """When each of the repository's files that scripts make was last written."""
-    files = [*(SCRIPTS / "pictures").iterdir(), *FIXTURES.rglob("*"), GOLDEN, archive.SHIPPED]
+    files = [*(SCRIPTS / "pictures").iterdir(), *FIXTURES.rglob("*"), GOLDEN, loading.SHIPPED]
     return {path: path.stat().st_mtime_ns for path in files}
 
 
@@ -138,7 +138,7 @@ def same_golden(folder):
 
 
 def same_shipped(folder):
-    made, shipped = np.load(folder / "made.npz"), np.load(archive.SHIPPED)
+    made, shipped = np.load(folder / "made.npz"), np.load(loading.SHIPPED)
     assert made.files == shipped.files
     for name in shipped.files:
         np.testing.assert_array_equal(made[name], shipped[name])

@@ -1,15 +1,6 @@
-"""The data sets: TFDS's name and split -> arrays, and the batches of every step."""
+"""The data sets: TFDS's name and split -> arrays, and the images of every step."""
 
-from rnn_mnist.data.batches import (
-    Order,
-    Part,
-    cut_order,
-    epoch_order,
-    make_order,
-    resident_parts,
-    steps_per_part,
-    streamed_parts,
-)
+from rnn_mnist.data.batches import Order, cut_order, epoch_order, make_order, steps_per_part
 from rnn_mnist.data.loading import Split, load, load_all, prepared_folder, select
 from rnn_mnist.data.preprocess import check_images, check_labels, preprocess
 from rnn_mnist.data.tfds_builder import (
@@ -23,8 +14,7 @@ from rnn_mnist.data.tfds_builder import (
 )
 
 __all__ = [
-    "Order", "Part", "PreparedRecords", "Slice", "Split", "check_images", "check_labels",
-    "class_names", "cut_order", "epoch_order", "find_builder", "full_version", "load", "load_all",
-    "make_order", "parse_split", "prepare", "prepared_folder", "preprocess", "resident_parts",
-    "select", "steps_per_part", "streamed_parts",
+    "Order", "PreparedRecords", "Slice", "Split", "check_images", "check_labels", "class_names",
+    "cut_order", "epoch_order", "find_builder", "full_version", "load", "load_all", "make_order",
+    "parse_split", "prepare", "prepared_folder", "preprocess", "select", "steps_per_part",
 ]  # fmt: skip

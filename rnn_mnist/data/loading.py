@@ -7,6 +7,10 @@ decoded once and kept in a cache of arrays. This package brings mnist:3.0.1 deco
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data.archive import SHIPPED, Archive, read_archive, write_archive
+from rnn_mnist.data import tfds_builder
 from rnn_mnist.data.originals import fetched, parse
-from rnn_mnist.data.tfds_builder import FAMILY, find_builder, parse_split, prepare, read_prepared
-from rnn_mnist.files import cache_folder
+from rnn_mnist.data.tfds_builder import Archive
+from rnn_mnist.files import atomic_write, cache_folder, read_npz
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
+
+SHIPPED = Path(__file__).with_name("mnist-3.0.1.npz")
 
 
 class Split(NamedTuple):
@@ -63,7 +69,7 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     """
     if files is None and name in ("mnist", "mnist:3.0.1"):
         return read_archive(SHIPPED, "shipped with rnn_mnist")
-    builder = find_builder(name)
+    builder = tfds_builder.find_builder(name)
     cached = cache_folder() / f"{builder.info.full_name.replace('/', '-')}.npz"
     damaged = ""
     if files is None and cached.exists():
@@ -81,21 +87,17 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
 
 def _decode(builder: DatasetBuilder, files: Path | None) -> Archive:
     """Decode a data set's original files, or the records that TFDS prepares."""
-    if builder.name not in FAMILY:
-        archive = read_prepared(prepare(builder, prepared_folder(), files))
-        return archive._replace(source="prepared by TFDS")
+    if builder.name not in tfds_builder.FAMILY:
+        prepared = tfds_builder.prepare(builder, prepared_folder(), files)
+        return tfds_builder.read_prepared(prepared)._replace(source="prepared by TFDS")
     with fetched(builder, cache_folder() / "downloads" / builder.name, files) as found:
         archive = parse(builder, found)
     return archive._replace(source=f"read from {files}" if files else "downloaded")
 
 
 def select(archive: Archive, split: str) -> Split:
-    """Take a split, in TFDS's syntax, from a data set.
-
-    Raises:
-      InputError: The syntax is wrong, a split is unknown or the selection is empty.
-    """
-    parts = parse_split(split, archive.sizes)
+    """Take a split from a data set, with the errors of `parse_split`."""
+    parts = tfds_builder.parse_split(split, archive.sizes)
 
     def join(content: str) -> NDArray[Any]:
         arrays = [archive.arrays[f"{p.split}_{content}"][p.start : p.stop] for p in parts]
@@ -113,3 +115,58 @@ def select(archive: Archive, split: str) -> Split:
 def prepared_folder() -> Path:
     """The folder of the data sets that TFDS prepared for this program."""
     return cache_folder() / "tfds"
+
+
+def read_archive(path: Path, source: str = "") -> Archive:
+    """Read what `write_archive` wrote, and refuse a damaged file; `source` is that of `Archive`."""
+    try:
+        with path.open("rb") as file:
+            arrays = read_npz(file)
+        meta = json.loads(str(arrays.pop("meta")))
+        archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)
+        intact = meta["sha256"] == _checksum(archive) and _is_data_set(archive)
+    # A flipped byte can raise nearly any error in zip, deflate, npy or JSON.
+    except Exception:
+        intact = False
+    if not intact:
+        remedy = "reinstall rnn_mnist" if path == SHIPPED else "delete it and run again"
+        raise InputError(f"{path}: damaged; {remedy}")
+    return archive
+
+
+def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> None:
+    """Write a data set as an .npz file with its checksum. Level 9 makes the smallest file."""
+    meta = {"version": archive.version, "classes": archive.classes, "sha256": _checksum(archive)}
+    method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as npz:
+        for key, array in {"meta": np.array(json.dumps(meta)), **archive.arrays}.items():
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, array, allow_pickle=False)
+            # ZipInfo's fixed date makes the file the same, byte for byte, at any time.
+            member = zipfile.ZipInfo(f"{key}.npy")
+            npz.writestr(member, npy.getbuffer(), method, compresslevel)
+
+
+def _is_data_set(archive: Archive) -> bool:
+    """Whether an archive's arrays and classes are as `Archive` describes them."""
+    splits = {key.removesuffix("_images").removesuffix("_labels") for key in archive.arrays}
+    texts = (archive.version, *archive.classes)
+    if not all(isinstance(text, str) for text in texts) or len(archive.arrays) != 2 * len(splits):
+        return False
+    pairs = [(archive.arrays[f"{s}_images"], archive.arrays[f"{s}_labels"]) for s in splits]
+    return all(
+        images.dtype == np.uint8
+        and labels.dtype.kind in "iu"
+        and labels.ndim == 1
+        and images.shape == (len(labels), 28, 28)
+        for images, labels in pairs
+    )
+
+
+def _checksum(archive: Archive) -> str:
+    """SHA-256 of everything in the archive, as hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([archive.version, archive.classes]).encode())
+    for key, array in sorted(archive.arrays.items()):
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data.archive import Archive
-from rnn_mnist.data.tfds_builder import class_names, full_version
+from rnn_mnist.data.tfds_builder import Archive, class_names, full_version
 from rnn_mnist.files import atomic_write
 
 if TYPE_CHECKING:
@@ -27,21 +26,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def fetched(
-    builder: DatasetBuilder, kept: Path, files: Path | None = None
-) -> Iterator[dict[str, Path]]:
-    """Get a data set's original files by TFDS's download manager, which checks their checksums.
+def fetched(builder: DatasetBuilder, kept: Path, files: Path | None) -> Iterator[dict[str, Path]]:
+    """Get a data set's original files, by their names, from TFDS's download manager.
 
-    Args:
-      builder: TFDS's builder. It knows the files' addresses and checksums.
-      kept: Folder that keeps the downloads for the next time.
-      files: Folder that stands in for the download. A file that it lacks is downloaded.
-
-    Yields:
-      The files' paths by their original names.
-
-    Raises:
-      InputError: A download failed or a checksum differs. No partial file stays behind.
+    It checks their checksums. The folder `kept` keeps the downloads for the next time. The folder
+    `files` stands in for the download; a file that it lacks is downloaded. If a download fails or
+    a checksum differs, an InputError says so, and no partial file stays behind.
     """
     import tensorflow_datasets as tfds
 
@@ -50,20 +40,20 @@ def fetched(
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as fresh:
         yield {
-            info.filename: _fetch(builder, url, fresh=fresh, kept=kept, files=files)
+            info.filename: _fetch(builder, url, temp=fresh, kept=kept, files=files)
             for url, info in builder.url_infos.items()
         }
 
 
-def _fetch(
-    builder: DatasetBuilder, url: str, *, fresh: str, kept: Path, files: Path | None
-) -> Path:
-    """Take one file from `files`, else from `kept`, else download it into `fresh`."""
+def _fetch(builder: DatasetBuilder, url: str, *, temp: str, kept: Path, files: Path | None) -> Path:
+    """Take one file from `files`, else from `kept`, else download it into `temp`."""
+    import requests
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     def get(folder: Path | None = None) -> Path:
         manager = tfds.download.DownloadManager(
-            download_dir=fresh, manual_dir=folder, url_infos=builder.url_infos
+            download_dir=temp, manual_dir=folder, url_infos=builder.url_infos
         )
         return Path(manager.download(url))
 
@@ -71,19 +61,21 @@ def _fetch(
     if files is not None and (files / name).exists():
         try:
             return get(files)
-        except _checksum_error():
+        except NonMatchingChecksumError:
             raise InputError(
                 f"{files / name}: not the original file, its checksum differs from the one that "
                 "TFDS knows; replace it, or remove it to have it downloaded"
             ) from None
     if (kept / name).exists():
-        with contextlib.suppress(_checksum_error()):  # A damaged file is downloaded again.
+        with contextlib.suppress(NonMatchingChecksumError):  # A damaged file is downloaded again.
             return get(kept)
     try:
-        _probe(url)
+        # Fail within seconds if the download cannot work. TFDS would retry for minutes.
+        with requests.get(url, stream=True, timeout=30) as reply:
+            reply.raise_for_status()
         path = get()
-    except (OSError, tfds.download.DownloadError, _checksum_error()) as error:
-        raise _no_download(builder, url, files, error) from None
+    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        raise _failed(builder, url, files, error) from None
     with contextlib.suppress(OSError):  # If the folder cannot be written, the file is not kept.
         kept.mkdir(parents=True, exist_ok=True)
         with atomic_write(kept / name) as file, path.open("rb") as source:
@@ -91,25 +83,7 @@ def _fetch(
     return path
 
 
-def _checksum_error() -> type[Exception]:
-    """TFDS's error for a wrong checksum."""
-    from tensorflow_datasets.core.download import download_manager
-
-    error: type[Exception] = download_manager.NonMatchingChecksumError
-    return error
-
-
-def _probe(url: str) -> None:
-    """Fail within seconds if a download cannot work. TFDS would retry for minutes."""
-    import requests
-
-    with requests.get(url, stream=True, timeout=30) as reply:
-        reply.raise_for_status()
-
-
-def _no_download(
-    builder: DatasetBuilder, url: str, files: Path | None, error: Exception
-) -> InputError:
+def _failed(builder: DatasetBuilder, url: str, files: Path | None, error: Exception) -> InputError:
     """The error that says why a download failed and how to do without it."""
     import requests
 
@@ -129,11 +103,7 @@ def _no_download(
 
 
 def parse(builder: DatasetBuilder, found: Mapping[str, Path]) -> Archive:
-    """Parse the original files of the MNIST family into TFDS's own order.
-
-    Raises:
-      InputError: A file is no IDX file of bytes.
-    """
+    """Parse the original files of the MNIST family into TFDS's own order."""
     from tensorflow_datasets.core.hashing import Hasher
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -167,16 +137,8 @@ def _read_original(
 def parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
     """Parse a gzipped IDX file of bytes. Format: the MNIST page, "The IDX file format".
 
-    Args:
-      content: The file: two zero bytes, 8 for uint8, the number of dimensions, each dimension as
-        big-endian 32-bit number, then the values.
-      source: The file's name, for the error.
-
-    Returns:
-      The values as uint8 in the shape that the file states.
-
-    Raises:
-      InputError: The file is not gzipped, has another type or another length.
+    The file holds two zero bytes, 8 for uint8, the number of dimensions, each dimension as
+    big-endian 32-bit number, then the values. `source` is its name, for the InputError.
     """
     try:
         with gzip.open(io.BytesIO(content)) as file:

@@ -28,11 +28,7 @@ def preprocess(images: jax.Array, dtype: DTypeLike = "float32") -> jax.Array:
 
 
 def check_images(images: ArrayLike) -> None:
-    """Refuse images of any shape with values that `preprocess` does not expect.
-
-    Raises:
-      ValueError: Integers are not all in 0 to 255, or floats not all in 0 to 1.
-    """
+    """Raise a ValueError unless integers are from 0 to 255 and floats from 0 to 1, in any shape."""
     import jax
 
     if isinstance(images, jax.Array | np.ndarray) and images.dtype in (np.uint8, np.bool_):
@@ -50,11 +46,7 @@ def check_images(images: ArrayLike) -> None:
 
 
 def check_labels(labels: ArrayLike, classes: int, mask: ArrayLike | None = None) -> None:
-    """Refuse labels (B,) that are no class, where mask (B,) is true.
-
-    Raises:
-      ValueError: A label is below 0, or not below `classes`.
-    """
+    """Raise a ValueError for labels (B,) that are no class, where mask (B,) is true."""
     values, counted = _known_values(labels), _known_values(True if mask is None else mask)
     if values is None or counted is None:
         return

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError, did_you_mean
-from rnn_mnist.data.archive import Archive
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -24,12 +23,30 @@ if TYPE_CHECKING:
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 
 
-def find_builder(name: str) -> DatasetBuilder:
-    """Find TFDS's builder of a data set of single-channel 28x28 images with class labels.
+class Archive(NamedTuple):
+    """A decoded data set with all its splits."""
 
-    Raises:
-      InputError: TFDS knows no such name, configuration or version, or the images differ.
-    """
+    arrays: dict[str, NDArray[Any]]
+    """<split>_images (N, 28, 28) uint8 and <split>_labels (N,) int32, in TFDS's order."""
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    version: str
+    """TFDS's name with the version: mnist:3.0.1."""
+    source: str = ""
+    """Where the arrays were found, in words."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images in each split."""
+        return {
+            name.removesuffix("_labels"): len(array)
+            for name, array in self.arrays.items()
+            if name.endswith("_labels")
+        }
+
+
+def find_builder(name: str) -> DatasetBuilder:
+    """Find TFDS's builder of a data set of single-channel 28x28 images with class labels."""
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
@@ -85,23 +102,16 @@ class Slice(NamedTuple):
 
 
 def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
-    """Parse TFDS's split syntax, such as train[:90%]+test. No slice is empty.
+    """Parse TFDS's split syntax, such as train[:90%]+test, for splits of these sizes.
 
-    Args:
-      split: The text to parse.
-      sizes: Images in each split.
-
-    Raises:
-      InputError: The syntax is wrong, a split is unknown or the selection is empty.
+    No slice is empty. A wrong syntax, an unknown split or an empty selection is an InputError.
     """
     if split in sizes:
         return [Slice(split, 0, sizes[split])]
     from tensorflow_datasets import core
 
-    known = {
-        name: core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in sizes.items()
-    }
+    infos = [core.SplitInfo(name=k, shard_lengths=[n], num_bytes=0) for k, n in sizes.items()]
+    known = {info.name: info for info in infos}
     try:
         parsed = core.ReadInstruction.from_spec(split).to_absolute(known)
     except (ValueError, AssertionError):
@@ -113,8 +123,8 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
     found = []
     for part in parsed:
         stop = sizes[part.splitname] if part.to is None else part.to
-        found.append(Slice(part.splitname, part.from_ or 0, stop))
-    found = [part for part in found if part.start < part.stop]
+        if (start := part.from_ or 0) < stop:
+            found.append(Slice(part.splitname, start, stop))
     if not found:
         raise InputError(f"split {split!r}: selects no image")
     return found
@@ -123,17 +133,9 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[Slice]:
 def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) -> DatasetBuilder:
     """Find a data set as TFDS's array_record files, or have TFDS prepare them.
 
-    Args:
-      builder: TFDS's builder. If its own files are array_record, they are used.
-      folder: Folder for newly prepared files. TFDS's usual folder keeps only one format of each
-        data set, and other programs may need theirs.
-      files: Folder that stands in for the download.
-
-    Returns:
-      A builder whose `as_data_source` works.
-
-    Raises:
-      InputError: The files must be prepared and TensorFlow is not installed, or TFDS failed.
+    New files go into `folder`: TFDS's usual folder keeps only one format of each data set, and
+    other programs may need theirs. `files` is a folder that stands in for the download. The
+    `as_data_source` of the builder that is returned works.
     """
     import tensorflow_datasets as tfds
 
@@ -163,13 +165,7 @@ def prepare(builder: DatasetBuilder, folder: Path, files: Path | None = None) ->
 
 
 class PreparedRecords:
-    """Random access to a split that TFDS prepared.
-
-    A record is an upright image, uint8 (28, 28), and its label, a NumPy int32.
-
-    Raises:
-      InputError: The split is unknown or empty.
-    """
+    """Random access to a split: an upright image, uint8 (28, 28), and its label, a NumPy int32."""
 
     def __init__(self, builder: DatasetBuilder, split: str) -> None:
         parse_split(split, {name: info.num_examples for name, info in builder.info.splits.items()})

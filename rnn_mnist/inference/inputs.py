@@ -20,10 +20,8 @@ class Pictures(NamedTuple):
     """The images of files."""
 
     names: list[str]
-    images: list[NDArray[np.uint8]]
-    """(28, 28) each."""
-    errors: dict[str, str]
-    """Why other files have no image, by their names."""
+    images: list[NDArray[np.uint8]]  # (28, 28) each.
+    errors: dict[str, str]  # Why other files have no image, by their names.
 
 
 def read_files(paths: Sequence[Path]) -> Pictures:
@@ -48,12 +46,9 @@ def read_files(paths: Sequence[Path]) -> Pictures:
 class Images(NamedTuple):
     """Images to look at."""
 
-    images: NDArray[np.uint8]
-    """(N, 28, 28)."""
-    labels: NDArray[np.integer[Any]] | None
-    """(N,); None for a picture of the user's own."""
-    about: str
-    """Which images they are, in words."""
+    images: NDArray[np.uint8]  # (N, 28, 28)
+    labels: NDArray[np.integer[Any]] | None  # (N,); None for a picture of the user's own.
+    about: str  # Which images they are, in words.
 
 
 def pick_images(
@@ -64,13 +59,9 @@ def pick_images(
     count: int | None = None,
     seed: int = 0,
 ) -> Images:
-    """Read a picture, or pick images of a run's test split.
+    """Read a picture, or pick the test image at `index`, or else `count` random ones, or else all.
 
-    These are the image at `index`, or else `count` random ones, or else all.
-
-    Raises:
-      InputError: The picture cannot be read, or the split has other classes than the run, or no
-        image at `index`.
+    The split must have the run's classes, and an image at `index`.
     """
     if picture is not None:
         with naming(picture):

@@ -5,23 +5,20 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from rnn_mnist.config import InputError
 
-if TYPE_CHECKING:
-    import PIL.Image
-
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
-MOST_PIXELS = 100_000_000
-"""Larger pictures are refused: a file of a few bytes can claim any size."""
-MOST_BYTES = 4 * MOST_PIXELS
-"""Larger files are refused."""
+MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
+MOST_BYTES = 4 * MOST_PIXELS  # Larger files are refused.
 _MOST_SCANS = 100  # Of a progressive JPEG, which usually has about ten.
 _SIDE = 1024  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
 _LEAST_CONTRAST = 16  # Between paper and ink, in grey levels.
@@ -38,16 +35,15 @@ def read_pictures(source: Path | bytes) -> Levels:
     """Read the pictures of a file as the network takes them: (N, 28, 28) uint8.
 
     NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
-    255. Every other array or file is one picture, which `prepare` prepares.
-
-    Args:
-      source: A PNG, JPEG, WebP, GIF (only its first picture), BMP or `.npy` file, or its bytes.
+    255. Every other array or file is one picture, which `prepare` prepares: PNG, JPEG, WebP, GIF
+    (only its first picture), BMP or `.npy`. The source is a file or its bytes.
 
     Raises:
       InputError: The file is of another kind, damaged, too large, or empty; one line.
     """
     try:
-        content = source if isinstance(source, bytes) else _content(source)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # A null character in the name.
@@ -64,11 +60,6 @@ def read_pictures(source: Path | bytes) -> Levels:
     return np.rint(array.reshape(-1, _FRAME, _FRAME) * np.float32(scale)).astype(np.uint8)
 
 
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MOST_BYTES + 1)
-
-
 def prepare(grey: ArrayLike) -> Levels:
     """Turn a picture of one digit into an image like MNIST's.
 
@@ -79,14 +70,8 @@ def prepare(grey: ArrayLike) -> Levels:
     A picture counts as a photograph if its border has different grey levels. Then uneven lighting
     is removed, and specks and everything that touches the border are left out.
 
-    Args:
-      grey: (H, W), 0 to 255.
-
-    Returns:
-      (28, 28) uint8.
-
-    Raises:
-      InputError: Nothing is drawn on it.
+    The picture is (H, W), from 0 to 255; the image is (28, 28) uint8. An empty picture raises an
+    InputError.
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
@@ -121,8 +106,6 @@ def _centred(small: Real) -> Levels:
 
 def _reduced(grey: NDArray[Any]) -> Real:
     """Reduce a large picture, so that it is prepared quickly."""
-    import PIL.Image
-
     factor = max(grey.shape) // _SIDE
     if factor > 1:
         grey = np.asarray(PIL.Image.fromarray(grey.astype(np.float32)).reduce(factor))
@@ -138,7 +121,7 @@ def _averaging(size: int, wanted: int) -> Real:
     """The matrix (wanted, size) that reduces `size` values to `wanted` means over equal parts."""
     edges = np.arange(wanted + 1)[:, None] * (size / wanted)
     starts = np.arange(size)
-    shared: Real = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
+    shared = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
     return shared.clip(0) * (wanted / size)
 
 
@@ -151,9 +134,8 @@ def _ink(grey: Real) -> Real:
     lighter, darker = grey.max() - ground, ground - grey.min()
     if max(lighter, darker) < _LEAST_CONTRAST:
         raise InputError("nothing is drawn on it")
-    ink: Real = grey - ground if lighter > darker else ground - grey
-    scaled: Real = ink.clip(0) * (255 / max(lighter, darker))
-    return scaled
+    ink = grey - ground if lighter > darker else ground - grey
+    return ink.clip(0) * (255 / max(lighter, darker))
 
 
 def _ink_of_photograph(grey: Real) -> Real:
@@ -178,8 +160,7 @@ def _without_lighting(grey: Real) -> Real:
         smooth = -smooth
     ground = ndimage.maximum_filter(smooth, reach)
     ground = ndimage.uniform_filter(ndimage.minimum_filter(ground, reach), reach)
-    ink: Real = np.maximum(ground - smooth, 0)
-    return ink
+    return np.maximum(ground - smooth, 0)
 
 
 def _digit_parts(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -234,18 +215,11 @@ def _widened(ink: Real, *, scale: float) -> Real:
     radius = max(1, round((_WIDE - width) / scale / 2))
     across = np.arange(-radius, radius + 1)
     disc = np.hypot(across[:, None], across) <= radius + 0.5
-    wide: Real = ndimage.grey_dilation(np.pad(ink, radius), footprint=disc)
-    return wide
+    return ndimage.grey_dilation(np.pad(ink, radius), footprint=disc)
 
 
 def _decoded(content: bytes) -> Real:
-    """The grey levels of an image file's first picture, turned upright.
-
-    Raises:
-      InputError: The file is no image, or too large.
-    """
-    import PIL.Image
-
+    """The grey levels of an image file's first picture, turned upright."""
     most = MOST_PIXELS
     try:
         with warnings.catch_warnings():
@@ -269,8 +243,6 @@ def _decoded(content: bytes) -> Real:
 
 def _grey(opened: PIL.Image.Image) -> Real:
     """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
-    import PIL.ImageOps
-
     opened.draft("L", (_SIDE, _SIDE))
     picture = PIL.ImageOps.exif_transpose(opened)
     deep = picture.mode.startswith("I")  # 16 bits
@@ -285,11 +257,7 @@ def _grey(opened: PIL.Image.Image) -> Real:
 
 
 def _array(content: bytes) -> tuple[NDArray[Any], int]:
-    """A NumPy file's array, and the factor that makes it grey levels from 0 to 255.
-
-    Raises:
-      InputError: The file is damaged, too large, or does not hold grey levels.
-    """
+    """A NumPy file's array, and the factor that makes it grey levels from 0 to 255."""
     try:
         given = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # A damaged file can cause any error in the library.

@@ -1,5 +1,6 @@
 """A trained network as an ONNX graph, a StableHLO file or a web page, and a StableHLO file back."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ _HOME_OF = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        from importlib import import_module
-
         if name in _HOME_OF:
             return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,7 @@ from rnn_mnist.runs import Result, describe
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17
-"""The version of ONNX's operators. Runtimes since 2022 support it."""
+OPSET = 17  # The version of ONNX's operators. Runtimes since 2022 support it.
 IR_VERSION = 8
 
 
@@ -87,11 +86,8 @@ class _Graph:
             return np.stack([np.concatenate([*map(_reorder, kinds)]) for kinds in arrays])
 
         recurrent = weights("weight_hh")
-        names = [
-            self.constant(f"{output}_W", weights("weight_ih")),
-            self.constant(f"{output}_R", recurrent),
-            self.constant(f"{output}_B", weights("bias_ih", "bias_hh")),
-        ]
+        arrays = {"W": weights("weight_ih"), "R": recurrent, "B": weights("bias_ih", "bias_hh")}
+        names = [self.constant(f"{output}_{name}", array) for name, array in arrays.items()]
         direction = "bidirectional" if len(suffixes) == 2 else "forward"
         size = recurrent.shape[-1]
         return self.node("LSTM", [inputs, *names], output, hidden_size=size, direction=direction)
@@ -99,18 +95,13 @@ class _Graph:
     def model(self, *, num_classes: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Build the model of the finished graph, and check it."""
         helper, real = self.onnx.helper, self.onnx.TensorProto.FLOAT
+        images = helper.make_tensor_value_info("images", real, ["batch", 28, 28])
         log_probs = helper.make_tensor_value_info("log_probabilities", real, ["batch", num_classes])
         graph = helper.make_graph(
-            nodes=self.nodes,
-            name="rnn_mnist",
-            inputs=[helper.make_tensor_value_info("images", real, ["batch", 28, 28])],
-            outputs=[log_probs],
-            initializer=self.constants,
+            self.nodes, "rnn_mnist", [images], [log_probs], initializer=self.constants
         )
-        opset = helper.make_opsetid("", OPSET)
-        model: onnx.ModelProto = helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "rnn_mnist"
         helper.set_model_props(model, metadata)
         self.onnx.checker.check_model(model, full_check=True)
@@ -125,10 +116,9 @@ def _reorder(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _sequences(graph: _Graph, reading: Reading) -> str:
     """Images (B, 28, 28) -> sequences (T, B, F), the order of axes that ONNX's LSTM takes."""
-    if reading == "rows":
-        return graph.node("Transpose", ["images"], "steps", perm=[1, 0, 2])
-    if reading == "columns":
-        return graph.node("Transpose", ["images"], "steps", perm=[2, 0, 1])
+    if reading in ("rows", "columns"):
+        axes = [1, 0, 2] if reading == "rows" else [2, 0, 1]
+        return graph.node("Transpose", ["images"], "steps", perm=axes)
     pixels = graph.reshape("images", "pixels", 0, -1)
     read_at = places(reading)  # (T, F)
     if read_at.max() == 28 * 28:  # Values beyond the edges are 0.

@@ -13,53 +13,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_mnist import model
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
-from rnn_mnist.model import (
-    WORDS,
-    inner_network,
-    places,
-    readings_of,
-    sizes_of,
-    steps_at,
-    steps_of,
-    to_torch,
-)
 from rnn_mnist.runs import Result
 
-SAMPLES = 20
-"""A page has about this many test images, and at least one of each class."""
+SAMPLES = 20  # A page has about this many test images, and at least one of each class.
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def to_page(result: Result) -> str:
-    """Build an HTML page that holds the network and everything else it needs.
-
-    The page loads nothing from the internet or the disk. Its content-security policy forbids it.
+    """Build an HTML page that holds all it needs. Its policy forbids it to load anything.
 
     Raises:
       InputError: The page cannot compute as this network does, or the network does not read 28x28
         images.
     """
-    config, state = result.config, to_torch(result.params)
+    config, state = result.config, model.to_torch(result.params)
     if config.precision != "float32":
         raise InputError(
             f"page: a browser cannot compute in {config.precision}; choose stablehlo or torch"
         )
-    sizes, steps = sizes_of(state), steps_of(config.reading)
-    inner = inner_network(config.reading)
-    if config.reading not in readings_of(sizes):
+    sizes, steps = model.sizes_of(state), model.steps_of(config.reading)
+    inner = model.inner_network(config.reading)
+    if config.reading not in model.readings_of(sizes):
         raise InputError(
             f"page: its drawings have 28 x 28 pixels, but this network reads {steps} steps of "
             f"{sizes.input_size} values"
         )
     content = {
-        "word": WORDS[config.reading],
+        "word": model.WORDS[config.reading],
         "about": _about(result),
         "classes": result.classes,
         "steps": steps,
-        "places": places(config.reading).tolist(),
-        "readAt": steps_at(config.reading).ravel().tolist(),
+        "places": model.places(config.reading).tolist(),
+        "readAt": model.steps_at(config.reading).ravel().tolist(),
         "innerValues": 0 if inner is None else inner.window,
         "numLayers": sizes.num_layers,
         "bidirectional": sizes.bidirectional,
@@ -85,7 +73,7 @@ def _policy(page: str) -> str:
 
 def _about(result: Result) -> str:
     """Describe the network and its accuracy."""
-    config, word = result.config, WORDS[result.config.reading]
+    config, word = result.config, model.WORDS[result.config.reading]
     units = f"{config.hidden_size} hidden units"
     if config.num_layers > 1:
         units = f"{config.num_layers} layers of {units}"
@@ -93,7 +81,7 @@ def _about(result: Result) -> str:
     if config.reading == "permuted":
         said += " in a shuffled order"
     said += ", in both directions." if config.bidirectional else "."
-    if (inner := inner_network(config.reading)) is not None:
+    if (inner := model.inner_network(config.reading)) is not None:
         said += f" {inner.about(config.inner_size)}"
     if (tested := result.tested) is not None:
         name = config.data.name.upper().replace("_", "-")
@@ -113,12 +101,13 @@ def _noun(classes: Sequence[str]) -> str:
 
 def _samples(result: Result) -> dict[str, Any]:
     """The first test images of each class and their labels; none if the data are not at hand."""
+    none = {"samples": "", "labels": []}
     try:
         split = load(result.config.data.name, result.config.data.test)
     except InputError:
-        return {"samples": "", "labels": []}
+        return none
     if split.classes != result.classes:
-        return {"samples": "", "labels": []}
+        return none
     each = max(1, SAMPLES // len(split.classes))
     first = [np.flatnonzero(split.labels == label)[:each] for label in range(len(split.classes))]
     chosen = np.sort(np.concatenate(first))

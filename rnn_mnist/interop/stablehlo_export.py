@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +32,8 @@ def to_stablehlo(result: Result) -> bytes:
     """
     # StableHLO has no operation for the compiled CPU kernel.
     config = dataclasses.replace(result.config, kernel="scan")
-    steps = _steps_of_the_run(result)
+    last = result.history[-1] if result.history else None
+    steps = last.step // last.epoch * config.epochs if last and last.epoch else 1
     learner = make_learner(config, num_classes=len(result.classes), total_steps=steps)
     state = result.state
     if not state.opt_state:
@@ -41,21 +41,17 @@ def to_stablehlo(result: Result) -> bytes:
     params, (leaves, tree) = result.params, jax.tree.flatten(state)
 
     def predict(images: jax.Array) -> jax.Array:
-        log_probs: jax.Array = training.apply(params, images, model=learner.model)
-        return log_probs
+        return training.apply(params, images, model=learner.model)
 
     def train_step(
         leaves: list[jax.Array], images: jax.Array, labels: jax.Array, seed: jax.Array
     ) -> tuple[list[jax.Array], jax.Array]:
-        stepped, metrics = training.train_step(
-            jax.tree.unflatten(tree, leaves),
-            images,
-            labels,
-            key=step_key(seed),
-            **learner._asdict(),
-        )
+        state, key = jax.tree.unflatten(tree, leaves), step_key(seed)
+        stepped, metrics = training.train_step(state, images, labels, key=key, **learner._asdict())
         return jax.tree.leaves(stepped), metrics.loss / metrics.examples
 
+    numbered: Any = {f"{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+    np.savez(npz := io.BytesIO(), **numbered)
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, 28, 28), np.float32)
     labels = jax.ShapeDtypeStruct((batch,), np.int32)
@@ -64,7 +60,7 @@ def to_stablehlo(result: Result) -> bytes:
     contents = {
         PREDICT: _program(predict, images),
         TRAIN: _program(train_step, shapes, images, labels, seed),
-        LEAVES: _npz(leaves),
+        LEAVES: npz.getvalue(),
         CONFIG: to_toml(result.config).encode(),
         ABOUT: json.dumps(_about(result), indent=2).encode(),
     }
@@ -75,27 +71,18 @@ def to_stablehlo(result: Result) -> bytes:
     return file.getvalue()
 
 
-def _steps_of_the_run(result: Result) -> int:
-    """The steps of all epochs of the result's run; 1 if it is not known."""
-    last = result.history[-1] if result.history else None
-    if last is None or not last.epoch:
-        return 1
-    return last.step // last.epoch * result.config.epochs
-
-
 def _program(function: Callable[..., Any], *arguments: Any) -> bytes:
-    """Export a function for arguments of these shapes."""
-    with _without_folders():
-        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-    return bytes(made.serialize())
+    """Export a function for arguments of these shapes.
 
-
-def _npz(leaves: Sequence[jax.Array]) -> bytes:
-    """Arrays as the content of an .npz file, named by their numbers."""
-    file = io.BytesIO()
-    named: Any = {f"{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
-    np.savez(file, **named)
-    return file.getvalue()
+    A program names its source files. The setting keeps the folders of this machine out of it.
+    """
+    settings: Any = jax.config
+    before = settings.jax_hlo_source_file_canonicalization_regex
+    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")
+    try:
+        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
+    finally:
+        jax.config.update("jax_hlo_source_file_canonicalization_regex", before)
 
 
 def _about(result: Result) -> dict[str, Any]:
@@ -107,15 +94,3 @@ def _about(result: Result) -> dict[str, Any]:
         "calling_convention": export.maximum_supported_calling_convention_version,
         "platforms": PLATFORMS,
     }
-
-
-@contextlib.contextmanager
-def _without_folders() -> Iterator[None]:
-    """Keep the folders of this machine out of the programs, which name their source files."""
-    settings: Any = jax.config
-    before = settings.jax_hlo_source_file_canonicalization_regex
-    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")
-    try:
-        yield
-    finally:
-        jax.config.update("jax_hlo_source_file_canonicalization_regex", before)

@@ -93,16 +93,12 @@ def load_exported(path: Path | str) -> Exported:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # A damaged file can cause any error in the libraries.
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        if versions:
-            reason += f" ({versions})"
+        reason += f" ({versions})" if versions else ""
         raise InputError(f"{path}: not a StableHLO file of this package: {reason}") from None
 
 
 def _program(path: Path, content: bytes) -> Program:
-    """Load a program that calls nothing but StableHLO's own operations and `ALLOWED_CALLS`.
-
-    It is jitted, so that it is compiled once for each size of a batch.
-    """
+    """Load a program, compiled once for each size of a batch; refuse one with other calls."""
     program = export.deserialize(bytearray(content))
     for name in re.findall(r"custom_call(?: @(\w+)\()?", program.mlir_module()):
         if name not in ALLOWED_CALLS:
@@ -118,25 +114,18 @@ def _checked(run: Program, step: Program, *, classes: int) -> tuple[Predict, Tra
         return preprocess(jnp.asarray(images)).astype(jnp.float32)
 
     def predict(images: ArrayLike) -> jax.Array:
-        log_probs: jax.Array = run(floats(images))
-        return log_probs
+        return run(floats(images))
 
     def train_step(
         leaves: Leaves, images: ArrayLike, labels: ArrayLike, seed: SupportsIndex
     ) -> Stepped:
         check_labels(labels, classes)
-        labels = jnp.asarray(labels, jnp.int32)
-        stepped: Stepped = step(leaves, floats(images), labels, _as_uint32(seed))
-        return stepped
+        if not isinstance(seed, jax.core.Tracer) and not 0 <= operator.index(seed) < 2**32:
+            raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {seed}")
+        labels, key = jnp.asarray(labels, jnp.int32), jnp.asarray(seed, jnp.uint32)
+        return step(leaves, floats(images), labels, key)
 
     return predict, train_step
-
-
-def _as_uint32(seed: SupportsIndex) -> jax.Array:
-    """The seed as a scalar uint32, the type that the program takes."""
-    if not isinstance(seed, jax.core.Tracer) and not 0 <= operator.index(seed) < 2**32:
-        raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {seed}")
-    return jnp.asarray(seed, jnp.uint32)
 
 
 def _minor(version: str) -> tuple[int, ...]:

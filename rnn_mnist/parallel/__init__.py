@@ -1,18 +1,16 @@
 """A mesh of several devices, several processes in one run, and the cores and memory there are."""
 
-from rnn_mnist.parallel.collectives import (
-    any_process,
-    broadcast,
-    broadcast_arrays,
-    fail_together,
-    is_first_process,
-)
 from rnn_mnist.parallel.distributed import join_processes
 from rnn_mnist.parallel.mesh import (
     Shardings,
+    any_process,
     batch_axis,
+    broadcast,
+    broadcast_arrays,
     data_parallel,
+    fail_together,
     find_devices,
+    is_first_process,
     make_mesh,
     make_shardings,
     psum,

@@ -21,26 +21,19 @@ from typing import BinaryIO, NoReturn
 import jax
 
 from rnn_mnist.config import InputError
-from rnn_mnist.parallel.collectives import is_first_process
-from rnn_mnist.parallel.mesh import find_devices
-from rnn_mnist.parallel.rendezvous import Connections, end, end_disconnected, leave, meet
+from rnn_mnist.parallel import rendezvous
+from rnn_mnist.parallel.mesh import find_devices, is_first_process
+from rnn_mnist.parallel.rendezvous import Connections
 
-WAIT = 300
-"""Seconds to wait for all processes to start, by default."""
-
+WAIT = 300  # Seconds to wait for all processes to start, by default.
+# Seconds after which JAX gives up a silent process, for example on a host that failed.
+# `rendezvous` notices at once that a process has ended.
 HEARTBEAT = 30
-"""Seconds after which JAX gives up a silent process, for example on a host that failed.
-
-`rendezvous` notices at once that a process has ended."""
 
 
 @contextlib.contextmanager
 def join_processes(
-    coordinator: str | None,
-    processes: int | None,
-    process_id: int | None,
-    *,
-    wait: int | None = None,
+    coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int | None
 ) -> Iterator[None]:
     """Be one of several processes. Enter this context before JAX uses its first device.
 
@@ -50,15 +43,10 @@ def join_processes(
     Args:
       coordinator: HOST:PORT of process 0, with a port that is free there.
       processes: Number of processes.
-      process_id: Number of this process, from 0.
-      wait: Seconds to wait for all processes to start; `WAIT` if left out.
-
-    If one of the first three is left out, it is read from the environment of SLURM, a TPU pod, Open
-    MPI or Kubernetes, or from JAX_COORDINATOR_ADDRESS.
-
-    Raises:
-      InputError: The environment does not say, the coordinator cannot be reached, or a process is
-        missing.
+      process_id: Number of this process, from 0. If one of the first three is left out, it is read
+        from the environment of SLURM, a TPU pod, Open MPI or Kubernetes, or from
+        JAX_COORDINATOR_ADDRESS.
+      wait: Seconds to wait for all processes to start; None is `WAIT`.
     """
     wait = wait or WAIT
     connections = _meet(coordinator, processes, process_id, wait)
@@ -93,17 +81,13 @@ def _meet(
             )
     if coordinator is None or processes is None or process_id is None:
         return None
-    return meet(coordinator, processes, process_id, wait=wait)
+    return rendezvous.meet(coordinator, processes, process_id, wait=wait)
 
 
 def _initialize(
     coordinator: str | None, processes: int | None, process_id: int | None, *, wait: int
 ) -> None:
-    """Let JAX connect the processes.
-
-    Raises:
-      InputError: The environment does not say how.
-    """
+    """Let JAX connect the processes."""
     try:
         with _default_signals():
             jax.distributed.initialize(
@@ -130,7 +114,7 @@ def _end_together(error: InputError | KeyboardInterrupt, connections: Connection
     try:
         first = is_first_process()
     except (RuntimeError, AssertionError):  # Without a device, no process waits for this one.
-        end(str(error), code)
+        rendezvous.end(str(error), code)
     _leave(connections)
     if not first:
         raise SystemExit(code) from None
@@ -141,10 +125,9 @@ def _end_alone(error: Exception) -> NoReturn:
     time.sleep(3)  # If another process ended, a thread of `rendezvous` says so and ends this one.
     if isinstance(error, RuntimeError | OSError) or "Gloo" in str(error):
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        end(
+        rendezvous.end(
             f"--distributed: process {jax.process_index()} cannot go on ({reason}); if another one "
-            "ended, start all processes again; they go on from the last checkpoint",
-            1,
+            f"ended, {rendezvous.AGAIN}"
         )
     traceback.print_exception(error)
     os._exit(1)
@@ -153,7 +136,7 @@ def _end_alone(error: Exception) -> NoReturn:
 def _leave(connections: Connections | None) -> None:
     """End in good order, together with the others."""
     if connections:
-        leave(connections)
+        rendezvous.leave(connections)
     jax.distributed.shutdown()
 
 
@@ -169,7 +152,9 @@ def _aborts_explained(library_errors: BinaryIO, connections: Connections | None)
         size = os.fstat(library_errors.fileno()).st_size
         text = os.pread(library_errors.fileno(), 1 << 16, max(0, size - (1 << 16)))  # The end.
         if b"JAX distributed service" in text:
-            end_disconnected(connections)
+            if connections:
+                time.sleep(3)  # Meanwhile, `rendezvous` can name the process that ended.
+            rendezvous.end(f"another process ended or cannot be reached; {rendezvous.AGAIN}")
         os.write(errors.fileno(), text)
 
     # A handler of Python's `signal` would run too late: the C++ code does not wait for it.
@@ -184,25 +169,19 @@ def _aborts_explained(library_errors: BinaryIO, connections: Connections | None)
 @contextlib.contextmanager
 def _default_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the process even while it waits in C++."""
-    if threading.current_thread() is not threading.main_thread():
+    with contextlib.ExitStack() as afterwards:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, signal.SIG_DFL)
+                afterwards.callback(signal.signal, number, before)
         yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _own_output() -> Iterator[BinaryIO]:
     """Keep the output of libraries such as Gloo and XLA out of the standard streams.
 
-    Yields:
-      The file that collects what the libraries write to standard error.
+    The file that it yields collects what the libraries write to standard error.
     """
     sys.stdout.flush()
     with (

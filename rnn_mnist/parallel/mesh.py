@@ -1,10 +1,15 @@
-"""The devices that share the batches of a run: how arrays lie on them, and sums over them."""
+"""The devices that share the batches of a run, and the values that processes exchange by them.
+
+For an exchange, all processes call the same function at the same time. A single process exchanges
+nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -19,8 +24,7 @@ from rnn_mnist.files import aligned_bytes
 
 AXIS = "batch"
 
-Tree = TypeVar("Tree")
-"""Any tree of arrays."""
+Tree = TypeVar("Tree")  # Any tree of arrays.
 
 _settings: Any = jax.config  # Not every version of JAX declares the fields' types.
 
@@ -48,13 +52,7 @@ def set_cpu_devices(count: int) -> None:
 
 
 def find_devices(count: int | None = None) -> list[jax.Device]:
-    """The devices to compute on: `count` of each process, or all of them.
-
-    The devices of a process are neighbours in the list.
-
-    Raises:
-      InputError: JAX finds no device, or fewer than `count`.
-    """
+    """The devices to compute on: `count` of each process, or all of them, process by process."""
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -80,12 +78,9 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 def make_shardings(mesh: Mesh, *, sharded: bool = False) -> Shardings:
     """How arrays lie on a mesh; `sharded` is the argument of `train_epoch`."""
-    copies, shares, columns = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, AXIS)
-    return Shardings(
-        state=NamedSharding(mesh, copies),
-        images=NamedSharding(mesh, shares if sharded else copies),
-        order=NamedSharding(mesh, columns),
-    )
+    images = PartitionSpec(AXIS) if sharded else PartitionSpec()
+    specs = PartitionSpec(), images, PartitionSpec(None, AXIS)
+    return Shardings(*(NamedSharding(mesh, spec) for spec in specs))
 
 
 def batch_axis(mesh: Mesh | None) -> str | None:
@@ -108,15 +103,12 @@ def put(array: NDArray[Any], sharding: NamedSharding, *, shared: bool = False) -
 
 def put_tree(tree: Tree, sharding: NamedSharding) -> Tree:
     """Put a tree of arrays on the devices. Every process has the whole tree."""
-    placed: Tree = jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
-    return placed
+    return jax.tree.map(lambda leaf: put(np.asarray(leaf), sharding), tree)
 
 
 def put_key(key: jax.Array, sharding: NamedSharding) -> jax.Array:
     """Put random keys on the devices. Every process has all keys."""
-    data = put(np.asarray(jax.random.key_data(key)), sharding)
-    placed: jax.Array = jax.random.wrap_key_data(data)
-    return placed
+    return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(key)), sharding))
 
 
 def put_local(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Array:
@@ -126,8 +118,7 @@ def put_local(array: NDArray[Any], sharding: NamedSharding, size: int) -> jax.Ar
     """
     with jax.transfer_guard_host_to_device("allow"):
         shape = (size, *array.shape[1:])
-        whole: jax.Array = jax.make_array_from_process_local_data(sharding, array, shape)
-    return whole
+        return jax.make_array_from_process_local_data(sharding, array, shape)
 
 
 def data_parallel(
@@ -155,5 +146,88 @@ def psum(tree: Tree, axis_name: str) -> Tree:
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
     vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(wide), tree))
     sums = unravel(jax.lax.psum(vector, axis_name))
-    summed: Tree = jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)
-    return summed
+    return jax.tree.map(lambda leaf, total: total.astype(leaf.dtype), tree, sums)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process. It alone prints, and writes files."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def fail_together() -> Iterator[None]:
+    """Raise an InputError in every process if one raises an InputError or OSError in this block.
+
+    Without this, the other processes would wait for the failed one forever. The block must not
+    exchange anything, since a failed process would not take part.
+    """
+    message = ""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if _is_alone():
+            raise
+        message = str(error)
+    if not _is_alone():
+        messages = [sent.decode() for sent in _gather(message.encode()) if sent]
+        if messages:
+            raise InputError(message or messages[0])
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is true in at least one process."""
+    if _is_alone():
+        return flag
+    return any(map(bool, _gather(b"1" if flag else b"")))
+
+
+def broadcast(value: Any) -> Any:
+    """Send the first process's value to every process. JSON must be able to hold it."""
+    if _is_alone():
+        return value
+    return json.loads(_gather(json.dumps(value).encode())[0])
+
+
+def broadcast_arrays(tree: Tree) -> Tree:
+    """Send the first process's arrays to every process, bit for bit.
+
+    Every process gives a tree of arrays of the same shapes and types.
+    """
+    if _is_alone():
+        return tree
+
+    def first(leaf: jax.Array) -> NDArray[Any]:
+        sent = _gather(np.asarray(leaf).tobytes())[0]
+        return np.frombuffer(sent, leaf.dtype).reshape(leaf.shape)
+
+    return jax.tree.map(first, tree)
+
+
+def _is_alone() -> bool:
+    try:
+        return jax.process_count() == 1
+    except (RuntimeError, AssertionError):  # JAX finds no device. `find_devices` reports it.
+        return True
+
+
+def _gather(message: bytes) -> list[bytes]:
+    """The messages of all processes, in the order of the processes."""
+    sizes = _gather_rows(np.array([len(message)], np.int32))[:, 0]
+    # Only a few lengths are used, because a program is compiled for each length.
+    row = np.zeros(256 << int(sizes.max() // 256).bit_length(), np.uint8)
+    row[: len(message)] = np.frombuffer(message, np.uint8)
+    return [bytes(row[:size]) for row, size in zip(_gather_rows(row), sizes, strict=True)]
+
+
+def _gather_rows(row: NDArray[Any]) -> NDArray[Any]:
+    """Gather the rows (N,) of all processes as (processes, N), by one device of each process."""
+    firsts = {device.process_index: device for device in find_devices(1)}
+    mesh = make_mesh([firsts[process] for process in sorted(firsts)])
+    shardings = make_shardings(mesh, sharded=True)
+    rows = put_local(row[None], shardings.images, len(firsts))
+    return np.asarray(jax.jit(_identity, out_shardings=shardings.state)(rows))
+
+
+def _identity(rows: jax.Array) -> jax.Array:
+    """A function of its own, so that it is compiled once."""
+    return rows

@@ -21,30 +21,21 @@ from typing import BinaryIO, NamedTuple, NoReturn
 
 from rnn_mnist.config import InputError
 
-_AGAIN = "start all processes again; they go on from the last checkpoint"
+AGAIN = "start all processes again; they go on from the last checkpoint"
 _ending = threading.Lock()  # The thread that ends the process takes it and keeps it.
 
 
 class Connections(NamedTuple):
     """Process 0 has a connection to each other process. Each other process has one to process 0."""
 
-    processes: int
-    """Number of processes."""
-    sockets: dict[int, socket.socket]
-    """The connections, by the id of the process at the other end."""
+    processes: int  # How many there are.
+    sockets: dict[int, socket.socket]  # By the id of the process at the other end.
 
 
 def meet(coordinator: str, processes: int, process_id: int, *, wait: float) -> Connections:
     """Wait until all processes are there. From then on, this one ends when another one ends.
 
-    Args:
-      coordinator: HOST:PORT of process 0. The port is free again when this returns.
-      processes: Number of processes.
-      process_id: Number of this process, from 0.
-      wait: Seconds to wait. After 3 seconds, a line on standard output says so.
-
-    Raises:
-      InputError: The port is taken, process 0 does not answer, or a process is missing.
+    The arguments are those of `join_processes`. The coordinator's port is free again afterwards.
     """
 
     def print_note() -> None:
@@ -67,14 +58,7 @@ def leave(connections: Connections) -> None:
     _send(connections, "bye")
 
 
-def end_disconnected(connections: Connections | None) -> NoReturn:
-    """End this process because JAX lost its connection to the others."""
-    if connections:
-        time.sleep(3)  # Meanwhile, the thread of `_watch` can name the process that ended.
-    end(f"another process ended or cannot be reached; {_AGAIN}", 1)
-
-
-def end(line: str, code: int) -> NoReturn:
+def end(line: str, code: int = 1) -> NoReturn:
     """End this process at once with an error of one line. Any thread may call this."""
     _ending.acquire()
     with contextlib.suppress(OSError):
@@ -97,20 +81,18 @@ def _accept_all(coordinator: str, processes: int, wait: float) -> Connections:
                 _send(connections, "late", *missing)
                 raise _missing_error(missing, processes, wait) from None
             connection.settimeout(5)
-            lines, words = connection.makefile("rb"), list[str]()
-            with contextlib.suppress(OSError):
-                words = _receive(lines)
+            lines = connection.makefile("rb")
+            words = _receive(lines)
             connection.settimeout(None)
-            joins = (p for p in missing if words == ["join", str(p), str(processes)])
-            process_id = next(joins, None)
-            if process_id is None:
+            joins = [p for p in missing if words == ["join", str(p), str(processes)]]
+            for process_id in joins:
+                missing.remove(process_id)
+                connections.sockets[process_id] = connection
+                _watch(connections, process_id, lines)
+            if not joins:
                 _send(Connections(processes, {0: connection}), "refused")
                 lines.close()
                 connection.close()
-                continue
-            missing.remove(process_id)
-            connections.sockets[process_id] = connection
-            _watch(connections, process_id, lines)
     _send(connections, "go")  # Only now is the port free for JAX.
     return connections
 
@@ -135,15 +117,11 @@ def _join(coordinator: str, processes: int, process_id: int, wait: float) -> Con
     connections, lines = Connections(processes, {0: connection}), connection.makefile("rb")
     _send(connections, "join", process_id, processes)
     connection.settimeout(wait + 5)  # By then, process 0 says whether a process is missing.
-    words = list[str]()
-    try:
-        words = _receive(lines)
-    except TimeoutError:
-        raise _silence_error(coordinator, wait, "it sent nothing") from None
-    except OSError:
-        pass  # The connection was closed.
+    words = _receive(lines)
     connection.settimeout(None)
     match words:
+        case ["silent"]:
+            raise _silence_error(coordinator, wait, "it sent nothing")
         case ["go"]:
             _watch(connections, 0, lines)
             return connections
@@ -178,12 +156,11 @@ def _watch(connections: Connections, process_id: int, lines: BinaryIO) -> None:
     """End this process once the connection to a process closes without a goodbye."""
 
     def watch() -> None:
-        with contextlib.suppress(OSError):
-            while words := _receive(lines):
-                if words == ["bye"]:
-                    return
-                if words[0] == "ended":
-                    _end_like(connections, int(words[1]))
+        while words := _receive(lines):
+            if words == ["bye"]:
+                return
+            if words[0] == "ended":
+                _end_like(connections, int(words[1]))
         _end_like(connections, process_id)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -192,7 +169,7 @@ def _watch(connections: Connections, process_id: int, lines: BinaryIO) -> None:
 def _end_like(connections: Connections, process_id: int) -> NoReturn:
     """End this process because another one has ended, and tell the others."""
     _send(connections, "ended", process_id)
-    end(f"process {process_id} of {connections.processes} ended; {_AGAIN}", 1)
+    end(f"process {process_id} of {connections.processes} ended; {AGAIN}")
 
 
 def _send(connections: Connections, *words: object) -> None:
@@ -204,8 +181,13 @@ def _send(connections: Connections, *words: object) -> None:
 
 
 def _receive(lines: BinaryIO) -> list[str]:
-    """Wait for the next message. It is empty if the connection was closed."""
-    return lines.readline(1 << 16).decode(errors="replace").split()
+    """Wait for the next message: `silent` after a timeout, empty if the connection was closed."""
+    try:
+        return lines.readline(1 << 16).decode(errors="replace").split()
+    except TimeoutError:
+        return ["silent"]
+    except OSError:
+        return []
 
 
 def _missing_error(missing: Sequence[int], processes: int, wait: float) -> InputError:

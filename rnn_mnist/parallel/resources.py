@@ -19,10 +19,8 @@ def visible_cores() -> int:
 class Limits(NamedTuple):
     """The limits of a container for this process; infinite where it sets none."""
 
-    cores: float
-    """Number of cores, not always a whole number."""
-    free_memory: float
-    """Bytes that may still be used."""
+    cores: float  # Not always a whole number.
+    free_memory: float  # Bytes that may still be used.
 
 
 def container_limits(root: Path = Path("/")) -> Limits:

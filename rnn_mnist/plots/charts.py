@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.plots.colours import palette
-from rnn_mnist.plots.fonts import left_to_right, use_fonts
+from rnn_mnist.plots.style import left_to_right, new_figure, palette, use_fonts
 
+Points = Sequence[tuple[int, float, float]]
 _DASHES = "-", "--", ":"
 
 
@@ -59,32 +59,22 @@ def compare(histories: Mapping[str, Sequence[Epoch]], *, title: str = "") -> Fig
 
 def _axes(height: float, title: str) -> tuple[Figure, Axes, Axes]:
     """A figure with axes for the accuracy and for the loss."""
-    figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
-    if title:
-        figure.suptitle(title, wrap=True)
+    figure = new_figure(10, height, title, dpi=150, layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     loss.set(xlabel="epoch", ylabel="negative log-likelihood (nats)")
-    style_axes(accuracy)
-    style_axes(loss)
+    for axes in (accuracy, loss):
+        style_axes(axes)
     return figure, accuracy, loss
 
 
 def _draw(
-    accuracy: Axes,
-    loss: Axes,
-    points: Sequence[tuple[int, float, float]],
-    *,
-    label: str,
-    colour: str,
-    dashes: str = "-",
+    accuracy: Axes, loss: Axes, points: Points, *, label: str, colour: str, dashes: str = "-"
 ) -> None:
     """Draw a line of points (epoch, accuracy, loss) into both axes."""
     epochs, accuracies, losses = zip(*points, strict=True)
     for axes, values in ((accuracy, [100 * a for a in accuracies]), (loss, losses)):
-        axes.plot(
-            epochs, values, color=colour, linestyle=dashes, label=label, marker="o", markersize=4
-        )
+        axes.plot(epochs, values, dashes, color=colour, label=label, marker="o", markersize=4)
         axes.set_xlim(-0.5, max(1, axes.dataLim.x1) + 0.5)
 
 

@@ -6,7 +6,7 @@ The functions take the same arguments as those of the same names in `figures`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +16,65 @@ from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimatio
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, check_installed
 from rnn_mnist.model import WORDS, Reading, steps_of
-from rnn_mnist.plots.colours import palette
-from rnn_mnist.plots.fonts import left_to_right, use_fonts
-from rnn_mnist.plots.panels import (
-    Image,
-    Real,
-    decision_step,
-    draw_answer,
-    draw_digit,
-    name_classes,
-    percent,
-    read_part,
-)
+from rnn_mnist.plots import panels
+from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real
+from rnn_mnist.plots.style import left_to_right, new_figure, palette, use_fonts
 
 Draw = Callable[[int], None]
-_FRAMES = 28
-"""Most frames of one image; if there are more steps, each frame shows several."""
-_PAUSE = 2000
-"""How long the last frame of a GIF is shown, in milliseconds."""
+_FRAMES = 28  # Most frames of one image; if there are more steps, each frame shows several.
+_PAUSE = 2000  # Milliseconds for which the last frame of a GIF is shown.
 
 
 def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> FuncAnimation:
     """Show the part of an image that is read after each step."""
-    figure = _figure(4, 4.6, title)
+    figure = new_figure(4, 4.6, title, dpi=90, layout="constrained")
     axes = figure.subplots()
     steps = steps_of(reading)
-    drawn = draw_digit(axes, image, shown=0, reading=reading)
+    drawn = panels.draw_digit(axes, image, shown=0, reading=reading)
 
     def draw(shown: int) -> None:
-        drawn.set_data(read_part(image, shown, reading))
+        drawn.set_data(panels.read_part(image, shown, reading))
         axes.set_title(f"{WORDS[reading]}s read: {shown} of {steps}")
 
     return _animation(figure, draw, _shown_steps(steps), seconds=4)
 
 
 def digits(
-    images: NDArray[np.uint8],
-    probabilities: Real,
-    classes: Sequence[str],
-    *,
-    labels: ArrayLike | None = None,
-    title: str = "",
+    images: Images, probabilities: Real, classes: Names, *, labels: Labels = None, title: str = ""
 ) -> FuncAnimation:
     """Show images one after the other with the network's answers."""
-    figure = _figure(4, 4.8, title)
+    figure = new_figure(4, 4.8, title, dpi=90, layout="constrained")
     axes = figure.subplots()
     truth = [None] * len(images) if labels is None else np.asarray(labels).tolist()
 
-    def draw(number: int) -> None:
+    def draw(k: int) -> None:
         axes.clear()
-        draw_answer(axes, images[number], probabilities[number], classes, label=truth[number])
+        panels.draw_answer(axes, images[k], probabilities[k], classes, label=truth[k])
 
     frames = list(range(len(images)))
-    wrong = [n for n in frames if truth[n] not in (None, probabilities[n].argmax())]
-    widest = wrong[0] if wrong else 0
+    widest = next((k for k in frames if truth[k] not in (None, probabilities[k].argmax())), 0)
     return _animation(figure, draw, frames, seconds=1.2 * len(images), widest=widest)
 
 
 def beliefs(
-    image: Image,
-    beliefs: Real,
-    classes: Sequence[str],
-    *,
-    reading: Reading = "rows",
-    title: str = "",
+    image: Image, beliefs: Real, classes: Names, *, reading: Reading = "rows", title: str = ""
 ) -> FuncAnimation:
     """Show an image as it is read, beside the probabilities of the classes."""
-    figure = _figure(8, 4.4, title)
+    figure = new_figure(8, 4.4, title, dpi=90, layout="constrained")
     digit, bars = figure.subplots(1, 2, width_ratios=(4, 5))
     blue, grey = palette()[0], palette()[-1]
     steps, count = beliefs.shape
-    decided, word = decision_step(beliefs), WORDS[reading]
-    drawn = draw_digit(digit, image, shown=0, reading=reading)
+    decided, word = panels.decision_step(beliefs), WORDS[reading]
+    drawn = panels.draw_digit(digit, image, shown=0, reading=reading)
     heights = bars.bar(range(count), np.zeros(count))
     bars.set(ylim=(0, 1.02), xlabel="class", ylabel="probability")
     bars.spines[["top", "right"]].set_visible(False)
-    name_classes(bars, classes)
+    panels.name_classes(bars, classes)
 
     def draw(shown: int) -> None:
         now = beliefs[shown - 1]
@@ -104,9 +82,9 @@ def beliefs(
         for place, (bar, share) in enumerate(zip(heights, now, strict=True)):
             bar.set_height(share)
             bar.set_color(blue if place == answer else grey)
-        said = f"{left_to_right(classes[answer])}, {percent(now[answer])}"
+        said = f"{left_to_right(classes[answer])}, {panels.percent(now[answer])}"
         bars.set_title(f"{said}; decided at {word} {decided}" if shown >= decided else said)
-        drawn.set_data(read_part(image, shown, reading))
+        drawn.set_data(panels.read_part(image, shown, reading))
         digit.set_title(f"{word}s read: {shown} of {steps}")
 
     return _animation(figure, draw, _shown_steps(steps), seconds=4)
@@ -181,17 +159,10 @@ def _animation(
         use_fonts(figure)
         return []
 
+    FigureCanvasAgg(figure)
     # The layout takes as long as drawing, and must not change between frames: it is made once.
     draw_frame(frames[widest])
     figure.canvas.draw()
     figure.set_layout_engine("none")
     pause = 1000 * seconds / len(frames)
     return FuncAnimation(figure, draw_frame, frames=frames, interval=pause, cache_frame_data=False)
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, wrap=True)
-    return figure

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import Reading, steps_at
-from rnn_mnist.plots.colours import is_dark, palette
-from rnn_mnist.plots.fonts import left_to_right
+from rnn_mnist.plots.style import is_dark, left_to_right, palette
 
 Image = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Real = NDArray[np.float32]
+Names = Sequence[str]
+Labels = ArrayLike | None
 
 
 def draw_digit(
@@ -33,12 +35,7 @@ def read_part(image: Image, shown: int, reading: Reading) -> NDArray[np.float64]
 
 
 def draw_answer(
-    axes: Axes,
-    image: Image,
-    probabilities: Real,
-    classes: Sequence[str],
-    *,
-    label: int | None = None,
+    axes: Axes, image: Image, probabilities: Real, classes: Names, *, label: int | None = None
 ) -> None:
     """Draw an image (28, 28) with the answer above it, in a frame if it is not the label.
 
@@ -57,15 +54,12 @@ def draw_answer(
     axes.spines[:].set(color=orange, linewidth=3)
 
 
-def name_classes(axes: Axes, classes: Sequence[str]) -> None:
+def name_classes(axes: Axes, classes: Names) -> None:
     """Write the names of the classes along the x axis."""
-    upright = max(map(len, classes)) > 2 or len(classes) > 30
-    axes.set_xticks(
-        range(len(classes)),
-        [short(name) for name in classes],
-        rotation=90 if upright else 0,
-        fontsize="x-small" if len(classes) > 30 else None,
-    )
+    many, names = len(classes) > 30, [short(name) for name in classes]
+    angle = 90 if many or max(map(len, classes)) > 2 else 0
+    size = "x-small" if many else None
+    axes.set_xticks(range(len(classes)), names, rotation=angle, fontsize=size)
 
 
 def short(name: str) -> str:
@@ -81,11 +75,7 @@ def percent(probability: float) -> str:
 
 
 def decision_step(beliefs: Real) -> int:
-    """The first step, counted from 1, from which the answer stays the same.
-
-    Args:
-      beliefs: (T, C) probabilities after each step.
-    """
+    """The first step, counted from 1, after which the answer of `beliefs` (T, C) stays the same."""
     answers = beliefs.argmax(axis=-1)
     other = np.flatnonzero(answers != answers[-1])
     return int(other[-1]) + 2 if len(other) else 1

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import Config, DivergenceError
-from rnn_mnist.data import Part, epoch_order, make_order
+from rnn_mnist.data import epoch_order, make_order
 from rnn_mnist.metrics import Epoch, Totals, diagnose
+from rnn_mnist.training.parts import Part
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
 

@@ -24,6 +24,7 @@ from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.epoch import evaluate, train_epoch
 from rnn_mnist.training.optimizers import make_optimizer
+from rnn_mnist.training.parts import Part, resident_parts, streamed_parts
 from rnn_mnist.training.step import Metrics, State, eval_params, init
 
 EVALUATION_BATCH = 1000
@@ -80,11 +81,11 @@ class Plan(NamedTuple):
 
     def parts(
         self, split: Resident | PreparedRecords, order: data.Order, steps: int
-    ) -> Iterator[data.Part]:
+    ) -> Iterator[Part]:
         """Parts of an order (S, B) over a split, `steps` steps in each, on the devices."""
         if isinstance(split, Resident):
-            return data.resident_parts(split.images, split.labels, self.shardings, order, steps)
-        return data.streamed_parts(split, self.shardings, order, steps)
+            return resident_parts(split.images, split.labels, self.shardings, order, steps)
+        return streamed_parts(split, self.shardings, order, steps)
 
 
 class Programs(NamedTuple):

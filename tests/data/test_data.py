@@ -11,8 +11,8 @@ import pytest
 from conftest import ORIGINALS, fake_downloads, idx, original_files, published
 
 from rnn_mnist import InputError, load
-from rnn_mnist.data import archive, originals, tfds_builder
 from rnn_mnist.data import loading as data
+from rnn_mnist.data import originals, tfds_builder
 
 needs_originals = pytest.mark.skipif(
     not ORIGINALS.is_dir(), reason="the original MNIST files are not beside the checkout"
@@ -34,19 +34,19 @@ def test_shipped_mnist_is_whole():
     ]  # fmt: skip
     assert abs(train.images.mean() / 255 - 0.1307) < 1e-4
     assert abs(train.images.std() / 255 - 0.3081) < 1e-4
-    assert archive.SHIPPED.stat().st_size <= 11_500_000
+    assert data.SHIPPED.stat().st_size <= 11_500_000
 
 
 @needs_originals
 def test_original_files_give_the_shipped_arrays_and_are_cached():
     parsed = data.load_all("mnist", files=ORIGINALS)
-    shipped = archive.read_archive(archive.SHIPPED)
+    shipped = data.read_archive(data.SHIPPED)
     assert parsed.source == f"read from {ORIGINALS}"
     assert parsed.classes == shipped.classes
     for key, array in shipped.arrays.items():
         np.testing.assert_array_equal(array, parsed.arrays[key])
         assert array.dtype == parsed.arrays[key].dtype
-    cached = archive.read_archive(data.cache_folder() / "mnist-3.0.1.npz")
+    cached = data.read_archive(data.cache_folder() / "mnist-3.0.1.npz")
     np.testing.assert_array_equal(cached.arrays["test_images"], shipped.arrays["test_images"])
 
 
@@ -182,7 +182,8 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypa
         raise tfds.download.DownloadError(f"Failed to get url {url}. HTTP code: 503.")
 
     if failure == "transfer":
-        monkeypatch.setattr(originals, "_probe", lambda _: None)
+        reply = SimpleNamespace(raise_for_status=lambda: None)
+        monkeypatch.setattr(requests, "get", lambda *_, **__: contextlib.nullcontext(reply))
         monkeypatch.setattr(downloader._Downloader, "download", break_off)
     else:
         monkeypatch.setattr(requests, "get", refuse)
@@ -278,13 +279,13 @@ def test_files_that_are_no_idx_are_refused(content):
 def small_archive(seed=0):
     arrays = {f"{s}_{w}": a for (s, w), a in original_files(seed).items()}
     arrays = {k: a.astype(np.int32) if "labels" in k else a for k, a in arrays.items()}
-    return archive.Archive(arrays, ("a", "b"), "some:1.0.0", "")
+    return data.Archive(arrays, ("a", "b"), "some:1.0.0", "")
 
 
 @pytest.mark.parametrize("compresslevel", [0, 9])
 def test_a_flipped_byte_in_the_cache_is_found_or_harmless(tmp_path, compresslevel):
     path, whole = tmp_path / "some.npz", small_archive()
-    archive.write_archive(path, whole, compresslevel=compresslevel)
+    data.write_archive(path, whole, compresslevel=compresslevel)
     content = path.read_bytes()
     rng, found = np.random.default_rng(0), 0
     for offset in rng.integers(0, len(content), 150):
@@ -292,7 +293,7 @@ def test_a_flipped_byte_in_the_cache_is_found_or_harmless(tmp_path, compressleve
         flipped[offset] ^= 1 << rng.integers(8)
         path.write_bytes(flipped)
         try:
-            read = archive.read_archive(path)
+            read = data.read_archive(path)
         except InputError:
             found += 1
         else:
@@ -303,7 +304,7 @@ def test_a_flipped_byte_in_the_cache_is_found_or_harmless(tmp_path, compressleve
     for cut in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:cut])
         with pytest.raises(InputError, match="damaged; delete it and run again"):
-            archive.read_archive(path)
+            data.read_archive(path)
 
 
 def test_a_damaged_cache_is_made_again(monkeypatch):
@@ -317,7 +318,7 @@ def test_a_damaged_cache_is_made_again(monkeypatch):
 
     def parse(builder, _):
         labelled = {f"{s}_{w}": a for (s, w), a in arrays.items()}
-        return archive.Archive(labelled, ("a",), tfds_builder.full_version(builder), "")
+        return data.Archive(labelled, ("a",), tfds_builder.full_version(builder), "")
 
     monkeypatch.setattr(data, "fetched", fetched)
     monkeypatch.setattr(data, "parse", parse)

@@ -9,9 +9,10 @@ import pytest
 from conftest import ORIGINALS, original_files, published
 
 from rnn_mnist import Config, Data, InputError, fit, load
-from rnn_mnist.data import archive, batches, tfds_builder
+from rnn_mnist.data import batches, tfds_builder
 from rnn_mnist.data import loading as data
 from rnn_mnist.parallel.mesh import find_devices, make_mesh, make_shardings
+from rnn_mnist.training import parts
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +42,7 @@ def mnist(cache, monkeypatch):
 
 
 def test_shipped_parsed_and_prepared_mnist_are_equal(mnist):
-    shipped = archive.read_archive(archive.SHIPPED)
+    shipped = data.read_archive(data.SHIPPED)
     decoded = tfds_builder.read_prepared(mnist)
     assert decoded.classes == shipped.classes
     assert decoded.version == shipped.version
@@ -109,8 +110,8 @@ def test_streamed_parts_are_the_resident_ones(mnist):
     records = tfds_builder.PreparedRecords(mnist, "test")
     order = batches.epoch_order(len(records), 64, seed=0, epoch=1)
     place = make_shardings(make_mesh(find_devices()))
-    streamed = batches.streamed_parts(records, place, order, 20)
-    resident = batches.resident_parts(split.images, split.labels, place, order, 20)
+    streamed = parts.streamed_parts(records, place, order, 20)
+    resident = parts.resident_parts(split.images, split.labels, place, order, 20)
     for (images, labels, here), (_, _, part) in zip(streamed, resident, strict=True):
         assert (here >= 0).tolist() == (part >= 0).tolist()
         np.testing.assert_array_equal(images[here[here >= 0]], split.images[part[part >= 0]])

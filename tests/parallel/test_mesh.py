@@ -26,6 +26,7 @@ from rnn_mnist.parallel.mesh import (
     set_cpu_devices,
 )
 from rnn_mnist.parallel.resources import cores, free_memory
+from rnn_mnist.training import parts
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.setup import default_cpu_count
@@ -52,17 +53,17 @@ def epochs(count):
         settings = {"model": MODEL, "mesh": mesh, "sharded": sharded}
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (train.images, train.labels))
-            (part,) = batches.resident_parts(images, labels, shardings, order, len(order))
+            (part,) = parts.resident_parts(images, labels, shardings, order, len(order))
         else:
             records = list(zip(train.images, train.labels, strict=True))
-            (part,) = batches.streamed_parts(records, shardings, order, len(order))
+            (part,) = parts.streamed_parts(records, shardings, order, len(order))
         state, metrics = train_epoch(state, *part, optimizer=OPTIMIZER, **RANDOM, **settings)
         if not sharded:
             images, labels = (put(a, shardings.images) for a in (test.images, test.labels))
-            (part,) = batches.resident_parts(images, labels, shardings, tests, 2)
+            (part,) = parts.resident_parts(images, labels, shardings, tests, 2)
         else:
             records = list(zip(test.images, test.labels, strict=True))
-            (part,) = batches.streamed_parts(records, shardings, tests, 2)
+            (part,) = parts.streamed_parts(records, shardings, tests, 2)
         tested = evaluate(state.params, *part, **settings)
         yield jax.device_get((state, metrics, tested))
 
