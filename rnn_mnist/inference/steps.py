@@ -77,7 +77,8 @@ def _inputs(
     inner = inner_network(config.reading)
     if inner is None:
         return inputs
-    return inner.read(params, inputs, dtype=config.precision, kernel=config.kernel)
+    by_lstm = functools.partial(lstm, dtype=config.precision, kernel=config.kernel)
+    return inner.read(by_lstm, params, inputs)
 
 
 def _hidden(

@@ -15,17 +15,8 @@ from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
-from rnn_mnist.model import (
-    WORDS,
-    inner_network,
-    places,
-    readings_of,
-    sizes_of,
-    steps_at,
-    steps_of,
-    to_torch,
-)
-from rnn_mnist.runs import Result
+from rnn_mnist.model import WORDS, inner_network, places, steps_at, steps_of
+from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20
 """A page has about this many test images, and at least one of each class."""

@@ -24,6 +24,8 @@ Weights = Mapping[str, Array]
 """A cell's weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,)."""
 Params = Mapping[str, Weights]
 """A network's parameters by layer."""
+Read = Callable[..., tuple[Array, Carry]]
+"""A function like `lstm`."""
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
@@ -92,11 +94,7 @@ class LSTMCell(nn.RNNCellBase):
     """Longest memory, in steps, of the initial biases; 0 uses PyTorch's default initialisation."""
 
     def setup(self) -> None:
-        """Declare the parameters.
-
-        Raises:
-          ValueError: The hidden size is below 1.
-        """
+        """Declare the parameters. A hidden size below 1 raises a ValueError."""
         size, gates = self.hidden_size, 4 * self.hidden_size
         if size < 1:
             raise ValueError(f"hidden_size must be at least 1, not {size}")
@@ -111,8 +109,7 @@ class LSTMCell(nn.RNNCellBase):
     def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
         """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h.
 
-        Raises:
-          ValueError: The carry is float32, and the inputs or the weights are float64.
+        A float32 carry with float64 inputs or weights raises a ValueError.
         """
         (c, h), params = carry, self.weights
         # One product of inputs and hidden state side by side is faster than two. It is even faster
@@ -170,24 +167,15 @@ def lstm(
     kernel: Kernel = "auto",
     remat: int = 0,
 ) -> tuple[Array, Carry]:
-    """Read whole sequences by `nn.scan` over `LSTMCell`, or on a CPU by the compiled kernel.
+    """Read sequences (B, T, F) by `nn.scan` over `LSTMCell`, or on a CPU by the compiled kernel.
 
     The kernel is up to three times faster, and differs only by rounding. It has no forward-mode and
     no second derivatives. All is computed in float32, or in float64 if any array is.
 
-    Args:
-      params: Parameters of an `LSTMCell`.
-      inputs: (B, T, F).
-      carry: (c, h) before the first step, each (B, H).
-      reverse: Read from the last step to the first.
-      sequence: Give the hidden states of all steps.
-      dtype: As in `LSTMCell`.
-      kernel: As in `choose_kernel`.
-      remat: Keep only the carry after every `remat` steps for the backward pass, and compute the
-        steps between again; 0 keeps all.
-
-    Returns:
-      Hidden states (B, T, H), or (B, 0, H) without `sequence`; and the last carry.
+    The carry (c, h), each (B, H), is that before the first step. With `reverse`, the last step is
+    read first. With `remat`, the backward pass keeps only the carry after every `remat` steps and
+    computes the steps between again. Returns the hidden states (B, T, H), or (B, 0, H) without
+    `sequence`, and the last carry.
 
     Raises:
       ValueError: The native kernel cannot be used; or the hidden size is 0.
@@ -210,13 +198,7 @@ def lstm(
 
 
 def _in_chunks(
-    read: Callable[[Weights, Array, Carry], tuple[Array, Carry]],
-    params: Weights,
-    inputs: Array,
-    carry: Carry,
-    *,
-    steps: int,
-    reverse: bool,
+    read: Read, params: Weights, inputs: Array, carry: Carry, *, steps: int, reverse: bool
 ) -> tuple[Array, Carry]:
     """Read inputs (B, T, F) in chunks of `steps`, each computed again for its gradient.
 
@@ -244,24 +226,18 @@ def _in_chunks(
 
 
 def read_layer(
-    directions: Sequence[Weights],
-    inputs: Array,
-    *,
-    sequence: bool = True,
-    dtype: DTypeLike = "float32",
-    kernel: Kernel = "auto",
-    remat: int = 0,
+    read: Read, cells: Sequence[Weights], inputs: Array, *, sequence: bool = True
 ) -> tuple[Array, Array]:
-    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards; as `lstm`.
+    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards.
 
-    Returns:
-      Hidden states (B, T, H or 2H), and the last of each direction (B, H or 2H).
+    `read` is `lstm`, with its settings. Returns the hidden states (B, T, H or 2H), and the last of
+    each direction (B, H or 2H).
     """
-    how = functools.partial(lstm, sequence=sequence, dtype=dtype, kernel=kernel, remat=remat)
     states, ends = [], []
-    for weights, reverse in zip(directions, (False, True), strict=False):
+    for weights, reverse in zip(cells, (False, True), strict=False):
         zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
-        hidden, (_, last) = how(weights, inputs, (zeros, zeros), reverse=reverse)
+        carry = zeros, zeros
+        hidden, (_, last) = read(weights, inputs, carry, reverse=reverse, sequence=sequence)
         states.append(hidden)
         ends.append(last)
     return jnp.concatenate(states, axis=-1), jnp.concatenate(ends, axis=-1)
@@ -302,19 +278,18 @@ def _rounded_product(dtype: DTypeLike, x: Array, weights: Array) -> Array:
 
     JAX's own derivative would round the gradients of both in every step of a scan.
     """
+    return _forward(dtype, x, weights)[0]
+
+
+def _forward(dtype: DTypeLike, x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
     x, weights = x.astype(dtype), weights.astype(dtype)
-    return jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+    sums = jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+    return sums, (x, weights)
 
 
-Pair = tuple[Array, Array]
-
-
-def _forward(dtype: DTypeLike, x: Array, weights: Array) -> tuple[Array, Pair]:
-    rounded = x.astype(dtype), weights.astype(dtype)
-    return _rounded_product(dtype, *rounded), rounded
-
-
-def _backward(dtype: DTypeLike, operands: Pair, gradient: Array) -> Pair:
+def _backward(
+    dtype: DTypeLike, operands: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     x, weights = operands
     rows, gradients = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
     return _rounded_product(dtype, gradient, weights.T), _rounded_product(dtype, rows.T, gradients)

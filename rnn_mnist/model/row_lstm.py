@@ -5,15 +5,19 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, read_layer, uniform
+from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, lstm, read_layer, uniform
 from rnn_mnist.model.reading import Reading, inner_network, read
 from rnn_mnist.randomness import DROPOUT
+
+HEAD = "hidden2digits"  # The linear layer's name in the parameters, as in the notebook.
 
 
 class RowLSTM(nn.Module):
@@ -67,34 +71,29 @@ class RowLSTM(nn.Module):
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         inputs, inner = read(images, self.reading), inner_network(self.reading)  # (B, T, F)
-        dtype, kernel, remat = self.dtype, self.kernel, self.remat
+        by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
         if inner is not None:
-            size, sizes = self.inner_size, inner.cells(self.inner_size).items()
+            sizes = inner.cells(self.inner_size).items()
             # Without chrono: the inner sequences are short.
-            inner_cells = {name: self._cell(name, values, size, 0) for name, values in sizes}
-            inputs = inner.read(inner_cells, inputs, dtype=dtype, kernel=kernel, remat=remat)
+            params = {name: self._cell(name, n, self.inner_size, chrono=0) for name, n in sizes}
+            inputs = inner.read(by_lstm, params, inputs)
         for layer in range(self.num_layers):
             names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if self.bidirectional else 1]
-            features, size, below = inputs.shape[-1], self.hidden_size, layer < self.num_layers - 1
-            cells = [self._cell(name, features, size, self.chrono) for name in names]
-            inputs, last = read_layer(  # (B, T, H or 2H), (B, H or 2H)
-                cells, inputs, sequence=below, dtype=dtype, kernel=kernel, remat=remat
-            )
+            n, size, below = inputs.shape[-1], self.hidden_size, layer < self.num_layers - 1
+            cells = [self._cell(name, n, size, chrono=self.chrono) for name in names]
+            # (B, T, H or 2H), (B, H or 2H)
+            inputs, last = read_layer(by_lstm, cells, inputs, sequence=below)
             if self.dropout and keys is not None:
                 kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
                 scale = kept.astype(last.dtype) / (1 - self.dropout)
                 inputs, last = inputs * scale[:, None], last * scale
         init = uniform(last.shape[-1])
         head = nn.Dense(
-            self.num_classes,
-            kernel_init=init,
-            bias_init=init,
-            precision=PRECISION,
-            name="hidden2digits",
+            self.num_classes, kernel_init=init, bias_init=init, precision=PRECISION, name=HEAD
         )
         return nn.log_softmax(head(last))  # (B, C)
 
-    def _cell(self, name: str, input_size: int, hidden_size: int, chrono: int) -> Weights:
+    def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
         """Declare the parameters of a cell of this name."""
         cell = LSTMCell(
             input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name

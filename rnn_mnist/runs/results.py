@@ -20,18 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_mnist import __version__
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.model import (
-    Sizes,
-    from_torch,
-    inner_network,
-    readings_of,
-    sizes_of,
-    steps_of,
-    to_torch,
-)
+from rnn_mnist.model import inner_network, steps_of
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
 from rnn_mnist.runs.record import Record, check_record, parse_classes, parse_history
+from rnn_mnist.runs.state_dict import Sizes, from_torch, readings_of, sizes_of, to_torch
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
 from rnn_mnist.training import (
     EVALUATION_BATCH,

@@ -10,39 +10,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model.reading import Reading, inner_network, places
+from rnn_mnist.model import HEAD, Reading, inner_network, places
 
-HEAD = "hidden2digits"
 StateDict = dict[str, NDArray[np.float32]]
 
 
 class Sizes(NamedTuple):
     """The sizes of a network, found from its tensors."""
 
-    input_size: int
-    """Values that its LSTM reads in each step."""
+    input_size: int  # Values that its LSTM reads in each step.
     hidden_size: int
     num_layers: int
     bidirectional: bool
     num_classes: int
-    inner_size: int = 0
-    """Hidden size of the reading's inner network; 0 if there is none."""
+    inner_size: int = 0  # Hidden size of the reading's inner network; 0 if there is none.
 
 
 class _Tensor(NamedTuple):
-    layer: str
-    """Its layer's name in our parameters."""
-    kind: str
-    """Its own name there."""
-    shape: tuple[int, ...]
-    """In PyTorch, which has the transpose."""
+    layer: str  # Its layer's name in our parameters.
+    kind: str  # Its own name there.
+    shape: tuple[int, ...]  # In PyTorch, which has the transpose.
 
 
 def to_torch(params: Mapping[str, Mapping[str, ArrayLike]]) -> StateDict:
-    """`RowLSTM`'s parameters as the state dict of PyTorch's `LSTM` and `Linear`.
-
-    Args:
-      params: As `Result.params` holds them.
+    """`RowLSTM`'s parameters, such as `Result.params`, as the state dict of PyTorch's network.
 
     Returns:
       NumPy arrays, float32, by PyTorch's names: lstm.weight_ih_l0 (4H, F), lstm.weight_hh_l0
@@ -59,10 +50,7 @@ def to_torch(params: Mapping[str, Mapping[str, ArrayLike]]) -> StateDict:
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> dict[str, StateDict]:
-    """The state dict of PyTorch's `LSTM` and `Linear` as `RowLSTM`'s parameters.
-
-    Args:
-      state_dict: Tensors or arrays by PyTorch's names, as `to_torch` gives them.
+    """A state dict of tensors or arrays, as `to_torch` gives it, as `RowLSTM`'s parameters.
 
     Raises:
       InputError: Names are missing or unknown, or shapes or types do not fit; one line lists them.
