@@ -140,7 +140,11 @@ class LSTMCell(nn.RNNCellBase):
 def _scan_cell(
     params: Weights, inputs: Array, carry: Carry, *, reverse: bool, sequence: bool, dtype: DTypeLike
 ) -> tuple[Array, Carry]:
-    """`lstm` by `nn.scan` over `LSTMCell`, as a pure function of the parameters like a kernel."""
+    """`lstm` by `nn.scan` over `LSTMCell`.
+
+    Like a kernel, it is a pure function of the parameters: `platform_dependent` chooses between
+    functions, not between Flax modules.
+    """
     cell = LSTMCell(inputs.shape[-1], carry[1].shape[-1], dtype, parent=None)
     scan = nn.scan(
         LSTMCell.__call__,
@@ -172,10 +176,10 @@ def lstm(
     The kernel is up to three times faster, and differs only by rounding. It has no forward-mode and
     no second derivatives. All is computed in float32, or in float64 if any array is.
 
-    The carry (c, h), each (B, H), is that before the first step. With `reverse`, the last step is
-    read first. With `remat`, the backward pass keeps only the carry after every `remat` steps and
-    computes the steps between again. Returns the hidden states (B, T, H), or (B, 0, H) without
-    `sequence`, and the last carry.
+    `carry` is (c, h) before the first step, each (B, H). With `reverse`, the last step is read
+    first. With `remat`, only the carry after every `remat` steps is kept for the backward pass,
+    which computes the steps between again. The results are the hidden states (B, T, H), or
+    (B, 0, H) without `sequence`, and the last carry.
 
     Raises:
       ValueError: The native kernel cannot be used; or the hidden size is 0.
@@ -188,11 +192,12 @@ def lstm(
     arrays = kernels.vary_alike(jax.tree.map(lambda x: jnp.asarray(x, wide), arrays))
     # JAX's caches do not tell 1 from True, but the kernel needs True.
     reverse, sequence = bool(reverse), bool(sequence)
-    read = functools.partial(_scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
+    scan = functools.partial(_scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
+    native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
+    read: Read = scan
     if choose_kernel(kernel, dtype) == "native":
-        native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
-        read = functools.partial(jax.lax.platform_dependent, cpu=native, default=read)
-    if remat and inputs.shape[1] > remat:
+        read = functools.partial(jax.lax.platform_dependent, cpu=native, default=scan)
+    if remat and arrays[1].shape[1] > remat:
         return _in_chunks(read, *arrays, steps=remat, reverse=reverse)
     return read(*arrays)
 

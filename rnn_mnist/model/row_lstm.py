@@ -70,19 +70,20 @@ class RowLSTM(nn.Module):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
-        inputs, inner = read(images, self.reading), inner_network(self.reading)  # (B, T, F)
         by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
-        if inner is not None:
+        inputs = read(images, self.reading)  # (B, T, F)
+        if (inner := inner_network(self.reading)) is not None:
             sizes = inner.cells(self.inner_size).items()
             # Without chrono: the inner sequences are short.
             params = {name: self._cell(name, n, self.inner_size, chrono=0) for name, n in sizes}
             inputs = inner.read(by_lstm, params, inputs)
         for layer in range(self.num_layers):
             names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if self.bidirectional else 1]
-            n, size, below = inputs.shape[-1], self.hidden_size, layer < self.num_layers - 1
-            cells = [self._cell(name, n, size, chrono=self.chrono) for name in names]
-            # (B, T, H or 2H), (B, H or 2H)
-            inputs, last = read_layer(by_lstm, cells, inputs, sequence=below)
+            features, chrono = inputs.shape[-1], self.chrono
+            cells = [self._cell(n, features, self.hidden_size, chrono=chrono) for n in names]
+            # Only a layer above reads all hidden states (B, T, H or 2H); `last` is (B, H or 2H).
+            sequence = layer < self.num_layers - 1
+            inputs, last = read_layer(by_lstm, cells, inputs, sequence=sequence)
             if self.dropout and keys is not None:
                 kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
                 scale = kept.astype(last.dtype) / (1 - self.dropout)
@@ -94,7 +95,7 @@ class RowLSTM(nn.Module):
         return nn.log_softmax(head(last))  # (B, C)
 
     def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
-        """Declare the parameters of a cell of this name."""
+        """Declare a cell of this name: its parameters, as `lstm` takes them."""
         cell = LSTMCell(
             input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
         )

@@ -47,20 +47,13 @@ def train_epoch(
 ) -> tuple[State, Metrics]:
     """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
 
-    Args:
-      state: The state before the first step. Its buffers are donated: use the returned state.
-      images: (N, T, F).
-      labels: (N,).
-      order: (S, B) int32, the images of every step's batch. -1 fills up a batch; a row of -1 is a
-        step that changes nothing. On a mesh of D devices, B is a multiple of D.
-      model: As in `train_step`, like the next four.
-      optimizer: The same.
-      key: The same.
-      label_smoothing: The same.
-      distortion: The same.
-      mesh: From `make_mesh`; without a mesh, one device computes.
-      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
-        order count from its first image. Otherwise every device holds all images.
+    Each row of `order` (S, B) int32 names the images of a step's batch. -1 fills up a batch; a row
+    of -1 is a step that changes nothing. The state's buffers are donated: use the returned state.
+    The other arguments are those of `train_step`.
+
+    On a `mesh` of D devices from `make_mesh`, B is a multiple of D. Each device holds all images.
+    If they are `sharded`, it holds N / D of its own, and its B / D columns of the order count from
+    the first of these.
 
     Returns:
       The state after the steps, and the metrics of every step, each of shape (S,).
@@ -101,7 +94,7 @@ def evaluate(
     mesh: Mesh | None = None,
     sharded: bool = False,
 ) -> Metrics:
-    """Metrics over all images that `order` names, each as often; arguments as `train_epoch`'s."""
+    """Sum the metrics of all images in `order`, with repeats. The rest is as in `train_epoch`."""
 
     def total(params: Params, images: Array, labels: Array, order: Array) -> Metrics:
         def tested(batch: Array) -> Metrics:
