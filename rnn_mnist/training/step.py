@@ -112,7 +112,7 @@ def _is_class(log_probs: Array, labels: Array) -> Array:
 def measure(log_probs: Array, labels: Array, mask: Array) -> Metrics:
     """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true.
 
-    An image does not count if its label names no class. Other batch sizes raise a ValueError.
+    An image does not count if its label names no class. Different batch sizes raise a ValueError.
     """
     if not log_probs.shape[:1] == labels.shape == mask.shape:
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
