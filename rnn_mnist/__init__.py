@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rnn_mnist.data import load
     from rnn_mnist.interop import load_exported
     from rnn_mnist.metrics import Epoch
-    from rnn_mnist.model import LSTMCell, RowLSTM, from_torch, to_torch
-    from rnn_mnist.runs import Result, fit, load_pretrained, load_run
+    from rnn_mnist.model import LSTMCell, RowLSTM
+    from rnn_mnist.runs import Result, fit, from_torch, load_pretrained, load_run, to_torch
     from rnn_mnist.training import (
         Metrics,
         State,
@@ -51,8 +51,8 @@ _HOMES = {
     "data": "load",
     "interop": "load_exported",
     "metrics": "Epoch",
-    "model": "LSTMCell RowLSTM from_torch to_torch",
-    "runs": "Result fit load_pretrained load_run",
+    "model": "LSTMCell RowLSTM",
+    "runs": "Result fit from_torch load_pretrained load_run to_torch",
     "training": "Metrics State apply eval_params evaluate init make_optimizer nll "
     "train_epoch train_step",
 }

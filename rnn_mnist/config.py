@@ -16,13 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 
 class InputError(Exception):
-    """A value, a file or a folder that the user named cannot be used.
+    """A value, a file or a folder that the user named cannot be used; one line says what to do."""
 
-    The message is one line. It names what is wrong and what to do. Commands print it and exit with
-    code 2.
-    """
-
-    exit_code = 2
+    exit_code = 2  # Commands print the message and exit with this code.
 
     def __init__(self, message: str) -> None:
         # The message may quote input with line ends, or very long input.
@@ -31,10 +27,7 @@ class InputError(Exception):
 
 
 class DivergenceError(InputError):
-    """The loss became infinite or not a number, mostly because of too high a learning rate.
-
-    Commands exit with code 3. What was saved before is kept.
-    """
+    """The loss became infinite or not a number, mostly because of too high a learning rate."""
 
     exit_code = 3
 
@@ -60,10 +53,8 @@ class Data:
 class Config:
     """Everything that decides the result of a run. The defaults are the classroom notebook's.
 
+    A wrong type or a value outside its range raises an InputError of one line that names the field.
     The first paragraph of each field's docstring is its help on the command line.
-
-    Raises:
-      InputError: A field has the wrong type or a value outside its range; one line, naming it.
     """
 
     seed: int = 0
@@ -82,8 +73,7 @@ class Config:
     """Part of the image that each time step receives.
 
     windows: 14 windows of 4 x 4 pixels side by side. Windows and steps are 2 pixels apart.
-    permuted: single
-    pixels in one fixed random order.
+    permuted: single pixels in one fixed random order.
     """
     inner_size: int = 16
     """Hidden size of the LSTMs that read the windows."""
@@ -137,16 +127,15 @@ class Config:
     def __post_init__(self) -> None:
         _check(self)
         if self.momentum and self.optimizer != "sgd":
-            raise InputError(
-                f'momentum: only optimizer = "sgd" takes it; set it to 0 for {self.optimizer}'
-            )
+            how = f"set it to 0 for {self.optimizer}"
+            raise InputError(f'momentum: only optimizer = "sgd" takes it; {how}')
         if self.chrono and self.chrono < 3:
             raise InputError(f"chrono: must be 0 or at least 3 steps, not {self.chrono}")
         if self.chrono and self.forget_bias:
             raise InputError("chrono: also sets the forget gates' biases; set forget_bias to 0")
 
 
-# The lowest value of every other number is 0.
+# Every other number is at least 0.
 _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1)
 # No machine trains larger networks than these.
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
@@ -172,8 +161,7 @@ def _check(section: Config | Data, prefix: str = "") -> None:
 
 def _type_problem(kind: Any, value: object) -> str:
     """What is wrong with a value of a field of this kind; empty if nothing is."""
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
+    if choices := typing.get_args(kind):  # A Literal.
         if value in choices:
             return ""
         return f"{value!r} is not one of {', '.join(choices)}{did_you_mean(value, choices)}"
@@ -235,23 +223,17 @@ def read_table(path: Path) -> dict[str, Any]:
         except UnicodeDecodeError:
             raise InputError("not a text file in UTF-8") from None
         except (OSError, ValueError) as error:  # ValueError: the path has a null character.
-            reason = getattr(error, "strerror", error)
-            raise InputError(f"cannot be read: {reason}") from None
+            raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}") from None
         from_dict(table)
         return table
 
 
 def from_toml(text: str) -> Config:
-    """Make a config from the text of a TOML file.
-
-    Raises:
-      InputError: It is not TOML, or has an unknown key or a bad value.
-    """
+    """Make a config from the text of a TOML file, with the checks of `read_config`."""
     return from_dict(_parse_toml(text))
 
 
-# tomllib may need a minute for a text of 100 kB.
-_LONGEST = 2**14
+_LONGEST = 2**14  # tomllib may need a minute for a text of 100 kB.
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
@@ -265,11 +247,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
 
 
 def from_dict(table: Mapping[str, Any]) -> Config:
-    """Make a config from the table of a TOML file, which holds the table `data`.
-
-    Raises:
-      InputError: A key is unknown, or its value is of the wrong type or out of range.
-    """
+    """Make a config from the table of a TOML file, with the checks of `read_config`."""
     data = table.get("data", {})
     if not isinstance(data, dict):
         raise InputError(f"data: must be a [data] table, not {data!r}")
@@ -284,31 +262,32 @@ def from_dict(table: Mapping[str, Any]) -> Config:
 
 def to_toml(config: Config) -> str:
     """The complete config as TOML: `read_config` of it gives an equal one."""
-    table = dataclasses.asdict(config)
-    data = table.pop("data")
-    # JSON's numbers, booleans and strings are written the same in TOML, except for one control
-    # character.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
-    lines += ["", "[data]"]
-    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
-    return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
+    lines = []
+    for name, value in _flatten(config).items():
+        if name == "data.name":
+            lines += ["", "[data]"]
+        # TOML writes numbers, booleans and texts as JSON does, except for one control character.
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{name.removeprefix('data.')} = {text}")
+    return "\n".join(lines) + "\n"
 
 
 class Difference(NamedTuple):
     """A field in which two configs differ."""
 
-    field: str
-    """Its name, such as epochs or data.train."""
+    field: str  # Its name, such as epochs or data.train.
     ours: Any
     theirs: Any
 
 
-def differences(ours: Config, theirs: Config) -> Iterator[Difference]:
+def differences(ours: Config, theirs: Config) -> list[Difference]:
     """The fields in which two configs differ."""
-    sections: list[tuple[str, Config | Data, Config | Data]]
-    sections = [("", ours, theirs), ("data.", ours.data, theirs.data)]
-    for prefix, a, b in sections:
-        for field in dataclasses.fields(a):
-            mine, other = getattr(a, field.name), getattr(b, field.name)
-            if mine != other and not dataclasses.is_dataclass(mine):
-                yield Difference(prefix + field.name, mine, other)
+    pairs = zip(_flatten(ours).items(), _flatten(theirs).values(), strict=True)
+    return [Difference(name, mine, other) for (name, mine), other in pairs if mine != other]
+
+
+def _flatten(config: Config) -> dict[str, Any]:
+    """All fields by their names, such as epochs and data.train."""
+    table = dataclasses.asdict(config)
+    data = table.pop("data")
+    return {**table, **{f"data.{name}": value for name, value in data.items()}}

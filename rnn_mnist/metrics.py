@@ -25,16 +25,11 @@ class Totals(NamedTuple):
     Checkpoints store the fields by position, so a new field must be the last one.
     """
 
-    loss: float = 0.0
-    """Negative log-likelihood in nats, summed over images."""
-    correct: int = 0
-    """Images classified right."""
-    examples: int = 0
-    """Images counted."""
-    gradient_norm: float = 0.0
-    """Norm of the gradient, summed over the steps that measured it."""
-    measured: int = 0
-    """Number of these steps."""
+    loss: float = 0.0  # Negative log-likelihood in nats, summed over images.
+    correct: int = 0  # Images classified right.
+    examples: int = 0  # Images counted.
+    gradient_norm: float = 0.0  # Norm of the gradient, summed over the steps that measured it.
+    measured: int = 0  # Number of these steps.
 
 
 class Epoch(NamedTuple):
@@ -43,28 +38,19 @@ class Epoch(NamedTuple):
     Checkpoints store the fields by position, so a new field must be the last one.
     """
 
-    epoch: int
-    """Epochs trained so far."""
-    step: int
-    """Steps taken so far."""
-    train_loss: float | None
-    """Mean loss in nats over the epoch's batches, each before its step. None in epoch 0."""
-    train_accuracy: float | None
-    """Share of training images classified right, each before its step. None in epoch 0."""
-    test_loss: float
-    """Mean loss in nats over the test split."""
-    test_correct: int
-    """Test images classified right."""
-    test_count: int
-    """All test images."""
-    seconds: float
-    """Seconds of training and testing, without compiling."""
-    gradient_norm: float | None = None
-    """Norm of the whole gradient before clipping, averaged over steps. None if not asked for."""
-    images_per_second: float | None = None
-    """Training images per second. None if the gradient's norm was not asked for."""
-    note: str = ""
-    """What is wrong with the network, as `diagnose` says it. Empty if nothing is wrong."""
+    epoch: int  # Epochs trained so far.
+    step: int  # Steps taken so far.
+    # Each training batch is measured before its step. None in epoch 0.
+    train_loss: float | None  # Mean over the training images, in nats.
+    train_accuracy: float | None  # Share of training images classified right.
+    test_loss: float  # Mean over the test images, in nats.
+    test_correct: int  # Test images classified right.
+    test_count: int  # All test images.
+    seconds: float  # Seconds of training and testing, without compiling.
+    # None if the gradient's norm was not asked for.
+    gradient_norm: float | None = None  # Of the whole gradient before clipping, mean of all steps.
+    images_per_second: float | None = None  # Training images per second.
+    note: str = ""  # What is wrong with the network, as `diagnose` says it.
 
     @property
     def test_accuracy(self) -> float:
@@ -77,11 +63,11 @@ def to_csv(history: Sequence[Epoch]) -> str:
 
     An optional column is written if an epoch has a value for it.
     """
-    columns = list(_COLUMNS)
-    for name in _OPTIONAL_COLUMNS:
-        if any(getattr(epoch, name) not in (None, "") for epoch in history):
-            columns.append(name)
-    text = io.StringIO()
+
+    def is_set(name: str) -> bool:
+        return any(getattr(epoch, name) not in (None, "") for epoch in history)
+
+    columns, text = [*_COLUMNS, *filter(is_set, _OPTIONAL_COLUMNS)], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for epoch in history:
@@ -98,10 +84,8 @@ def is_useless(loss: float) -> bool:
 def diagnose(epoch: Epoch, untrained: Epoch, guessing: float) -> str:
     """Say what is wrong with the network after an epoch. The text is empty if nothing is wrong.
 
-    Args:
-      epoch: The epoch that has ended.
-      untrained: Epoch 0 of the same run.
-      guessing: Accuracy of guessing: the share of the most frequent class among the test images.
+    `untrained` is epoch 0 of the same run. `guessing` is the accuracy of guessing: the share of the
+    most frequent class among the test images.
     """
     interval = confidence_interval(epoch.test_correct, epoch.test_count)
     before = confidence_interval(untrained.test_correct, untrained.test_count)

@@ -38,6 +38,7 @@ from rnn_mnist import (
     runs,
     sweep,
     sweeps,
+    to_torch,
     train,
 )
 from rnn_mnist import cli as command
@@ -48,7 +49,6 @@ from rnn_mnist.inference import predict as asked
 from rnn_mnist.inference import read_pictures
 from rnn_mnist.interop import to_stablehlo
 from rnn_mnist.metrics import Epoch, to_csv
-from rnn_mnist.model import weights
 from rnn_mnist.plots import charts
 from rnn_mnist.runs import checkpoint
 from rnn_mnist.runs import record as records
@@ -237,7 +237,7 @@ def test_any_command_line_is_understood_or_refused(tmp_path, monkeypatch, capfd,
 
 def noted(notes, tensors=None):
     """A .safetensors file with these notes, each of any kind."""
-    tensors = weights.to_torch(result_of(hidden_size=2).params) if tensors is None else tensors
+    tensors = to_torch(result_of(hidden_size=2).params) if tensors is None else tensors
     head, data = {"__metadata__": notes}, b""
     for name, array in tensors.items():
         end = len(data) + array.nbytes
@@ -363,7 +363,7 @@ def test_layers_of_any_number_are_refused(tmp_path, name):
 )
 def test_networks_of_other_sizes_are_refused(tmp_path, features, classes, message):
     zeros = lambda *shape: np.zeros(shape, np.float32)  # noqa: E731
-    tensors = weights.to_torch(result_of(hidden_size=2).params)
+    tensors = to_torch(result_of(hidden_size=2).params)
     tensors["lstm.weight_ih_l0"] = zeros(8, features)
     tensors |= {"hidden2digits.weight": zeros(classes, 2), "hidden2digits.bias": zeros(classes)}
     path = write(tmp_path / "odd.safetensors", noted({}, tensors))
@@ -383,7 +383,7 @@ def zipped(parts, method=zipfile.ZIP_STORED):
 def test_pt_files_run_no_code_and_are_read_or_refused(tmp_path, times):
     torch = pytest.importorskip("torch")
     path, ran = tmp_path / "some.pt", tmp_path / "ran"
-    tensors = weights.to_torch(result_of(hidden_size=2).params)
+    tensors = to_torch(result_of(hidden_size=2).params)
     state_dict = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
 
     class Program:

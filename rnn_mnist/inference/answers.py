@@ -118,7 +118,8 @@ def _inputs(params: Params, image: ArrayLike, config: Config, steps: int | None 
     inner = inner_network(config.reading)
     if inner is None:
         return inputs
-    return inner.read(params, inputs, dtype=config.precision, kernel=config.kernel)
+    by_lstm = functools.partial(lstm, dtype=config.precision, kernel=config.kernel)
+    return inner.read(by_lstm, params, inputs)
 
 
 def _hidden(weights: Weights, inputs: Array, config: Config, *, reverse: bool = False) -> Array:

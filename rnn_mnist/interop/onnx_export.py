@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.model import HEAD, InnerNetwork, Reading, inner_network, places, to_torch
-from rnn_mnist.runs import Result, describe
+from rnn_mnist.model import HEAD, InnerNetwork, Reading, inner_network, places
+from rnn_mnist.runs import Result, describe, to_torch
 
 if TYPE_CHECKING:
     import onnx

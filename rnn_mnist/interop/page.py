@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnn_mnist import model
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
-from rnn_mnist.runs import Result
+from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -29,14 +29,14 @@ def to_page(result: Result) -> str:
       InputError: The page cannot compute as this network does, or the network does not read 28x28
         images.
     """
-    config, state = result.config, model.to_torch(result.params)
+    config, state = result.config, to_torch(result.params)
     if config.precision != "float32":
         raise InputError(
             f"page: a browser cannot compute in {config.precision}; choose stablehlo or torch"
         )
-    sizes, steps = model.sizes_of(state), model.steps_of(config.reading)
+    sizes, steps = sizes_of(state), model.steps_of(config.reading)
     inner = model.inner_network(config.reading)
-    if config.reading not in model.readings_of(sizes):
+    if config.reading not in readings_of(sizes):
         raise InputError(
             f"page: its drawings have 28 x 28 pixels, but this network reads {steps} steps of "
             f"{sizes.input_size} values"

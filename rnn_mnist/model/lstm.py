@@ -6,26 +6,56 @@ Shapes are written with B sequences in a batch, T steps of F values and H hidden
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import DTypeLike
 
 from rnn_mnist import kernels
-from rnn_mnist.model.initializers import chrono, forgetful, uniform
 
 Kernel = Literal["auto", "native", "scan"]
-Carry = tuple[jax.Array, jax.Array]
-Weights = Mapping[str, jax.Array]
+Carry = tuple[Array, Array]
+Weights = Mapping[str, Array]
 """A cell's weight_ih (F, 4H), weight_hh (H, 4H), bias_ih (4H,) and bias_hh (4H,)."""
 Params = Mapping[str, Weights]
 """A network's parameters by layer."""
+Read = Callable[..., tuple[Array, Carry]]
+"""A function like `lstm`."""
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
+
+
+def uniform(fan: int) -> nn.initializers.Initializer:
+    """PyTorch's initialisation, for weights and biases: uniform in +-1/sqrt(fan).
+
+    The fan is the hidden size for `torch.nn.LSTM` and the number of inputs for `torch.nn.Linear`.
+    """
+    bound = 1 / math.sqrt(fan)
+
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _init_biases(key: Array, hidden_size: int, forget_bias: float, chrono: int) -> Array:
+    """Draw biases (4H,) of the gates i, f, g, o, for memories of 1 to `chrono` steps if it is set.
+
+    Sources: Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of Recurrent Network
+    Architectures", 2015, for the forget bias; Tallec and Ollivier, "Can Recurrent Neural Networks
+    Warp Time?", 2018, for chrono.
+    """
+    if chrono:
+        f = jnp.log(jax.random.uniform(key, (hidden_size,), jnp.float32, 1, chrono - 1))
+        return jnp.concatenate([-f, f, jnp.zeros(2 * hidden_size, jnp.float32)])
+    i, f, g, o = jnp.split(uniform(hidden_size)(key, (4 * hidden_size,)), 4)
+    return jnp.concatenate([i, f + forget_bias, g, o])
 
 
 class LSTMCell(nn.RNNCellBase):
@@ -64,38 +94,33 @@ class LSTMCell(nn.RNNCellBase):
     """Longest memory, in steps, of the initial biases; 0 uses PyTorch's default initialisation."""
 
     def setup(self) -> None:
-        """Declare the parameters.
+        """Declare the parameters. A hidden size below 1 raises a ValueError."""
+        size, gates = self.hidden_size, 4 * self.hidden_size
+        if size < 1:
+            raise ValueError(f"hidden_size must be at least 1, not {size}")
+        bias_hh = nn.initializers.zeros if self.chrono else uniform(size)
+        self.weights: Weights = {
+            "weight_ih": self.param("weight_ih", uniform(size), (self.input_size, gates)),
+            "weight_hh": self.param("weight_hh", uniform(size), (size, gates)),
+            "bias_ih": self.param("bias_ih", _init_biases, size, self.forget_bias, self.chrono),
+            "bias_hh": self.param("bias_hh", bias_hh, (gates,)),
+        }
 
-        Raises:
-          ValueError: The hidden size is below 1.
-        """
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, not {self.hidden_size}")
-        init, gates = uniform(self.hidden_size), 4 * self.hidden_size
-        self.weight_ih = self.param("weight_ih", init, (self.input_size, gates))
-        self.weight_hh = self.param("weight_hh", init, (self.hidden_size, gates))
-        bias_ih, bias_hh = forgetful(self.hidden_size, self.forget_bias), init
-        if self.chrono:
-            bias_ih, bias_hh = chrono(self.chrono), nn.initializers.zeros
-        self.bias_ih = self.param("bias_ih", bias_ih, (gates,))
-        self.bias_hh = self.param("bias_hh", bias_hh, (gates,))
-
-    def __call__(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
+    def __call__(self, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
         """Take one step: carry (c, h) of (..., H) and inputs (..., F) -> new carry and h.
 
-        Raises:
-          ValueError: The carry is float32, and the inputs or the weights are float64.
+        A float32 carry with float64 inputs or weights raises a ValueError.
         """
-        c, h = carry
+        (c, h), params = carry, self.weights
         # One product of inputs and hidden state side by side is faster than two. It is even faster
         # than one product for all inputs before the loop.
-        weights = jnp.concatenate([self.weight_ih, self.weight_hh])  # (F + H, 4H)
+        weights = jnp.concatenate([params["weight_ih"], params["weight_hh"]])  # (F + H, 4H)
         inputs = jnp.concatenate([inputs, h], axis=-1)  # (..., F + H)
         own = jnp.result_type(jnp.float32, inputs, weights)  # float32, or the arrays' float64.
         if jnp.result_type(c, own) != c.dtype:
             raise ValueError(f"the carry must be {own}, not {c.dtype}; nn.RNN takes initial_carry")
         gates = _product(inputs, weights, self.dtype).astype(own)  # (..., 4H)
-        gates = gates + jnp.broadcast_to(self.bias_ih + self.bias_hh, gates.shape)
+        gates = gates + jnp.broadcast_to(params["bias_ih"] + params["bias_hh"], gates.shape)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
         h = nn.sigmoid(o) * nn.tanh(c)
@@ -111,33 +136,16 @@ class LSTMCell(nn.RNNCellBase):
         """How many trailing axes of the inputs are features."""
         return 1
 
-    @property
-    def weights(self) -> Weights:
-        """The parameters, as `lstm` takes them."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return {name: getattr(self, name) for name in names}
 
+def _scan_cell(
+    params: Weights, inputs: Array, carry: Carry, *, reverse: bool, sequence: bool, dtype: DTypeLike
+) -> tuple[Array, Carry]:
+    """`lstm` by `nn.scan` over `LSTMCell`.
 
-def scan_cell(
-    params: Weights,
-    inputs: jax.Array,
-    carry: Carry,
-    *,
-    reverse: bool = False,
-    sequence: bool = True,
-    dtype: DTypeLike = "float32",
-) -> tuple[jax.Array, Carry]:
-    """Read whole sequences by `nn.scan` over `LSTMCell`; the arguments are those of `lstm`.
-
-    Like the kernel, this is a pure function, so `platform_dependent` can choose between them. It
-    cannot choose between Flax modules.
+    Like a kernel, it is a pure function of the parameters: `platform_dependent` chooses between
+    functions, not between Flax modules.
     """
-    cell = LSTMCell(
-        input_size=inputs.shape[-1],
-        hidden_size=carry[1].shape[-1],
-        dtype=dtype,
-        parent=None,  # It is no child of a caller's module.
-    )
+    cell = LSTMCell(inputs.shape[-1], carry[1].shape[-1], dtype, parent=None)
     scan = nn.scan(
         LSTMCell.__call__,
         variable_broadcast="params",
@@ -154,7 +162,7 @@ def scan_cell(
 
 def lstm(
     params: Weights,
-    inputs: jax.Array,
+    inputs: Array,
     carry: Carry,
     *,
     reverse: bool = False,
@@ -162,25 +170,16 @@ def lstm(
     dtype: DTypeLike = "float32",
     kernel: Kernel = "auto",
     remat: int = 0,
-) -> tuple[jax.Array, Carry]:
-    """Read whole sequences by `scan_cell`, or on a CPU by the compiled kernel, `kernels.lstm`.
+) -> tuple[Array, Carry]:
+    """Read sequences (B, T, F) by `nn.scan` over `LSTMCell`, or on a CPU by the compiled kernel.
 
     The kernel is up to three times faster, and differs only by rounding. It has no forward-mode and
     no second derivatives. All is computed in float32, or in float64 if any array is.
 
-    Args:
-      params: Parameters of an `LSTMCell`.
-      inputs: (B, T, F).
-      carry: (c, h) before the first step, each (B, H).
-      reverse: Read from the last step to the first.
-      sequence: Give the hidden states of all steps.
-      dtype: As in `LSTMCell`.
-      kernel: As in `choose_kernel`.
-      remat: Keep only the carry after every `remat` steps for the backward pass, and compute the
-        steps between again; 0 keeps all.
-
-    Returns:
-      Hidden states (B, T, H), or (B, 0, H) without `sequence`; and the last carry.
+    `carry` is (c, h) before the first step, each (B, H). With `reverse`, the last step is read
+    first. With `remat`, only the carry after every `remat` steps is kept for the backward pass,
+    which computes the steps between again. The results are the hidden states (B, T, H), or
+    (B, 0, H) without `sequence`, and the last carry.
 
     Raises:
       ValueError: The native kernel cannot be used; or the hidden size is 0.
@@ -193,101 +192,66 @@ def lstm(
     arrays = kernels.vary_alike(jax.tree.map(lambda x: jnp.asarray(x, wide), arrays))
     # JAX's caches do not tell 1 from True, but the kernel needs True.
     reverse, sequence = bool(reverse), bool(sequence)
-    scan = functools.partial(scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
+    scan = functools.partial(_scan_cell, reverse=reverse, sequence=sequence, dtype=dtype)
     native = functools.partial(kernels.lstm, reverse=reverse, sequence=sequence)
-
-    def read(params: Weights, inputs: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
-        if choose_kernel(kernel, dtype) == "scan":
-            return scan(params, inputs, carry)
-        hidden: jax.Array
-        branches = {"cpu": native}
-        try:
-            kernels.load("cuda", carry[0].shape[-1], inputs.shape[0])
-            branches["cuda"] = functools.partial(native, platform="cuda")
-        except ImportError as e:
-            print(e)
-        hidden, carry = jax.lax.platform_dependent(params, inputs, carry, **branches, default=scan)
-        return hidden, carry
-
+    read: Read = scan
+    if choose_kernel(kernel, dtype) == "native":
+        read = functools.partial(jax.lax.platform_dependent, cpu=native, default=scan)
     if remat and arrays[1].shape[1] > remat:
         return _in_chunks(read, *arrays, steps=remat, reverse=reverse)
     return read(*arrays)
 
 
-def read_layer(
-    directions: Sequence[Weights],
-    inputs: jax.Array,
-    *,
-    sequence: bool = True,
-    dtype: DTypeLike = "float32",
-    kernel: Kernel = "auto",
-    remat: int = 0,
-) -> tuple[jax.Array, jax.Array]:
-    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards; as `lstm`.
-
-    Returns:
-      Hidden states (B, T, H or 2H), and the last of each direction (B, H or 2H).
-    """
-    read = []
-    for number, weights in enumerate(directions):
-        zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
-        hidden, (_, last) = lstm(
-            weights,
-            inputs,
-            (zeros, zeros),
-            reverse=number == 1,
-            sequence=sequence,
-            dtype=dtype,
-            kernel=kernel,
-            remat=remat,
-        )
-        read.append((hidden, last))
-    hidden, last = (jnp.concatenate(parts, axis=-1) for parts in zip(*read, strict=True))
-    return hidden, last
-
-
 def _in_chunks(
-    read: Callable[[Weights, jax.Array, Carry], tuple[jax.Array, Carry]],
-    params: Weights,
-    inputs: jax.Array,
-    carry: Carry,
-    *,
-    steps: int,
-    reverse: bool,
-) -> tuple[jax.Array, Carry]:
+    read: Read, params: Weights, inputs: Array, carry: Carry, *, steps: int, reverse: bool
+) -> tuple[Array, Carry]:
     """Read inputs (B, T, F) in chunks of `steps`, each computed again for its gradient.
 
     Source: Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.
     """
     batch, length, features = inputs.shape
-    whole = length // steps * steps
     # The remaining steps form a shorter chunk. It is read last, or first in reverse.
-    chunks, rest = inputs[:, :whole], inputs[:, whole:]
+    chunks, rest = jnp.split(inputs, [length // steps * steps], axis=1)
     chunks = chunks.reshape(batch, -1, steps, features).swapaxes(0, 1)  # (T // steps, B, steps, F)
     ends = []
 
-    def step(carry: Carry, chunk: jax.Array) -> tuple[Carry, jax.Array]:
+    def step(carry: Carry, chunk: Array) -> tuple[Carry, Array]:
         hidden, carry = jax.checkpoint(read)(params, chunk, carry)
         return carry, hidden
 
-    if whole < length and reverse:
+    if rest.shape[1] and reverse:
         end, carry = read(params, rest, carry)
         ends.append(end)
     carry, hidden = jax.lax.scan(step, carry, chunks, reverse=reverse)
     hidden = hidden.swapaxes(0, 1).reshape(batch, -1, hidden.shape[-1])
-    if whole < length and not reverse:
+    if rest.shape[1] and not reverse:
         end, carry = read(params, rest, carry)
         ends.append(end)
     return jnp.concatenate([hidden, *ends], axis=1), carry
 
 
-def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]:
-    """What computes an LSTM on a CPU.
+def read_layer(
+    read: Read, cells: Sequence[Weights], inputs: Array, *, sequence: bool = True
+) -> tuple[Array, Array]:
+    """Read inputs (B, T, F) forwards and, with a second cell's weights, backwards.
 
-    Args:
-      kernel: `native`, the compiled kernel; `scan`, XLA's scan over `LSTMCell`; or `auto`, the
-        native kernel if it can be used.
-      dtype: Type of the products. The native kernel's are float32.
+    `read` is `lstm`, with its settings. Returns the hidden states (B, T, H or 2H), and the last of
+    each direction (B, H or 2H).
+    """
+    states, ends = [], []
+    for weights, reverse in zip(cells, (False, True), strict=False):
+        zeros = jnp.zeros((inputs.shape[0], weights["weight_hh"].shape[0]), jnp.float32)
+        carry = zeros, zeros
+        hidden, (_, last) = read(weights, inputs, carry, reverse=reverse, sequence=sequence)
+        states.append(hidden)
+        ends.append(last)
+    return jnp.concatenate(states, axis=-1), jnp.concatenate(ends, axis=-1)
+
+
+def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]:
+    """What computes an LSTM on a CPU: the compiled kernel, or XLA's scan over `LSTMCell`.
+
+    `auto` is the native kernel if it can be used. Its products are float32.
 
     Raises:
       ValueError: `native` cannot be used; one line says why.
@@ -305,7 +269,7 @@ def choose_kernel(kernel: Kernel, dtype: DTypeLike) -> Literal["native", "scan"]
     return "native"
 
 
-def _product(x: jax.Array, weights: jax.Array, dtype: DTypeLike) -> jax.Array:
+def _product(x: Array, weights: Array, dtype: DTypeLike) -> Array:
     """Multiply x (..., K) and weights (K, N), rounded to `dtype`: (..., N) float32 or wider."""
     if jnp.dtype(dtype).itemsize < 4:
         return _rounded_product(dtype, x.astype(jnp.float32), weights.astype(jnp.float32))
@@ -314,31 +278,26 @@ def _product(x: jax.Array, weights: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rounded_product(dtype: DTypeLike, x: jax.Array, weights: jax.Array) -> jax.Array:
+def _rounded_product(dtype: DTypeLike, x: Array, weights: Array) -> Array:
     """The product of float32 operands, rounded to a smaller type, with float32 sums.
 
     JAX's own derivative would round the gradients of both in every step of a scan.
     """
+    return _forward(dtype, x, weights)[0]
+
+
+def _forward(dtype: DTypeLike, x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
     x, weights = x.astype(dtype), weights.astype(dtype)
-    return jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+    sums = jnp.matmul(x, weights, precision=PRECISION, preferred_element_type=jnp.float32)
+    return sums, (x, weights)
 
 
-def _rounded_product_fwd(
-    dtype: DTypeLike, x: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    rounded = x.astype(dtype), weights.astype(dtype)
-    return _rounded_product(dtype, *rounded), rounded
-
-
-def _rounded_product_bwd(
-    dtype: DTypeLike, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    dtype: DTypeLike, operands: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     x, weights = operands
     rows, gradients = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    return (
-        _rounded_product(dtype, gradient, weights.T),
-        _rounded_product(dtype, rows.T, gradients),
-    )
+    return _rounded_product(dtype, gradient, weights.T), _rounded_product(dtype, rows.T, gradients)
 
 
-_rounded_product.defvjp(_rounded_product_fwd, _rounded_product_bwd)
+_rounded_product.defvjp(_forward, _backward)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 
 from rnn_mnist.model.windows import InnerNetwork, window_places
 
 Reading = Literal["rows", "columns", "windows", "pixels", "permuted"]
-WORDS: dict[Reading, str] = {
-    "rows": "row",
-    "columns": "column",
-    "windows": "row pair",
-    "pixels": "pixel",
-    "permuted": "pixel",
-}
-"""What each step reads. Windows also reach one row beyond their row pair."""
+# What each step reads. Windows also reach one row beyond their row pair.
+WORDS: dict[Reading, str] = dict(
+    rows="row", columns="column", windows="row pair", pixels="pixel", permuted="pixel"
+)
 
 
 def inner_network(reading: Reading) -> InnerNetwork | None:
@@ -50,7 +46,7 @@ def permutation(size: int) -> NDArray[np.int64]:
     return np.random.RandomState(0).permutation(size)
 
 
-def read(images: jax.Array, reading: Reading) -> jax.Array:
+def read(images: Array, reading: Reading) -> Array:
     """Images (B, rows, columns) -> sequences (B, T, F), T steps of F values.
 
     `rows` reads from the top down, `columns` from left to right. `windows` reads from the top down,

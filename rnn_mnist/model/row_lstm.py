@@ -5,15 +5,19 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_mnist.model.initializers import uniform
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, read_layer
+from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, lstm, read_layer, uniform
 from rnn_mnist.model.reading import Reading, inner_network, read
 from rnn_mnist.randomness import DROPOUT
+
+HEAD = "hidden2digits"  # The linear layer's name in the parameters, as in the notebook.
 
 
 class RowLSTM(nn.Module):
@@ -46,12 +50,12 @@ class RowLSTM(nn.Module):
     """Hidden size of the reading's inner network, if it has one."""
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: Array, *, keys: Array | None = None) -> Array:
         """Classify images.
 
         Args:
           images: (B, T, F) float in [0, 1], T and F of any size. The batch comes first. If B and T
-          are swapped, the LSTM still runs but learns nothing.
+            are swapped, the LSTM still runs but learns nothing.
           keys: (B,), one for each image, from which dropout is drawn. Without keys there is no
             dropout.
 
@@ -66,58 +70,39 @@ class RowLSTM(nn.Module):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
-        inputs = self._read(images)  # (B, T, F)
+        by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
+        inputs = read(images, self.reading)  # (B, T, F)
+        if (inner := inner_network(self.reading)) is not None:
+            sizes = inner.cells(self.inner_size).items()
+            # Without chrono: the inner sequences are short.
+            params = {name: self._cell(name, n, self.inner_size, chrono=0) for name, n in sizes}
+            inputs = inner.read(by_lstm, params, inputs)
         for layer in range(self.num_layers):
-            names = (f"lstm_l{layer}", f"lstm_l{layer}_reverse")[: 2 if self.bidirectional else 1]
-            values, chrono = inputs.shape[-1], self.chrono
-            inputs, last = read_layer(  # (B, T, H or 2H), (B, H or 2H)
-                [self._cell(name, values, self.hidden_size, chrono=chrono) for name in names],
-                inputs,
-                sequence=layer < self.num_layers - 1,
-                dtype=self.dtype,
-                kernel=self.kernel,
-                remat=self.remat,
-            )
+            names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if self.bidirectional else 1]
+            features, chrono = inputs.shape[-1], self.chrono
+            cells = [self._cell(n, features, self.hidden_size, chrono=chrono) for n in names]
+            # Only a layer above reads all hidden states (B, T, H or 2H); `last` is (B, H or 2H).
+            sequence = layer < self.num_layers - 1
+            inputs, last = read_layer(by_lstm, cells, inputs, sequence=sequence)
             if self.dropout and keys is not None:
                 kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
                 scale = kept.astype(last.dtype) / (1 - self.dropout)
                 inputs, last = inputs * scale[:, None], last * scale
         init = uniform(last.shape[-1])
-        logits = nn.Dense(
-            self.num_classes,
-            kernel_init=init,
-            bias_init=init,
-            precision=PRECISION,
-            name="hidden2digits",
-        )(last)  # (B, C)
-        return nn.log_softmax(logits)
-
-    def _read(self, images: jax.Array) -> jax.Array:
-        """Images (B, rows, columns) -> what the first layer reads (B, T, F)."""
-        inputs, inner = read(images, self.reading), inner_network(self.reading)
-        if inner is None:
-            return inputs
-        cells = inner.cells(self.inner_size).items()
-        # Without chrono: the inner sequences are short.
-        params = {
-            name: self._cell(name, values, self.inner_size, chrono=0) for name, values in cells
-        }
-        return inner.read(params, inputs, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
+        head = nn.Dense(
+            self.num_classes, kernel_init=init, bias_init=init, precision=PRECISION, name=HEAD
+        )
+        return nn.log_softmax(head(last))  # (B, C)
 
     def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
-        """The parameters of a cell of this name."""
+        """Declare a cell of this name: its parameters, as `lstm` takes them."""
         cell = LSTMCell(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            dtype=self.dtype,
-            forget_bias=self.forget_bias,
-            chrono=chrono,
-            name=name,
+            input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
         )
         return cell.weights
 
 
-def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
+def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:
     """Draw a mask (B, units) bool of the hidden units to keep; a share `dropout` is dropped.
 
     An image keeps a unit in all of its steps, or in none.
@@ -126,7 +111,7 @@ def _kept(keys: jax.Array, layer: int, units: int, dropout: float) -> jax.Array:
     Networks", 2016.
     """
 
-    def draw(key: jax.Array) -> jax.Array:
+    def draw(key: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), layer)
         return jax.random.bernoulli(key, jnp.float32(1 - dropout), (units,))
 

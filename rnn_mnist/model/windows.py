@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.typing import DTypeLike
+from jax import Array
 from numpy.typing import NDArray
 
-from rnn_mnist.model.lstm import Kernel, Params, read_layer
+from rnn_mnist.model.lstm import Params, Read, read_layer
 
 WINDOW, STRIDE = 4, 2  # Height and width of a window, and the distance of two, in pixels.
+# The inner network's cells by layer, forwards and backwards.
+LAYERS = ("inner_l0", "inner_l0_reverse"), ("inner_l1", "inner_l1_reverse")
 
 
 def window_places(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -35,12 +36,9 @@ def window_places(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
 class Lines(NamedTuple):
     """The sequences that one layer of an inner network reads in an image."""
 
-    length: int
-    """Steps in each sequence."""
-    number: int
-    """Sequences side by side."""
-    values: int
-    """Values in each step."""
+    length: int  # Steps in each sequence.
+    number: int  # Sequences side by side.
+    values: int  # Values in each step.
 
 
 class InnerNetwork(NamedTuple):
@@ -53,16 +51,11 @@ class InnerNetwork(NamedTuple):
     Networks", 2015. This is one of its layers, with overlapping windows.
     """
 
-    window: int = WINDOW**2
-    """P, the values of a window."""
+    window: int = WINDOW**2  # P, the values of a window.
 
     def cells(self, size: int) -> dict[str, int]:
         """The input size of each of its LSTM cells, by the cell's name."""
-        return {
-            f"inner_l{layer}{suffix}": values
-            for layer, values in enumerate((self.window, 2 * size))
-            for suffix in ("", "_reverse")
-        }
+        return dict.fromkeys(LAYERS[0], self.window) | dict.fromkeys(LAYERS[1], 2 * size)
 
     def lines(self, shape: tuple[int, ...], size: int) -> tuple[Lines, Lines]:
         """The sequences that its layers of `size` units read in an image of shape (T, W * P)."""
@@ -77,16 +70,13 @@ class InnerNetwork(NamedTuple):
         """A sentence about it for the description of a network."""
         return f"Two smaller LSTMs with {size} hidden units read every column and row first."
 
-    def read(
-        self, params: Params, inputs: jax.Array, *, dtype: DTypeLike, kernel: Kernel, remat: int = 0
-    ) -> jax.Array:
-        """Read inputs (B, T, W * P) with the parameters of `cells`, as `lstm`: (B, T, W * 2N)."""
+    def read(self, lstm: Read, params: Params, inputs: Array) -> Array:
+        """Read inputs (B, T, W * P) by `lstm` with the parameters of `cells`: (B, T, W * 2N)."""
         batch, steps, _ = inputs.shape
         hidden = inputs.reshape(batch, steps, -1, self.window)  # (B, T, W, P)
-        for name in ("inner_l0", "inner_l1"):
+        for names in LAYERS:
             lines = hidden.swapaxes(1, 2)  # (B, W, T, P), then (B, T, W, 2N)
-            flat, cells = lines.reshape(-1, *lines.shape[2:]), (name, f"{name}_reverse")
-            weights = [params[cell] for cell in cells]
-            states, _ = read_layer(weights, flat, dtype=dtype, kernel=kernel, remat=remat)
+            flat, weights = lines.reshape(-1, *lines.shape[2:]), [params[name] for name in names]
+            states, _ = read_layer(lstm, weights, flat)
             hidden = states.reshape(*lines.shape[:3], -1)
         return hidden.reshape(batch, steps, -1)

@@ -24,11 +24,12 @@ from rnn_mnist.runs.results import (
     load_run,
     save_weights,
 )
+from rnn_mnist.runs.state_dict import from_torch, readings_of, sizes_of, to_torch
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [
     "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Result", "Watch",
     "best_run", "check_run_folder", "compilation_cache", "describe", "describe_devices", "fit",
-    "is_result", "load_pretrained", "load_result", "load_run", "lock_folder", "save_weights",
-    "train_run", "write_file", "write_run",
+    "from_torch", "is_result", "load_pretrained", "load_result", "load_run", "lock_folder",
+    "readings_of", "save_weights", "sizes_of", "to_torch", "train_run", "write_file", "write_run",
 ]  # fmt: skip

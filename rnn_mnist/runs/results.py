@@ -23,6 +23,7 @@ from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
 from rnn_mnist.runs.record import Record, parse_classes, parse_history
+from rnn_mnist.runs.state_dict import Sizes, from_torch, readings_of, sizes_of, to_torch
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
 from rnn_mnist.training import EVALUATION_BATCH, State
 
@@ -223,8 +224,8 @@ def load_weights(path: Path | str) -> Result:
     path = Path(path)
     arrays, notes = read_weights(path)
     try:
-        sizes = model.sizes_of(arrays)
-        if not model.readings_of(sizes) or sizes.num_classes < 2:
+        sizes = sizes_of(arrays)
+        if not readings_of(sizes) or sizes.num_classes < 2:
             raise InputError(
                 f"the network reads {sizes.input_size} values in each step and knows "
                 f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
@@ -241,13 +242,13 @@ def load_weights(path: Path | str) -> Result:
         raise InputError(f"{path}: {error}") from None
     if len(classes) != sizes.num_classes:
         classes = tuple(map(str, range(sizes.num_classes)))
-    params = jax.tree.map(jnp.asarray, model.from_torch(arrays))
+    params = jax.tree.map(jnp.asarray, from_torch(arrays))
     return Result(State(params, (), jnp.int32(step)), history, config, classes)
 
 
-def _with_sizes(config: Config, sizes: model.Sizes) -> Config:
+def _with_sizes(config: Config, sizes: Sizes) -> Config:
     """A config with these sizes, and with a reading that fits them."""
-    known = model.readings_of(sizes)
+    known = readings_of(sizes)
     return dataclasses.replace(
         config,
         hidden_size=sizes.hidden_size,
@@ -265,8 +266,8 @@ def save_weights(path: Path | str, result: Result) -> None:
       InputError: The file has another ending, PyTorch is not installed, or the network has a
         reading that a .pt file cannot tell.
     """
-    state_dict = model.to_torch(result.params)
-    assumed = _with_sizes(Config(), model.sizes_of(state_dict)).reading
+    state_dict = to_torch(result.params)
+    assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
     if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
         raise InputError(
             f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "

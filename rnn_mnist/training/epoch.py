@@ -11,12 +11,12 @@ step. The result is that of one device, except for rounding.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 from jax.sharding import Mesh
 
 from rnn_mnist.kernels import vary_alike
@@ -33,13 +33,13 @@ from rnn_mnist.training.step import Metrics, State, apply, jit_with_checks, meas
 )
 def train_epoch(
     state: State,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
+    images: Array,
+    labels: Array,
+    order: Array,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    key: jax.Array | None = None,
+    key: Array | None = None,
     label_smoothing: float = 0.0,
     distortion: Distortion = Distortion(),
     mesh: Mesh | None = None,
@@ -47,38 +47,27 @@ def train_epoch(
 ) -> tuple[State, Metrics]:
     """Take a step for every row of `order`: an epoch, or a part of one, as one scan.
 
-    Args:
-      state: The state before the first step. Its buffers are donated: use the returned state.
-      images: (N, T, F).
-      labels: (N,).
-      order: (S, B) int32, the images of every step's batch. -1 fills up a batch; a row of -1 is a
-        step that changes nothing. On a mesh of D devices, B is a multiple of D.
-      model: As in `train_step`, like the next four.
-      optimizer: The same.
-      key: The same.
-      label_smoothing: The same.
-      distortion: The same.
-      mesh: From `make_mesh`; without a mesh, one device computes.
-      sharded: Each device of the mesh holds N / D images of its own, and its B / D columns of the
-        order count from its first image. Otherwise every device holds all images.
+    Each row of `order` (S, B) int32 names the images of a step's batch. -1 fills up a batch; a row
+    of -1 is a step that changes nothing. The state's buffers are donated: use the returned state.
+    The other arguments are those of `train_step`.
+
+    On a `mesh` of D devices from `make_mesh`, B is a multiple of D. Each device holds all images.
+    If they are `sharded`, it holds N / D of its own, and its B / D columns of the order count from
+    the first of these.
 
     Returns:
       The state after the steps, and the metrics of every step, each of shape (S,).
     """
 
     def steps(
-        start: tuple[State, jax.Array | None],
-        images: jax.Array,
-        labels: jax.Array,
-        order: jax.Array,
+        start: tuple[State, Array | None], images: Array, labels: Array, order: Array
     ) -> tuple[State, Metrics]:
         state, key = start
         if batch_axis(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
             state, *_ = vary_alike((state, images, labels, order))
 
-        def step(state: State, batch: jax.Array) -> tuple[State, Metrics]:
-            stepped: tuple[State, Metrics]
-            stepped = train_step(
+        def step(state: State, batch: Array) -> tuple[State, Metrics]:
+            return train_step(
                 state,
                 *_gather(images, labels, batch),
                 model=model,
@@ -88,52 +77,44 @@ def train_epoch(
                 distortion=distortion,
                 axis_name=batch_axis(mesh),
             )
-            return stepped
 
         return jax.lax.scan(step, state, order)
 
-    run: Callable[..., tuple[State, Metrics]] = data_parallel(steps, mesh, sharded=sharded)
-    return run((state, key), images, labels, order)
+    return data_parallel(steps, mesh, sharded=sharded)((state, key), images, labels, order)
 
 
 @functools.partial(jit_with_checks, static_argnames=("model", "mesh", "sharded"))
 def evaluate(
     params: Params,
-    images: jax.Array,
-    labels: jax.Array,
-    order: jax.Array,
+    images: Array,
+    labels: Array,
+    order: Array,
     *,
     model: nn.Module,
     mesh: Mesh | None = None,
     sharded: bool = False,
 ) -> Metrics:
-    """Metrics over all images that `order` names, each as often as it is named.
+    """Sum the metrics of all images in `order`, with repeats. The rest is as in `train_epoch`."""
 
-    The arguments are those of `train_epoch`.
-    """
-
-    def total(params: Params, images: jax.Array, labels: jax.Array, order: jax.Array) -> Metrics:
-        def tested(batch: jax.Array) -> Metrics:
+    def total(params: Params, images: Array, labels: Array, order: Array) -> Metrics:
+        def tested(batch: Array) -> Metrics:
             x, y, mask = _gather(images, labels, batch)
             return measure(apply(params, x, model=model), y, mask)
 
-        def step(total: Metrics, batch: jax.Array) -> tuple[Metrics, None]:
+        def add(total: Metrics, batch: Array) -> tuple[Metrics, None]:
             return jax.tree.map(jnp.add, total, tested(batch)), None
 
         shapes = jax.eval_shape(tested, jax.ShapeDtypeStruct(order.shape[1:], order.dtype))
-        zero: Metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         zero, *_ = vary_alike((zero, params, images, labels, order))
-        metrics, _ = jax.lax.scan(step, zero, order)
+        metrics, _ = jax.lax.scan(add, zero, order)
         axis_name = batch_axis(mesh)
         return metrics if axis_name is None else psum(metrics, axis_name)
 
-    run: Callable[..., Metrics] = data_parallel(total, mesh, sharded=sharded)
-    return run(params, images, labels, order)
+    return data_parallel(total, mesh, sharded=sharded)(params, images, labels, order)
 
 
-def _gather(
-    images: jax.Array, labels: jax.Array, batch: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _gather(images: Array, labels: Array, batch: Array) -> tuple[Array, Array, Array]:
     """The images, labels and mask of a batch (B,) of indices; the mask leaves out -1."""
     index = jnp.maximum(batch, 0)
     return images[index], labels[index], batch >= 0

@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import DTypeLike
+from jax import Array
 
 from rnn_mnist.data import check_images, check_labels, preprocess
 from rnn_mnist.kernels import vary_alike
@@ -34,24 +34,18 @@ from rnn_mnist.training.optimizers import averaged
 class State(NamedTuple):
     """All that a run has learned so far."""
 
-    params: Params
-    """The model's parameters, a tree of float32 or float64 arrays."""
-    opt_state: optax.OptState
-    """The optimizer's memory."""
-    step: jax.Array
-    """Steps taken, a scalar int32."""
+    params: Params  # The model's parameters, a tree of float32 or float64 arrays.
+    opt_state: optax.OptState  # The optimizer's memory.
+    step: Array  # Steps taken, a scalar int32.
 
 
 class Metrics(NamedTuple):
     """Sums over images. Divide once, at the end."""
 
-    loss: jax.Array
-    """Summed negative log-likelihood in nats, float32 or float64."""
-    correct: jax.Array
-    """Images classified right, int32."""
-    examples: jax.Array
-    """Images counted, int32."""
-    gradient_norm: jax.Array | None = None
+    loss: Array  # Summed negative log-likelihood in nats, float32 or float64.
+    correct: Array  # Images classified right, int32.
+    examples: Array  # Images counted, int32.
+    gradient_norm: Array | None = None
     """Norm of a step's whole gradient before clipping; None in an evaluation."""
 
 
@@ -77,52 +71,48 @@ def init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
-    key: jax.Array,
+    key: Array,
     shape: tuple[int, int] = (28, 28),
 ) -> State:
-    """Draw initial parameters for images of the given shape (T, F)."""
+    """Draw the initial parameters of a model for images of a shape (T, F)."""
     params = model.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
 def eval_params(state: State) -> Params:
     """The parameters to test and to keep: their running average, if the optimizer has one."""
-    params: Params = averaged(state.opt_state, state.params)
-    return params
+    return averaged(state.opt_state, state.params)
 
 
 @functools.partial(jit_with_checks, static_argnames="model")
-def apply(params: Params, images: jax.Array, *, model: nn.Module) -> jax.Array:
+def apply(params: Params, images: Array, *, model: nn.Module) -> Array:
     """Log-probabilities (B, C) of images (B, T, F)."""
-    return jnp.asarray(model.apply({"params": params}, preprocess(images, _dtype(params))))
+    return jnp.asarray(model.apply({"params": params}, _scale(images, params)))
 
 
-def _dtype(params: Params) -> DTypeLike:
-    """The type in which a network computes: float32, or its parameters' own if that is wider."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+def _scale(images: Array, params: Params) -> Array:
+    """Images from 0 to 1, in float32, or in the type of the parameters or the images if wider."""
+    return preprocess(images, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
-def nll(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
+def nll(log_probs: Array, labels: Array) -> Array:
     """Negative log-likelihood (B,) of labels (B,) under log-probabilities (B, C), in nats.
 
-    It is NaN if a label names no class.
+    It is NaN where a label names no class.
     """
     taken = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     return jnp.where(_is_class(log_probs, labels), taken, jnp.nan)
 
 
-def _is_class(log_probs: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether labels (B,) name one of the classes of log-probabilities (B, C)."""
+def _is_class(log_probs: Array, labels: Array) -> Array:
+    """Whether each label (B,) names one of the classes of log-probabilities (B, C)."""
     return (labels >= 0) & (labels.astype(jnp.int32) < log_probs.shape[-1])
 
 
-def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
+def measure(log_probs: Array, labels: Array, mask: Array) -> Metrics:
     """Metrics of log-probabilities (B, C) and labels (B,), where mask (B,) is true.
 
-    An image does not count if its label names no class.
-
-    Raises:
-      ValueError: The batch sizes differ.
+    An image does not count if its label names no class. Different batch sizes raise a ValueError.
     """
     if not log_probs.shape[:1] == labels.shape == mask.shape:
         sizes = f"{log_probs.shape[:1]}, {labels.shape} and {mask.shape}"
@@ -141,13 +131,13 @@ def measure(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics
 )
 def train_step(
     state: State,
-    images: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
+    images: Array,
+    labels: Array,
+    mask: Array | None = None,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    key: jax.Array | None = None,
+    key: Array | None = None,
     label_smoothing: float = 0.0,
     distortion: Distortion = Distortion(),
     axis_name: str | None = None,
@@ -180,17 +170,21 @@ def train_step(
     """
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
-    images = preprocess(images, _dtype(state.params))
+    images, count = _scale(images, state.params), labels.shape[0]
+    # Which share of the batch this is, if it is spread over an axis.
+    share = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
+    random: dict[str, Any] = {}
     drops = bool(getattr(model, "dropout", 0))
-    random: Any = {}
     if drops or distortion != Distortion():
         if key is None:
             raise ValueError("dropout and distortion need a key")
-        keys = _image_keys(jax.random.fold_in(key, state.step), labels.shape[0], axis_name)
+        places = share * count + jnp.arange(count)  # (B,), in the whole batch.
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, places)
         images = distort(images, distortion, keys=keys)
         random = {"keys": keys} if drops else {}
 
-    def summed_loss(params: Params) -> tuple[jax.Array, Metrics]:
+    def summed_loss(params: Params) -> tuple[Array, Metrics]:
         log_probs = jnp.asarray(model.apply({"params": params}, images, **random))
         metrics = measure(log_probs, labels, mask)
         if not label_smoothing:
@@ -200,8 +194,7 @@ def train_step(
         return (1 - label_smoothing) * metrics.loss + label_smoothing * spread_out, metrics
 
     # JAX would sum the gradient of parameters that do not vary along the axis by itself.
-    index = () if axis_name is None else jax.lax.axis_index(axis_name)
-    params, *_ = vary_alike((state.params, images, labels, index))
+    params, *_ = vary_alike((state.params, images, labels, share))
     gradient, metrics = jax.grad(summed_loss, has_aux=True)(params)
     if axis_name is not None:
         gradient, metrics = psum((gradient, metrics), axis_name)
@@ -211,9 +204,3 @@ def train_step(
     stepped = State(optax.apply_updates(state.params, updates), opt_state, state.step + 1)
     state = jax.tree.map(functools.partial(jnp.where, metrics.examples > 0), stepped, state)
     return state, metrics
-
-
-def _image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
-    """A key for each image (B,), by its place in a batch that may be spread over an axis."""
-    first = 0 if axis_name is None else count * jax.lax.axis_index(axis_name)
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))

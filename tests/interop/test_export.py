@@ -28,8 +28,7 @@ from rnn_mnist import (
     train_step,
 )
 from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
-from rnn_mnist.model import weights
-from rnn_mnist.runs import fitting, weight_files
+from rnn_mnist.runs import fitting, sizes_of, weight_files
 from rnn_mnist.runs import results as loading
 from rnn_mnist.runs.results import load_result
 from rnn_mnist.training import setup as plan
@@ -110,7 +109,7 @@ def test_the_notebooks_model_loads_what_was_trained_here(
     np.testing.assert_array_equal(ours.argmax(1), theirs.argmax(1))
     back = load_result(path)
     assert_identical(back.params, result.params)
-    sizes = weights.sizes_of(state_dict)
+    sizes = sizes_of(state_dict)
     assert sizes == (28, 8, num_layers, bidirectional, 10, 0)
     if ending == ".safetensors":  # It also says what made it.
         assert (back.config, back.classes) == (SMALL, result.classes)

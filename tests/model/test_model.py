@@ -10,8 +10,7 @@ import pytest
 from conftest import from_torch, numpy_lstm, numpy_row_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
-from rnn_mnist.model.initializers import uniform
-from rnn_mnist.model.lstm import lstm
+from rnn_mnist.model.lstm import lstm, uniform
 
 
 def random_params(module, *shape, seed=0):

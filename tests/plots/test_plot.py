@@ -115,7 +115,7 @@ def test_mp4_is_written_or_its_lack_named(command, monkeypatch):
 def test_bad_input_gets_one_line_and_code_2(command, arguments, message):
     from safetensors.numpy import save_file
 
-    from rnn_mnist.model.weights import to_torch
+    from rnn_mnist import to_torch
 
     bare = to_torch(result_of().params)
     save_file(bare, "bare.safetensors")
