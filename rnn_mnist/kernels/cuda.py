@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_mnist.files import atomic_write, cache_folder
-from rnn_mnist.kernels.library import library
+from rnn_mnist.kernels import library
 from rnn_mnist.kernels.native import Gradients, Results, Weights
 
 LARGEST = 256
@@ -87,12 +87,12 @@ def plan(hidden: int, batch: int, device: Device) -> Geometry:
     )
 
 
-def load(hidden: int, batch: int) -> str:
+def load(batch: int, hidden: int) -> str:
     """Compile the kernel, or find it in the cache folder, and load it on every GPU of JAX.
 
     Args:
-      hidden: The hidden size H.
       batch: The batch size B.
+      hidden: The hidden size H.
 
     Returns:
       The architecture that it is compiled for, such as sm_90.
@@ -127,7 +127,7 @@ def _device() -> Device:
 
 
 def _call_library(function: str, *arguments: object) -> None:
-    call = getattr(library(), f"{_TARGET}_{function}")
+    call = getattr(library.load(), f"{_TARGET}_{function}")
     call.restype = ctypes.c_char_p
     if error := call(*arguments):
         raise ImportError(error.decode())
@@ -135,7 +135,7 @@ def _call_library(function: str, *arguments: object) -> None:
 
 @functools.cache
 def _register() -> None:
-    handler = jax.ffi.pycapsule(getattr(library(), _TARGET))
+    handler = jax.ffi.pycapsule(getattr(library.load(), _TARGET))
     jax.ffi.register_ffi_target(_TARGET, handler, platform="CUDA")
 
 
@@ -192,8 +192,8 @@ def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
     nvrtc, version = _nvrtc()
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     names = ["HIDDEN", "SPLIT", "ROWS", "REGISTERS", "SHARED", "AHEAD"]
-    options = [f"--gpu-architecture=sm_{architecture}", "--ftz=true"]
-    options += ["--prec-div=false", "--std=c++17"]
+    options = [f"-arch=sm_{architecture}", "-ftz=true"]
+    options += ["-prec-div=false", "-std=c++17"]
     options += [f"-D{name}={value}" for name, value in zip(names, geometry, strict=False)]
     texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
 

@@ -14,7 +14,7 @@ _ENDINGS = ".so", ".dylib", ".dll"
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
     """Load the library.
 
     Raises:
@@ -22,7 +22,7 @@ def library() -> ctypes.CDLL:
         cannot be loaded; one line says which.
     """
     reason = "it was not built: the installation found no C++ compiler"
-    for file in _files():
+    for file in find():
         try:
             return _load(file)
         except Exception as error:  # Try the next library. Without one, the scan runs.
@@ -31,7 +31,7 @@ def library() -> ctypes.CDLL:
     raise ImportError(reason)
 
 
-def _files() -> list[Path]:
+def find() -> list[Path]:
     """The libraries in this package, then those in the installed package.
 
     In a clone of the repository, Python imports the package from the clone, even if another copy
@@ -52,7 +52,7 @@ def _load(file: Path) -> ctypes.CDLL:
     the process on loading.
     """
     binary = file.read_bytes()
-    if _digest_of_sources().encode() not in binary:
+    if digest_of_sources().encode() not in binary:
         raise ImportError(f"{file} was not compiled from this version's sources")
     # Bytes 40 to 47 of an ELF file are the offset of its last part, the section table.
     if binary.startswith(b"\x7fELF") and int.from_bytes(binary[40:48], "little") >= len(binary):
@@ -60,7 +60,7 @@ def _load(file: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(file))
 
 
-def _digest_of_sources() -> str:
+def digest_of_sources() -> str:
     """What CMakeLists.txt writes into a library: the SHA-256 of the sources' SHA-256."""
     folder = Path(__file__).parent
     sources = sorted([*folder.glob("c*/[!.]*.cc"), *folder.glob("c*/[!.]*.h")])

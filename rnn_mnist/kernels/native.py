@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 
-from rnn_mnist.kernels.library import library
+from rnn_mnist.kernels import library
 
 _FORWARD, _BACKWARD = "rnn_mnist_lstm_forward", "rnn_mnist_lstm_backward"
 _TYPES = "float32", "float64"
@@ -60,7 +60,7 @@ def load() -> str:
     Raises:
       ImportError: The library cannot be used; one line says why.
     """
-    functions = library()
+    functions = library.load()
     for target in [f"{name}_{dtype}" for name in (_FORWARD, _BACKWARD) for dtype in _TYPES]:
         handler = jax.ffi.pycapsule(getattr(functions, target))
         jax.ffi.register_ffi_target(target, handler, platform="cpu")

@@ -21,20 +21,31 @@ from rnn_mnist.kernels.native import Weights
 from rnn_mnist.kernels.varying import vary_alike
 
 Platform = Literal["cpu", "cuda"]
+PLATFORMS: tuple[Platform, ...] = "cpu", "cuda"
 Carry = tuple[jax.Array, jax.Array]
 Results = TypeVar("Results")
 
 
-def load(platform: Platform, hidden_size: int, batch: int) -> str:
-    """Load the kernel for a kind of device, a hidden size H and a batch size B.
+def platform_of(device: str) -> Platform | None:
+    """The kernel's name for a kind of JAX's devices, such as `gpu`; None if there is no kernel."""
+    names: dict[str, Platform] = {"cpu": "cpu", "gpu": "cuda"}
+    return names.get(device)
+
+
+def load(
+    platform: Platform = "cpu", batch: int = 1, hidden_size: int = 1, dtype: str = "float32"
+) -> str:
+    """Load the kernel for a batch size B, a hidden size H and a type of products.
 
     Returns:
-      The instruction set that it uses on a CPU; or a GPU's architecture, such as sm_90.
+      The instruction set that it uses on a CPU, or a GPU's architecture, such as sm_90.
 
     Raises:
       ImportError: The kernel cannot be used; one line says why.
     """
-    return native.load() if platform == "cpu" else cuda.load(hidden_size, batch)
+    if dtype not in (("float32", "float64") if platform == "cpu" else ("float32",)):
+        raise ImportError(f"it computes in float32, not in {dtype}")
+    return native.load() if platform == "cpu" else cuda.load(batch, hidden_size)
 
 
 def lstm(

@@ -1,11 +1,11 @@
 """The network: an LSTM over the steps of an image, and a linear layer over its last state."""
 
-from rnn_mnist.model.lstm import PRECISION, LSTMCell, Params, choose_kernel, lstm
+from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Params, load_kernel, lstm
 from rnn_mnist.model.reading import WORDS, Reading, inner_network, places, read, steps_at, steps_of
 from rnn_mnist.model.row_lstm import HEAD, RowLSTM
 from rnn_mnist.model.windows import InnerNetwork
 
 __all__ = [
-    "HEAD", "PRECISION", "WORDS", "InnerNetwork", "LSTMCell", "Params", "Reading", "RowLSTM",
-    "choose_kernel", "inner_network", "lstm", "places", "read", "steps_at", "steps_of",
+    "HEAD", "PRECISION", "WORDS", "InnerNetwork", "Kernel", "LSTMCell", "Params", "Reading",
+    "RowLSTM", "inner_network", "load_kernel", "lstm", "places", "read", "steps_at", "steps_of",
 ]  # fmt: skip

@@ -35,7 +35,8 @@ class RowLSTM(nn.Module):
     dtype: DTypeLike = "float32"
     """Type of the LSTM's products, as in `LSTMCell`."""
     kernel: Kernel = "auto"
-    """What computes the LSTM on a CPU, as in `choose_kernel`."""
+    """What computes the LSTM: `native`, a compiled kernel for CPUs and NVIDIA GPUs; `scan`, XLA's
+    scan over `LSTMCell`; or `auto`, the kernel where it can be used."""
     reading: Reading = "rows"
     """What each step reads, as in `read`."""
     dropout: float = 0.0

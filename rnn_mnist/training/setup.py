@@ -18,7 +18,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from rnn_mnist import data, kernels
 from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.data import PreparedRecords, steps_per_part
-from rnn_mnist.model import RowLSTM, choose_kernel
+from rnn_mnist.model import Kernel, RowLSTM, load_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training.augment import Distortion
@@ -273,7 +273,7 @@ def default_cpu_count(config: Config) -> int:
     8 images in each, more devices make it slower.
     """
     with contextlib.suppress(ValueError):
-        if choose_kernel(config.kernel, config.precision) == "native":
+        if _load_kernel(config, "cpu", config.kernel):
             return 1
     return max(1, min(cores(), config.batch_size // 8))
 
@@ -284,15 +284,19 @@ def describe_kernel(config: Config, mesh: Mesh) -> str:
     Raises:
       InputError: The config asks for the native kernel, which cannot be had.
     """
-    platform = mesh.devices.flat[0].platform
-    if config.kernel == "native" and platform != "cpu":
-        raise InputError(f"kernel: native is for CPUs, not {platform}; choose auto or scan")
-    if config.kernel == "scan" or platform != "cpu":
+    device = mesh.devices.flat[0].platform
+    if config.kernel == "scan":
         return "scan"
     try:
-        choose_kernel("native", config.precision)
+        if (platform := kernels.platform_of(device)) is None:
+            raise ValueError(f"the native kernel is for CPUs and NVIDIA GPUs, not for {device}")
+        return f"native, for {_load_kernel(config, platform, 'native')}"
     except ValueError as error:
         if config.kernel == "native":
             raise InputError(f"kernel: {error}; choose auto or scan") from None
         return f"scan; {error}"
-    return f"native, for {kernels.load('cpu', 1, 1)}"
+
+
+def _load_kernel(config: Config, platform: kernels.Platform, kernel: Kernel) -> str | None:
+    size = config.batch_size, config.hidden_size
+    return load_kernel(kernel, platform, *size, dtype=config.precision)

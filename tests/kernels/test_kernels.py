@@ -22,8 +22,8 @@ from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
 from rnn_mnist import Config, InputError, RowLSTM, kernels
-from rnn_mnist.kernels import native
-from rnn_mnist.model.lstm import choose_kernel, lstm
+from rnn_mnist.kernels import library
+from rnn_mnist.model.lstm import load_kernel, lstm
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
 from rnn_mnist.training import setup as plan
 
@@ -375,7 +375,7 @@ def test_export_refuses_the_kernel_and_takes_the_scan():
 
 
 def test_without_the_kernel_the_scan_runs_and_says_so(monkeypatch):
-    def missing():
+    def missing(*_):
         raise ImportError("it was not built: no compiler")
 
     monkeypatch.setattr(kernels, "load", missing)
@@ -394,11 +394,11 @@ def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     def not_installed(_):
         raise importlib.metadata.PackageNotFoundError
 
-    library = native._libraries()[0]
-    binary, digest = library.read_bytes(), native._digest_of_sources().encode()
+    built = library.find()[0]
+    binary, digest = built.read_bytes(), library.digest_of_sources().encode()
     # An older library carries the digest of older sources.
     older = hashlib.sha256(b"older").hexdigest().encode()
-    file = tmp_path / library.name
+    file = tmp_path / built.name
     monkeypatch.setattr(kernels, "__path__", [str(tmp_path)])
     monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
     for content, wanted in {
@@ -409,28 +409,30 @@ def test_a_library_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     }.items():
         file.write_bytes(content)
         with pytest.raises(ImportError, match=f"^it cannot be loaded: {file}.*") as error:
-            kernels.load.__wrapped__()
+            library.load.__wrapped__()
         assert re.search(rf"{wanted}.*; install the package again$", str(error.value))
     # The installed package's library may fit where the clone's own does not.
-    monkeypatch.setattr(kernels, "__path__", [str(tmp_path), str(library.parent)])
-    assert kernels.load.__wrapped__() == kernels.load()
+    monkeypatch.setattr(kernels, "__path__", [str(tmp_path), str(built.parent)])
+    assert library.load.__wrapped__()._name == str(built)
 
 
 def test_every_source_counts_in_the_digest(tmp_path, monkeypatch):
-    shutil.copytree(SOURCE / "cpu", tmp_path / "cpu")
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    digests = {native._digest_of_sources()}
-    for file in sorted((tmp_path / "cpu").iterdir()):
+    for folder in ("cpu", "cuda"):
+        shutil.copytree(SOURCE / folder, tmp_path / folder)
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    digests = {library.digest_of_sources()}
+    for file in sorted(tmp_path.glob("c*/*")):
         file.write_text(file.read_text() + "\n")
-        digests.add(native._digest_of_sources())
-    assert len(digests) == 4  # That of three sources, and one for each change.
+        digests.add(library.digest_of_sources())
+    # That of four sources, and one for each change. NVRTC compiles lstm.cu from the source.
+    assert len(digests) == 5
 
 
 def test_what_runs_is_chosen_and_named():
     mesh = make_mesh(find_devices(1))
     assert plan.make_plan(Config(), mesh).kernel == f"native, for {kernels.load()}"
     assert plan.make_plan(Config(kernel="scan"), mesh).kernel == "scan"
-    assert choose_kernel("auto", "bfloat16") == "scan"
+    assert load_kernel("auto", "cpu", 1, 1, "bfloat16") is None
     with pytest.raises(InputError, match="computes in float32, not in bfloat16"):
         plan.make_plan(Config(kernel="native", precision="bfloat16"), mesh)
     assert plan.default_cpu_count(Config(batch_size=10**6)) == 1
@@ -518,12 +520,12 @@ def test_sanitizers_find_nothing(tmp_path):
         "avx512": ["64", "5", "-mavx2", "-mfma", *wide],
     }[kernels.load()]
     more += ["-DLSTM_LEVEL=baseline", f"-DLSTM_BYTES={size}", f"-DLSTM_COLUMNS={columns}"]
-    more += ["-DLSTM_FLOAT64", f'-DLSTM_SOURCES="{native._digest_of_sources()}"']
+    more += ["-DLSTM_FLOAT64", f'-DLSTM_SOURCES="{library.digest_of_sources()}"']
     more += [f"-isystem{jaxlib}/include", "-ffp-contract=fast", "-fsanitize=address,undefined"]
-    library = ["-std=c++20", "-O1", "-g1", "-fPIC", "-w", "-shared", "-fno-sanitize-recover=all"]
-    library += map(str, sorted((SOURCE / "cpu").glob("*.cc")))
-    library += ["-o", str(tmp_path / "librnn_mnist_lstm.so")]
-    subprocess.run([compiler, *more, *library], check=True)
+    sources = ["-std=c++20", "-O1", "-g1", "-fPIC", "-w", "-shared", "-fno-sanitize-recover=all"]
+    sources += map(str, sorted((SOURCE / "cpu").glob("*.cc")))
+    sources += ["-o", str(tmp_path / "librnn_mnist_lstm.so")]
+    subprocess.run([compiler, *more, *sources], check=True)
     # ASan also wants to see C++'s own library from the start.
     runtimes = [
         subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
