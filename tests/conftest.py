@@ -1,6 +1,7 @@
 """What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
 
 import functools
+import gc
 import gzip
 import hashlib
 import io
@@ -48,6 +49,13 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             jax.config.update(name, value)
             patch.setenv(name.upper(), str(value))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> None:
+    """Let Python search for garbage only among what this file's tests have made."""
+    gc.set_threshold(200_000)  # As the commands do.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
