@@ -305,7 +305,7 @@ def test_a_batch_spread_over_vmap_gives_the_same_step():
     whole = train_step(state, images, labels, **settings)
     step = functools.partial(train_step, **settings, axis_name="halves")
     split = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels))
-    halves = jax.vmap(step, (None, 0, 0), axis_name="halves")(state, *split)
+    halves = jax.jit(jax.vmap(step, (None, 0, 0), axis_name="halves"))(state, *split)
     for half in (0, 1):
         assert_same(jax.tree.map(lambda x: x[half], halves), whole, atol=1e-5)  # noqa: B023
 
@@ -337,7 +337,10 @@ def test_epochs_and_evaluation_run_in_a_users_shard_map():
         return jax.tree.map(lambda x: x[None], both(*arrays))
 
     run = jax.shard_map(stacked, mesh=mesh, in_specs=(whole, split, split), out_specs=split)
-    ours, wanted = run(start(optimizer), images, labels), both(start(optimizer), images, labels)
+    ours, wanted = (
+        jax.jit(run)(start(optimizer), images, labels),
+        both(start(optimizer), images, labels),
+    )
     assert_same(jax.tree.map(lambda x: x[0], ours), wanted, atol=1e-6)
 
 
@@ -449,7 +452,7 @@ def test_schedules_start_peak_and_end_where_they_say(total):
     one_cycle = make_schedule("one_cycle", 0.5, total)
     assert make_schedule("constant", 0.5, total) == 0.5
     np.testing.assert_allclose([cosine(0), cosine(total)], [0.5, 0], atol=1e-6)
-    rates = np.asarray(jax.vmap(one_cycle)(np.arange(total + 1)))
+    rates = np.asarray(jax.jit(jax.vmap(one_cycle))(np.arange(total + 1)))
     np.testing.assert_allclose(rates.max(), 0.5, rtol=0.01)
     assert rates[-1] < 1e-5
     if total == 1000:
@@ -511,23 +514,25 @@ def test_the_running_average_does_not_drift():
 def test_dropout_leaves_units_out_of_training_alone():
     model = RowLSTM(hidden_size=400, num_layers=2, dropout=0.25)
     images = jax.random.uniform(jax.random.key(0), (6, 28, 28))
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     keys = jax.random.split(jax.random.key(2), 6)
     # With the last layer's weights all one, each class's logit is the sum of what is handed to it.
     params["hidden2digits"] = {"kernel": jnp.eye(400, 10), "bias": jnp.zeros(10)}
 
+    @jax.jit
     def last(keys):
         _, inner = model.apply({"params": params}, images, keys=keys, capture_intermediates=True)
         return inner["intermediates"]["hidden2digits"]["__call__"][0]
 
+    @jax.jit
     def share(keys):
         units = RowLSTM(400, 1, dropout=0.25, num_classes=400)
         one = {"lstm_l0": params["lstm_l0"]}
         one["hidden2digits"] = {"kernel": jnp.eye(400), "bias": jnp.zeros(400)}
         _, inner = units.apply({"params": one}, images, keys=keys, capture_intermediates=True)
-        return np.asarray(inner["intermediates"]["hidden2digits"]["__call__"][0])
+        return inner["intermediates"]["hidden2digits"]["__call__"][0]
 
-    dropped, whole = share(keys), share(None)
+    dropped, whole = np.asarray(share(keys)), np.asarray(share(None))
     kept = dropped != 0
     assert 0.7 < kept.mean() < 0.8
     np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-5)
