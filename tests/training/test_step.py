@@ -337,10 +337,8 @@ def test_epochs_and_evaluation_run_in_a_users_shard_map():
         return jax.tree.map(lambda x: x[None], both(*arrays))
 
     run = jax.shard_map(stacked, mesh=mesh, in_specs=(whole, split, split), out_specs=split)
-    ours, wanted = (
-        jax.jit(run)(start(optimizer), images, labels),
-        both(start(optimizer), images, labels),
-    )
+    given = start(optimizer), images, labels
+    ours, wanted = jax.jit(run)(*given), both(*given)
     assert_same(jax.tree.map(lambda x: x[0], ours), wanted, atol=1e-6)
 
 
@@ -514,25 +512,23 @@ def test_the_running_average_does_not_drift():
 def test_dropout_leaves_units_out_of_training_alone():
     model = RowLSTM(hidden_size=400, num_layers=2, dropout=0.25)
     images = jax.random.uniform(jax.random.key(0), (6, 28, 28))
-    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
+    params = model.init(jax.random.key(1), images)["params"]
     keys = jax.random.split(jax.random.key(2), 6)
     # With the last layer's weights all one, each class's logit is the sum of what is handed to it.
     params["hidden2digits"] = {"kernel": jnp.eye(400, 10), "bias": jnp.zeros(10)}
 
-    @jax.jit
     def last(keys):
         _, inner = model.apply({"params": params}, images, keys=keys, capture_intermediates=True)
         return inner["intermediates"]["hidden2digits"]["__call__"][0]
 
-    @jax.jit
     def share(keys):
         units = RowLSTM(400, 1, dropout=0.25, num_classes=400)
         one = {"lstm_l0": params["lstm_l0"]}
         one["hidden2digits"] = {"kernel": jnp.eye(400), "bias": jnp.zeros(400)}
         _, inner = units.apply({"params": one}, images, keys=keys, capture_intermediates=True)
-        return inner["intermediates"]["hidden2digits"]["__call__"][0]
+        return np.asarray(inner["intermediates"]["hidden2digits"]["__call__"][0])
 
-    dropped, whole = np.asarray(share(keys)), np.asarray(share(None))
+    dropped, whole = share(keys), share(None)
     kept = dropped != 0
     assert 0.7 < kept.mean() < 0.8
     np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-5)
