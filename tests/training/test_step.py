@@ -280,19 +280,17 @@ def test_padding_and_masked_steps_change_nothing():
     assert order.shape == (6, 10)
     kwargs = {"model": MODEL, "optimizer": optimizer}
 
-    whole, metrics = train_epoch(start(optimizer), images, labels, order, **kwargs)
-    assert metrics.examples.tolist() == [10, 10, 10, 10, 10, 7]
-
     by_hand = start(optimizer)
     for row in order:
         index = row[row >= 0]  # Never padded, so the last batch has another shape.
         by_hand, _ = train_step(by_hand, images[index], labels[index], **kwargs)
-    assert_same(whole, by_hand, atol=1e-6)
 
-    cut = start(optimizer)
+    cut, examples = start(optimizer), []
     for part in batches.cut_order(order, 4):  # The second part has two steps of nothing.
-        cut, _ = train_epoch(cut, images, labels, part, **kwargs)
-    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+        cut, metrics = train_epoch(cut, images, labels, part, **kwargs)
+        examples += metrics.examples.tolist()
+    assert examples == [10, 10, 10, 10, 10, 7, 0, 0]
+    assert_same(cut, by_hand, atol=1e-6)
     assert int(cut.step) == 6
 
 
