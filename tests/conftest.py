@@ -1,6 +1,7 @@
 """What all tests share: strict JAX, a cache of their own, PyTorch's names for weights."""
 
 import functools
+import gc
 import gzip
 import hashlib
 import io
@@ -21,6 +22,8 @@ import numpy as np
 import pytest
 
 from rnn_mnist import Config, Data, fit
+from rnn_mnist.data import loading
+from rnn_mnist.data.archive import SHIPPED, Archive, read_archive
 from rnn_mnist.runs.results import Result
 from rnn_mnist.training import setup as plan
 from rnn_mnist.training import step
@@ -48,6 +51,31 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             jax.config.update(name, value)
             patch.setenv(name.upper(), str(value))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unpacked_once() -> Iterator[None]:
+    """Unpack the shipped images once in a process, not for every run. Nobody can write to them."""
+    shipped = functools.cache(read_archive)
+
+    def read(path: Path, source: str = "") -> Archive:
+        if path != SHIPPED:
+            return read_archive(path, source)
+        archive = shipped(path, source)
+        for array in archive.arrays.values():
+            array.flags.writeable = False
+        return archive._replace(arrays=dict(archive.arrays))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "read_archive", read)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> None:
+    """Let Python search for garbage only among what this file's tests have made."""
+    gc.set_threshold(200_000)  # As the commands do.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -157,7 +157,7 @@ def test_a_network_trained_by_the_notebook_comes_in_and_trains_on(tmp_path, digi
     split = load("mnist", "train[:6000]")
     for first in range(0, 6000, 50):
         images = torch.from_numpy(split.images[first : first + 50].astype(np.float32) / 255)
-        labels = torch.from_numpy(split.labels[first : first + 50]).long()
+        labels = torch.from_numpy(np.int64(split.labels[first : first + 50]))
         loss = torch.nn.functional.nll_loss(model(images), labels)
         optimizer.zero_grad()
         loss.backward()

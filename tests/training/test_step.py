@@ -280,19 +280,17 @@ def test_padding_and_masked_steps_change_nothing():
     assert order.shape == (6, 10)
     kwargs = {"model": MODEL, "optimizer": optimizer}
 
-    whole, metrics = train_epoch(start(optimizer), images, labels, order, **kwargs)
-    assert metrics.examples.tolist() == [10, 10, 10, 10, 10, 7]
-
     by_hand = start(optimizer)
     for row in order:
         index = row[row >= 0]  # Never padded, so the last batch has another shape.
         by_hand, _ = train_step(by_hand, images[index], labels[index], **kwargs)
-    assert_same(whole, by_hand, atol=1e-6)
 
-    cut = start(optimizer)
+    cut, examples = start(optimizer), []
     for part in batches.cut_order(order, 4):  # The second part has two steps of nothing.
-        cut, _ = train_epoch(cut, images, labels, part, **kwargs)
-    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+        cut, metrics = train_epoch(cut, images, labels, part, **kwargs)
+        examples += metrics.examples.tolist()
+    assert examples == [10, 10, 10, 10, 10, 7, 0, 0]
+    assert_same(cut, by_hand, atol=1e-6)
     assert int(cut.step) == 6
 
 
@@ -305,7 +303,7 @@ def test_a_batch_spread_over_vmap_gives_the_same_step():
     whole = train_step(state, images, labels, **settings)
     step = functools.partial(train_step, **settings, axis_name="halves")
     split = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (images, labels))
-    halves = jax.vmap(step, (None, 0, 0), axis_name="halves")(state, *split)
+    halves = jax.jit(jax.vmap(step, (None, 0, 0), axis_name="halves"))(state, *split)
     for half in (0, 1):
         assert_same(jax.tree.map(lambda x: x[half], halves), whole, atol=1e-5)  # noqa: B023
 
@@ -337,7 +335,8 @@ def test_epochs_and_evaluation_run_in_a_users_shard_map():
         return jax.tree.map(lambda x: x[None], both(*arrays))
 
     run = jax.shard_map(stacked, mesh=mesh, in_specs=(whole, split, split), out_specs=split)
-    ours, wanted = run(start(optimizer), images, labels), both(start(optimizer), images, labels)
+    given = start(optimizer), images, labels
+    ours, wanted = jax.jit(run)(*given), both(*given)
     assert_same(jax.tree.map(lambda x: x[0], ours), wanted, atol=1e-6)
 
 
@@ -449,7 +448,7 @@ def test_schedules_start_peak_and_end_where_they_say(total):
     one_cycle = make_schedule("one_cycle", 0.5, total)
     assert make_schedule("constant", 0.5, total) == 0.5
     np.testing.assert_allclose([cosine(0), cosine(total)], [0.5, 0], atol=1e-6)
-    rates = np.asarray(jax.vmap(one_cycle)(np.arange(total + 1)))
+    rates = np.asarray(jax.jit(jax.vmap(one_cycle))(np.arange(total + 1)))
     np.testing.assert_allclose(rates.max(), 0.5, rtol=0.01)
     assert rates[-1] < 1e-5
     if total == 1000:
