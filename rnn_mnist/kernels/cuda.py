@@ -47,6 +47,7 @@ class Geometry(NamedTuple):
     ahead: int  # Steps that are loaded ahead.
     threads: int  # Of a block.
     memory: int  # Bytes of shared memory of a block.
+    rest: int  # Units whose weights are read in every step.
 
 
 class Saved(NamedTuple):
@@ -84,6 +85,7 @@ def plan(hidden: int, batch: int, device: Device) -> Geometry:
         ahead=4 if hidden <= 32 else 2 if hidden <= 64 else 1,
         threads=threads,
         memory=states + shared * threads * 16,
+        rest=units - registers - shared,
     )
 
 
@@ -285,7 +287,10 @@ def backward(
 ) -> Gradients:
     """Compute gradients; the arguments are those of `native.backward`, in float32."""
     (batch, steps, features), size = inputs.shape, h.shape[-1]
-    arrays = [saved.gates, saved.cells, c, weights.weight_hh, d_hidden, d_h, d_c]
+    weight_hh = weights.weight_hh
+    if batch and _load(size, batch)[0].rest:
+        weight_hh = weight_hh.T
+    arrays = [saved.gates, saved.cells, c, weight_hh, d_hidden, d_h, d_c]
     shapes = [(batch, steps, 4 * size), (batch, size), (batch, size)]
     d_gates, d_h0, d_c0 = _call(_BACKWARD, arrays, shapes, steps=steps, reverse=reverse)
     if reverse:

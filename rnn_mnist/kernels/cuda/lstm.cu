@@ -18,6 +18,11 @@ constexpr int WIDTH = SPLIT * PART;
 constexpr int GATE = (WIDTH + 31) / 32 * 32 + 8;  // So are gates.
 constexpr int THREADS = (H * SPLIT + 31) / 32 * 32;
 
+// Distances in the backward pass's weights. Transposed, they are read side by side by neighbouring
+// threads, which is worth a copy where they are read in every step.
+constexpr int UNIT = REGISTERS + SHARED < K ? 1 : 4 * H;
+constexpr int COLUMN = REGISTERS + SHARED < K ? H : 1;
+
 extern __shared__ float4 memory[];
 
 // 1 / (1 + e^-x). The compiler's options make 2^x and 1 / x single instructions, which are off by 2
@@ -125,20 +130,27 @@ struct Weights {
   }
 
   __device__ Four load(int j) const {
+    if constexpr ((Value == 1 || Weight == 1) && H % 4 == 0) return load_vectors(j);
     Four w;
-    if (Value == 1 && H % 4 == 0 && j < values && weights > 0) {
-      const float4* p = reinterpret_cast<const float4*>(from + j);
-      const float4 a = __ldg(p), b = __ldg(p + Weight / 4);
-      const float4 c = __ldg(p + 2 * Weight / 4), d = __ldg(p + 3 * Weight / 4);
-      w.of[0] = make_float4(a.x, b.x, c.x, d.x), w.of[1] = make_float4(a.y, b.y, c.y, d.y);
-      w.of[2] = make_float4(a.z, b.z, c.z, d.z), w.of[3] = make_float4(a.w, b.w, c.w, d.w);
-    } else {
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
-        w.of[k] = make_float4(load(j + k, 0), load(j + k, 1), load(j + k, 2), load(j + k, 3));
-      }
+    for (int k = 0; k < 4; k++) {
+      w.of[k] = make_float4(load(j + k, 0), load(j + k, 1), load(j + k, 2), load(j + k, 3));
     }
     return w;
+  }
+
+  __device__ Four load_vectors(int j) const {
+    Four w = {four(0.f), four(0.f), four(0.f), four(0.f)};
+    if (j >= values || weights <= 0) return w;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      const float* p = from + (Weight == 1 ? (j + k) * Value : j + k * Weight);
+      w.of[k] = __ldg(reinterpret_cast<const float4*>(p));
+    }
+    if (Weight == 1) return w;
+    const float4 a = w.of[0], b = w.of[1], c = w.of[2], d = w.of[3];
+    return {make_float4(a.x, b.x, c.x, d.x), make_float4(a.y, b.y, c.y, d.y),
+            make_float4(a.z, b.z, c.z, d.z), make_float4(a.w, b.w, c.w, d.w)};
   }
 
   // Add the products with `values`, which are in shared memory: K for each row, `distance` apart.
@@ -249,7 +261,7 @@ forward(const float* __restrict__ products,   // (B, T, 4H), inputs times weight
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 backward(const float* __restrict__ gates, const float* __restrict__ cells,  // of the forward pass
          const float* __restrict__ c0,                                      // (B, H)
-         const float* __restrict__ weight_hh,                               // (H, 4H)
+         const float* __restrict__ weight_hh,  // (H, 4H); (4H, H) if it is read in every step
          const float* __restrict__ d_hidden,                                // (B, T, H), or null
          const float* __restrict__ d_h_last, const float* __restrict__ d_c_last,  // (B, H)
          float* __restrict__ d_gates, float* __restrict__ d_h0, float* __restrict__ d_c0,
@@ -258,8 +270,10 @@ backward(const float* __restrict__ gates, const float* __restrict__ cells,  // o
   const Place at(batch);
   // Four units are a group: each of their threads adds up the products of one gate for all four.
   const int gate = threadIdx.x / SPLIT % 4, group = threadIdx.x / SPLIT - gate;
-  weight_hh += 4LL * blockIdx.y * H * H + group * 4 * H + gate * H + at.part * K;
-  const Weights<1, 4 * H> weights(weight_hh, H - at.part * K, H - group, memory + 2 * ROWS * GATE);
+  const int first = gate * H + at.part * K;  // The first column of weight_hh that it multiplies.
+  weight_hh += 4LL * blockIdx.y * H * H + group * UNIT + first * COLUMN;
+  const Weights<COLUMN, UNIT> weights(weight_hh, H - at.part * K, H - group,
+                                      memory + 2 * ROWS * GATE);
   const long long first_step = at.first * steps;
   const int start = reverse ? 0 : steps - 1, direction = reverse ? 1 : -1;
   struct Step { float4 gates; float c_before, d_hidden; };  // What a step needs.
