@@ -23,7 +23,7 @@ extern __shared__ float4 memory[];
 // 1 / (1 + e^-x). The compiler's options make 2^x and 1 / x single instructions, which are off by 2
 // and 1 units in the last place. `low` is what rounding takes from x / log(2).
 __device__ float sigmoid(float x) {
-  const float y = x < -88.f ? 88.f : -x;  // NaN stays NaN.
+  const float y = fabsf(x) > 88.f ? copysignf(88.f, -x) : -x;  // NaN stays NaN.
   const float high = y * 1.442695041f;
   const float low = fmaf(y, 1.92596299e-8f, fmaf(y, 1.442695041f, -high));
   const float e = exp2f(high);
