@@ -41,11 +41,11 @@ std::vector<float> shuffled;
 inline void __syncthreads() { block_barrier->arrive_and_wait(); }
 inline void __syncwarp() { warp_barriers[threadIdx.x / 32]->arrive_and_wait(); }
 inline float __shfl_xor_sync(unsigned, float x, int distance) {
-  shuffled[threadIdx.x] = x;
+  thread_local bool second = false;  // With two buffers, one barrier is enough.
+  float* const values = shuffled.data() + ((second = !second) ? shuffled.size() / 2 : 0);
+  values[threadIdx.x] = x;
   __syncwarp();
-  const float other = shuffled[threadIdx.x ^ distance];
-  __syncwarp();
-  return other;
+  return values[threadIdx.x ^ distance];
 }
 
 // The result of a fast instruction: wrong by up to `units` in the last place, which is what NVIDIA
@@ -85,7 +85,7 @@ void run_block(const std::string& kernel, Index block, unsigned shared, void** a
   for (int i = 0; i < THREADS; i += 32) {
     warp_barriers.push_back(std::make_unique<std::barrier<>>(32));
   }
-  shuffled.resize(THREADS);
+  shuffled.resize(2 * THREADS);
   std::vector<std::thread> threads;
   for (unsigned thread = 0; thread < THREADS; thread++) {
     threads.emplace_back([&, thread] {
