@@ -1,9 +1,9 @@
 """The GPU's kernel without a GPU: compiled for every architecture, and run on the CPU's threads."""
 
 import ctypes
+import ctypes.util
 import functools
 import importlib
-import importlib.util
 import os
 import re
 import shutil
@@ -335,9 +335,9 @@ def gpu(monkeypatch, tmp_path, folder, launcher):
         (tmp_path / "calls").write_text("")
         return lines
 
-    calls_of_python_forget()
+    forget_loaded()
     yield calls
-    calls_of_python_forget()
+    forget_loaded()
 
 
 def use_devices(monkeypatch, *numbers):
@@ -345,7 +345,7 @@ def use_devices(monkeypatch, *numbers):
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
 
 
-def calls_of_python_forget():
+def forget_loaded():
     for function in (cuda._device, cuda._load, cuda._load_geometry):
         function.cache_clear()
 
@@ -384,7 +384,7 @@ def test_a_kernel_is_loaded_once_on_each_device(gpu, monkeypatch, tmp_path):
         kernels.load("cuda", size, 7)
     assert gpu() == []
     use_devices(monkeypatch, 0, 1)
-    calls_of_python_forget()
+    forget_loaded()
     kernels.load("cuda", 20, 100)
     assert gpu()[-len(first + second + once) :] == first + second + once
 
@@ -429,20 +429,23 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
 
 
 @needs_compiler
-def test_a_failing_launch_is_an_error_of_xla(gpu, monkeypatch):
-    params = {"weight_ih": jnp.zeros((1, 80)), "weight_hh": jnp.zeros((20, 80))}
-    params |= {"bias_ih": jnp.zeros(80), "bias_hh": jnp.zeros(80)}
-    state = jnp.zeros((1, 20))
+def test_a_failing_launch_is_one_line(gpu, monkeypatch):
     use_devices(monkeypatch, 1)
-
-    def fails_with(text):
-        with pytest.raises(jax.errors.JaxRuntimeError, match=f"the LSTM's kernel: {text}$"):
-            kernels.lstm(params, jnp.zeros((1, 1, 1)), (state, state), platform="cuda")
-
     kernels.load("cuda", 20, 1)
+    numbers = dict.fromkeys(["kernel", "blocks", "threads", "shared", "batch", "steps"], np.int32(1))
+    numbers |= dict(number=np.int64(cuda._load(20, 1)[1]), elements=np.int64(1), reverse=False)
+
+    def fails_with(text, models=1):
+        call = jax.ffi.ffi_call(cuda._TARGET, jax.ShapeDtypeStruct((models,), "float32"))
+        with pytest.raises(jax.errors.JaxRuntimeError) as error:
+            call(*[jnp.zeros(0)] * 9, **numbers).block_until_ready()  # 10 arrays, as `backward` has.
+        assert str(error.value).endswith(f"the LSTM's kernel: {text}")
+        assert "\n" not in str(error.value)
+
+    fails_with("more than 65535 models", 65536)
     fails_with("the kernel was not loaded on this device")
     use_devices(monkeypatch, 0)
-    calls_of_python_forget()
+    forget_loaded()
     kernels.load("cuda", 20, 1)
     for name in ("cuLaunchKernel", "cuCtxGetCurrent"):
         monkeypatch.setenv("FAILING", f"{name} ")
@@ -450,24 +453,78 @@ def test_a_failing_launch_is_an_error_of_xla(gpu, monkeypatch):
 
 
 @needs_compiler
-def test_a_driver_that_is_not_whole_is_one_line(folder, tmp_path):
-    """In processes of their own: a driver is opened once."""
-    launcher = built_launcher(folder)
+def test_a_driver_that_cannot_be_used_is_one_line(monkeypatch, folder, tmp_path):
+    fresh, driver = tmp_path / "launch.so", tmp_path / "driver.so"
+    shutil.copy(built_launcher(folder), fresh)  # One that has not opened a driver.
+    whole = driver_for(SMALL, folder).read_bytes()
+    calls = re.findall(r"int \(\*(\w+)\)", (SOURCE / "launch.cc").read_text())
+    assert {*DRIVER_CALLS} < {*calls}
+
+    def attribute(file):
+        monkeypatch.setenv("DRIVER", str(file))
+        function, number = ctypes.CDLL(str(fresh)).rnn_mnist_lstm_cuda_attribute, ctypes.c_int()
+        function.restype = ctypes.c_char_p
+        return function(0, 16, ctypes.byref(number)) or number.value
+
+    (tmp_path / "text.so").write_text("not a library")
+    for name in ("missing.so", "text.so"):
+        assert re.fullmatch(rb"/.*/%b: .*" % name.encode(), attribute(tmp_path / name))
+    for name in calls:
+        driver = tmp_path / f"without_{name}.so"
+        driver.write_bytes(whole.replace(b"\0%b\0" % name.encode(), b"\0%b\0" % name[::-1].encode()))
+        assert attribute(driver) == b"the driver has no " + name.encode()
+    monkeypatch.setenv("FAILING", "cuInit ")
+    assert attribute(driver_for(SMALL, folder)) == b"cuInit: the stand-in fails"
+    monkeypatch.setenv("FAILING", "")
+    assert attribute(driver_for(SMALL, folder)) == 132
+
+
+@needs_compiler
+def test_the_installed_library_opens_the_systems_driver(folder, tmp_path):
+    try:
+        file = library()._name
+    except ImportError as error:
+        pytest.skip(f"the library is not here: {error}")
     code = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).rnn_mnist_lstm_cuda_attribute; "
-    code += "f.restype = ctypes.c_char_p; n = ctypes.c_int(7); "
-    code += "print([f(0, 16, ctypes.byref(n)) for _ in range(2)], n.value)"
+    code += "f.restype = ctypes.c_char_p; n = ctypes.c_int(); "
+    code += "print(f(0, 16, ctypes.byref(n)), n.value)"
 
-    def attribute(library, **environment):
-        command = [sys.executable, "-I", "-c", code, str(library)]
-        environment = {**os.environ, "FAILING": "", **environment}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+    def attribute():
+        command = [sys.executable, "-I", "-c", code, file]
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+        return subprocess.check_output(command, env=environment, text=True).strip()
 
-    def named(name, *options):
-        file = folder / name
-        compile_for_host([*options, HERE / "driver.c"], file)
+    if ctypes.util.find_library("cuda") is None:
+        assert re.fullmatch(r"b'libcuda\.so\.1: .*' 0", attribute())
+    shutil.copy(driver_for(SMALL, folder), tmp_path / "libcuda.so.1")
+    assert attribute() == "None 132"
 
-    whole = driver_for(SMALL, folder)
-    assert attribute(launcher, DRIVER=str(whole)) == "[None, None] 132"
-    wanted = b"cuInit: the stand-in fails"
-    assert attribute(launcher, DRIVER=str(whole), FAILING="cuInit ") == f"{[wanted] * 2} 7"
+
+# ------------------------------------------------------- with sanitizers
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sanitizers", "runtime", "tests"),
+    [
+        ("address,undefined", "libasan.so", "loop or accurate or row or one_line or python"),
+        ("thread", "libtsan.so", "loop"),
+    ],
+)
+def test_sanitizers_find_nothing(sanitizers, runtime, tests):
+    runtimes = [
+        subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+        for name in (runtime, "libstdc++.so.6")
+    ]
+    environment = {
+        **os.environ,
+        "CUDA_ON_HOST_OPTIONS": f"-fsanitize={sanitizers} -fno-sanitize-recover=all",
+        "LD_PRELOAD": " ".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", __file__, "-k", tests]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
