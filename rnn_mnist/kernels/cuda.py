@@ -50,6 +50,13 @@ class Geometry(NamedTuple):
     rest: int  # Units whose weights are read in every step.
 
 
+class Compiled(NamedTuple):
+    """A compiled kernel."""
+
+    cubin: bytes
+    log: str  # What the compiler said.
+
+
 class Saved(NamedTuple):
     """What the backward pass needs from the forward pass."""
 
@@ -175,7 +182,7 @@ def _cached_cubin(geometry: Geometry, architecture: int) -> bytes:
             return cubin
     except OSError:
         pass
-    cubin = compile_cubin(geometry, architecture)
+    cubin = compile_kernel(geometry, architecture).cubin
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as out:
@@ -185,8 +192,13 @@ def _cached_cubin(geometry: Geometry, architecture: int) -> bytes:
     return cubin
 
 
-def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
+def compile_kernel(geometry: Geometry, architecture: int, *more_options: str) -> Compiled:
     """Compile lstm.cu by NVRTC, which needs no GPU.
+
+    Args:
+      geometry: How the kernel shares out its work.
+      architecture: The GPU's, such as 90.
+      more_options: Other options of NVRTC, such as --ptxas-options=-v.
 
     Raises:
       ImportError: NVRTC is not installed, or does not know the architecture.
@@ -194,8 +206,8 @@ def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
     nvrtc, version = _nvrtc()
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     names = ["HIDDEN", "SPLIT", "ROWS", "REGISTERS", "SHARED", "AHEAD"]
-    options = [f"-arch=sm_{architecture}", "-ftz=true"]
-    options += ["-prec-div=false", "-std=c++17"]
+    options = [f"-arch=sm_{architecture}", "-ftz=true", "-prec-div=false", "-std=c++17"]
+    options += more_options
     options += [f"-D{name}={value}" for name, value in zip(names, geometry, strict=False)]
     texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
 
@@ -215,7 +227,10 @@ def compile_cubin(geometry: Geometry, architecture: int) -> bytes:
         cubin = ctypes.create_string_buffer(size.value)
         if status := nvrtc.nvrtcGetCUBIN(program, cubin):
             fail(status)
-        return cubin.raw
+        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        nvrtc.nvrtcGetProgramLog(program, log)
+        return Compiled(cubin.raw, log.value.decode())
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
