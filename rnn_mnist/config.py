@@ -114,7 +114,7 @@ class Config:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the LSTM's products; the rest is float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
-    """Code of the LSTM on a CPU; auto is native (C++) if it was compiled."""
+    """Code of the LSTM; auto is native (C++ or CUDA) where that can be used."""
     init_from: str = ""
     """Start from these weights: a run, a file or a pretrained network.
 
