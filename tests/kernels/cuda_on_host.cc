@@ -76,7 +76,8 @@ void call(void (*kernel)(Types...), void** arguments) {
   call(kernel, arguments, std::index_sequence_for<Types...>());
 }
 
-void run_block(const std::string& kernel, Index block, unsigned shared, void** arguments) {
+// Run a block; say whether it kept to its part of shared memory.
+bool run_block(const std::string& kernel, Index block, unsigned shared, void** arguments) {
   std::fill_n(reinterpret_cast<float*>(memory), sizeof(memory) / 4,
               std::numeric_limits<float>::quiet_NaN());
   ASAN_POISON_MEMORY_REGION(reinterpret_cast<char*>(memory) + shared, sizeof(memory) - shared);
@@ -98,6 +99,9 @@ void run_block(const std::string& kernel, Index block, unsigned shared, void** a
   }
   for (auto& thread : threads) thread.join();
   ASAN_UNPOISON_MEMORY_REGION(memory, sizeof(memory));
+  const float* const numbers = reinterpret_cast<float*>(memory);
+  return std::all_of(numbers + shared / 4, numbers + sizeof(memory) / 4,
+                     [](float x) { return std::isnan(x); });
 }
 
 using Handle = void*;
@@ -166,7 +170,7 @@ int cuLaunchKernel(Handle kernel, unsigned blocks, unsigned models, unsigned z, 
   if (z != 1 || y != 1 || threads != THREADS || shared > sizeof(memory)) return kInvalidValue;
   for (unsigned model = 0; model < models; model++) {
     for (unsigned block = 0; block < blocks; block++) {
-      run_block(name, {block, model}, shared, arguments);
+      if (!run_block(name, {block, model}, shared, arguments)) return kInvalidValue;
     }
   }
   return 0;

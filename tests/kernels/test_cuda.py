@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import functools
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -12,13 +13,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import sigmoid
-from hypothesis import given, settings
 
 from rnn_mnist import kernels
 from rnn_mnist.kernels import cuda
@@ -36,53 +35,70 @@ DEVICES = [
     cuda.Device(100, 148, 232448),
     cuda.Device(120, 170, 101376),
 ]
-needs_compiler = pytest.mark.skipif(
-    not shutil.which("g++") or sys.platform != "linux", reason="this needs g++ on Linux"
-)
+SMALL = cuda.plan(20, 100, DEVICES[4])
 
 # ------------------------------------------------------- NVRTC, and what is kept of its work
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
-@given(st.integers(1, cuda.LARGEST), st.integers(1, 10**5), st.sampled_from(DEVICES))
-def test_every_size_fits_every_device(hidden, batch, device):
-    geometry = cuda.plan(hidden, batch, device)
-    assert geometry.memory <= device.shared
-    assert hidden * geometry.split <= geometry.threads <= 256
-    assert geometry.threads % 32 == 0
-    units = geometry.registers + geometry.shared
-    assert units % 4 == 0
-    assert units * geometry.split <= hidden + 4 * geometry.split
-    assert geometry.registers * 4 * geometry.threads <= 65536  # Registers of a processor.
-    assert geometry.rows < 2 * max(1, batch / device.processors)
+def test_every_size_fits_every_device():
+    batches = (1, 7, 100, 150, 300, 1000, 60000)
+    for hidden, batch, device in itertools.product(range(1, 257), batches, DEVICES):
+        geometry = cuda.plan(hidden, batch, device)
+        units = geometry.registers + geometry.shared
+        assert geometry.memory <= device.shared
+        assert hidden * geometry.split <= geometry.threads <= 256
+        assert geometry.threads % 32 == units % 4 == 0
+        assert units * geometry.split < hidden + 4 * geometry.split
+        assert geometry.rows < 2 * max(1, batch / device.processors)
 
 
-QUICK = [(20, 0), (128, 1), (256, 3)]
-SIZES = [(hidden, load) for hidden in (1, 20, 33, 64, 100, 128, 201, 256) for load in (0, 2, 3)]
-
-
-@pytest.mark.parametrize("device", DEVICES, ids=lambda device: f"sm_{device.architecture}")
-@pytest.mark.parametrize(
-    "sizes", [QUICK, pytest.param(SIZES, marks=pytest.mark.slow)], ids=["quick", "all"]
-)
-def test_nvrtc_compiles_it_for_every_architecture(sizes, device):
-    """At most 255 registers and 128 bytes of local memory for a thread, and no warning."""
+def nvrtc_or_skip():
     try:
         cuda._nvrtc()
     except ImportError as error:
         pytest.skip(str(error))
-    for geometry in {cuda.plan(h, load * device.processors + 1, device) for h, load in sizes}:
+
+
+ALL = list(itertools.product((1, 20, 33, 64, 100, 128, 201, 256), (0, 2, 3)))
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: f"sm_{device.architecture}")
+@pytest.mark.parametrize(
+    "sizes",
+    [[(20, 0), (128, 1), (256, 3)], pytest.param(ALL, marks=pytest.mark.slow)],
+    ids=["three", "all"],
+)
+def test_nvrtc_compiles_it_for_every_architecture(sizes, device):
+    """At most 255 registers and 128 bytes of local memory for a thread, and no warning."""
+    nvrtc_or_skip()
+    # Batches of one sequence more than one, two or three for each processor.
+    for geometry in {cuda.plan(h, n * device.processors + 1, device) for h, n in sizes}:
         compiled = cuda.compile_kernel(geometry, device.architecture, "--ptxas-options=-v")
         assert compiled.cubin.startswith(b"\x7fELF")
         for line in compiled.log.splitlines():
             assert re.match(r"ptxas (info|   )", line), (geometry, line)
-        registers, local = (
-            [int(number) for number in re.findall(pattern, compiled.log)]
-            for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack frame")
-        )
+        registers = [int(n) for n in re.findall(r"Used (\d+) registers", compiled.log)]
+        local = [int(n) for n in re.findall(r"(\d+) bytes stack frame", compiled.log)]
         assert len(registers) == len(local) == 2
         assert max(registers) <= min(255, 65536 // geometry.threads), geometry
         assert max(local) <= 128, geometry
+
+
+def test_without_a_gpu_or_nvrtc_one_line_says_so(monkeypatch):
+    if jax.default_backend() != "gpu":
+        with pytest.raises(ImportError, match=r"^JAX has no GPU$"):
+            kernels.load("cuda", 20, 100)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: open(f"{name}/missing"))  # noqa: PTH123, SIM115
+    with pytest.raises(ImportError, match=r"^NVRTC is not installed; install the extra cuda13 or"):
+        cuda._nvrtc.__wrapped__()
+
+
+def test_an_architecture_that_nvrtc_does_not_know_is_one_line():
+    nvrtc_or_skip()
+    with pytest.raises(
+        ImportError, match=r"^NVRTC [\d.]+ cannot compile it for sm_1: NVRTC_ERR\w+$"
+    ):
+        cuda.compile_kernel(SMALL, 1)
 
 
 def test_the_cache_gives_only_what_was_put_in(monkeypatch, tmp_path):
@@ -113,24 +129,18 @@ def test_the_cache_gives_only_what_was_put_in(monkeypatch, tmp_path):
     assert len(compiled) == 3
 
 
-def test_without_a_gpu_one_line_says_so():
-    if jax.default_backend() == "gpu":
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ImportError, match=r"^JAX has no GPU$"):
-        kernels.load("cuda", 20, 100)
-
-
 # ------------------------------------------------------- lstm.cu on the CPU's threads
 
 
-def compile_for_host(sources, out, *options):
-    options = [*options, *os.environ.get("CUDA_ON_HOST_OPTIONS", "").split()]
+def compile_for_host(source, out, *options):
     command = ["g++", "-std=c++20", "-O1", "-g1", "-fPIC", "-shared", "-pthread", *options]
-    subprocess.run([*command, *map(str, sources), "-o", str(out)], check=True)
+    command += os.environ.get("CUDA_ON_HOST_OPTIONS", "").split()
+    subprocess.run([*command, str(HERE / source), "-o", str(out)], check=True)
+    return out
 
 
 @functools.cache
-def driver_for(geometry, folder, *options):
+def driver_for(geometry, folder):
     """The stand-in for the driver, which runs a kernel of this geometry: its file."""
     # CUDA's 1 / x is less exact than C++'s.
     source, divisions = re.subn(r"1\.f / \(", "reciprocal(", (SOURCE / "lstm.cu").read_text())
@@ -138,12 +148,14 @@ def driver_for(geometry, folder, *options):
     folder.joinpath("lstm.cu").write_text(source)
     out = folder / f"driver{len(list(folder.iterdir()))}.so"
     names = [f"-D{name.upper()}={n}" for name, n in list(geometry._asdict().items())[:6]]
-    compile_for_host([HERE / "cuda_on_host.cc"], out, f"-I{folder}", "-w", *names, *options)
-    return out
+    return compile_for_host("cuda_on_host.cc", out, f"-I{folder}", "-w", *names)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A folder for what g++ builds."""
+    if not shutil.which("g++") or sys.platform != "linux":
+        pytest.skip("this needs g++ on Linux")
     return tmp_path_factory.mktemp("built")
 
 
@@ -163,7 +175,7 @@ def launch(driver, geometry, kernel, arrays, shapes, *, reverse):
 
 
 def loop(products, weight_hh, bias_ih, bias_hh, h, c, *, reverse):
-    """The definition, in the arrays' precision: gates, cells and hidden states, and the last ones."""
+    """The definition: gates, cells, hidden states, and the last hidden and cell states."""
     taken = []
     for t in sorted(range(products.shape[1]), reverse=reverse):
         i, f, g, o = np.split(products[:, t] + bias_ih + bias_hh + h @ weight_hh, 4, axis=1)
@@ -171,8 +183,8 @@ def loop(products, weight_hh, bias_ih, bias_hh, h, c, *, reverse):
         c = f * c + i * g
         h = o * np.tanh(c)
         taken.append((np.concatenate([i, f, g, o], axis=1), c, h))
-    gates, cells, hidden = (np.stack(x[::-1] if reverse else x, axis=1) for x in zip(*taken, strict=True))
-    return gates, cells, hidden, h, c
+    taken = taken[::-1] if reverse else taken
+    return *(np.stack(x, axis=1) for x in zip(*taken, strict=True)), h, c
 
 
 def loop_back(gates, cells, c_first, weight_hh, d_hidden, d_h, d_c, *, reverse):
@@ -205,7 +217,6 @@ KINDS = {  # The lowest and the highest hidden size, batches, and the device.
 }
 
 
-@needs_compiler
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
 )
@@ -247,20 +258,15 @@ def test_the_kernel_equals_a_float64_loop(kind, seed, folder):
             np.testing.assert_allclose(x, y, rtol=0, atol=3e-6 * max(1, np.abs(y).max()))
 
 
-SMALL = cuda.plan(20, 100, DEVICES[4])
-
-
 def gates_of(x, folder):
-    """The kernel's gates of x (B, T, 4H), without weights."""
-    batch, steps, columns = x.shape
-    state, zeros = (1, batch, columns // 4), np.zeros
-    arrays = [x[None], zeros((1, columns // 4, columns)), zeros((1, columns)), zeros((1, columns))]
-    arrays += [zeros(state), zeros(state)]
-    shapes = [(1, *x.shape), (1, batch, steps, columns // 4), (0,), state, state]
+    """The kernel's gates of x (B, T, 80), without weights."""
+    batch, steps, _ = x.shape
+    state, bias = np.zeros((1, batch, 20)), np.zeros((1, 80))
+    arrays = [x[None], np.zeros((1, 20, 80)), bias, bias, state, state]
+    shapes = [(1, *x.shape), (1, batch, steps, 20), (0,), state.shape, state.shape]
     return launch(driver_for(SMALL, folder), SMALL, b"forward", arrays, shapes, reverse=False)[0][0]
 
 
-@needs_compiler
 def test_sigmoid_and_tanh_are_accurate(folder):
     """Within the error that lstm.cu states, with fast instructions at their worst."""
     rng = np.random.default_rng(0)
@@ -275,7 +281,6 @@ def test_sigmoid_and_tanh_are_accurate(folder):
         assert ulps.max() <= (3 if exact is np.tanh else 7)
 
 
-@needs_compiler
 def test_nan_stays_in_its_row_and_infinity_saturates(folder):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 4, 80)).astype(np.float32)
@@ -292,11 +297,7 @@ def test_nan_stays_in_its_row_and_infinity_saturates(folder):
 # ------------------------------------------------------- launch.cc and its driver
 
 
-DRIVER_CALLS = [
-    *("cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2"),
-    *("cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel"),
-    "cuCtxSynchronize",
-]
+DRIVER = re.findall(r"int \(\*(\w+)\)", (SOURCE / "launch.cc").read_text())  # Its functions.
 
 
 @functools.cache
@@ -304,8 +305,7 @@ def built_launcher(folder):
     """launch.cc with the stand-in as its driver: the file."""
     (jaxlib,) = importlib.import_module("jaxlib").__path__
     options = [f"-isystem{jaxlib}/include", f"-I{SOURCE}", "-Wall", "-Wextra", "-Werror"]
-    compile_for_host([HERE / "launch_on_host.cc"], folder / "launch.so", *options)
-    return folder / "launch.so"
+    return compile_for_host("launch_on_host.cc", folder / "launch.so", *options)
 
 
 @pytest.fixture(scope="module")
@@ -350,13 +350,14 @@ def forget_loaded():
         function.cache_clear()
 
 
-@needs_compiler
-def test_every_failing_call_of_the_driver_is_one_line(gpu, monkeypatch):
-    for name in DRIVER_CALLS:
+@pytest.mark.usefixtures("gpu")
+def test_every_failing_call_of_the_driver_is_one_line(monkeypatch):
+    others = {"cuInit", "cuGetErrorString", "cuCtxGetCurrent", "cuCtxPopCurrent_v2"}
+    for name in sorted({*DRIVER} - others):
         monkeypatch.setenv("FAILING", f"{name} ")
-        with pytest.raises(ImportError) as error:
+        with pytest.raises(ImportError, match=f"^{name}: the stand-in fails$"):
             kernels.load("cuda", 20, 100)
-        assert str(error.value) == f"{name}: the stand-in fails"
+        forget_loaded()
     monkeypatch.setenv("FAILING", "cuModuleLoadData cuGetErrorString ")
     with pytest.raises(ImportError, match=r"^cuModuleLoadData: error 700$"):
         kernels.load("cuda", 20, 100)
@@ -366,37 +367,35 @@ def test_every_failing_call_of_the_driver_is_one_line(gpu, monkeypatch):
         kernels.load("cuda", 257, 100)
 
 
-@needs_compiler
 def test_a_kernel_is_loaded_once_on_each_device(gpu, monkeypatch, tmp_path):
-    assert kernels.load("cuda", 20, 100) == "sm_90"
-    size, zeros = str(SMALL.memory), " 0" * 11
     once = ["cuCtxPushCurrent_v2", f"cuModuleLoadData {tmp_path.name}"]
     once += ["cuModuleGetFunction forward", "cuModuleGetFunction backward"]
-    once += [f"cuFuncSetAttribute 8 {size}", f"cuLaunchKernel forward 1 1 32 {size} 0{zeros} 0 0 0"]
-    once += [f"cuFuncSetAttribute 8 {size}"]
-    once += [f"cuLaunchKernel backward 1 1 32 {size} 0{zeros[2:]} 0 0 0"]
+    for name, arrays in (("forward", 11), ("backward", 10)):
+        once += [f"cuFuncSetAttribute 8 {SMALL.memory}"]
+        once += [f"cuLaunchKernel {name} 1 1 32 {SMALL.memory} 0{' 0' * (arrays + 3)}"]
     once += ["cuCtxSynchronize", "cuCtxPopCurrent_v2"]
     first, second = ([f"cuDeviceGet {n}", f"cuDevicePrimaryCtxRetain {n}"] for n in (0, 1))
-    found = gpu()
-    assert found[-len(first + once) :] == first + once
-    assert found[-len(first + once) - 1] == "cuDeviceGetAttribute 97"
-    for size in (20, 20):
-        kernels.load("cuda", size, 7)
+    kernels.load("cuda", 20, 100)
+    calls = gpu()
+    assert calls[calls.index("cuDeviceGetAttribute 97") + 1 :] == first + once
+    kernels.load("cuda", 20, 7)
     assert gpu() == []
     use_devices(monkeypatch, 0, 1)
     forget_loaded()
     kernels.load("cuda", 20, 100)
-    assert gpu()[-len(first + second + once) :] == first + second + once
+    calls = gpu()
+    assert calls[calls.index("cuDeviceGetAttribute 97") + 1 :] == first + second + once
 
 
-@needs_compiler
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("sequence", [False, True])
 def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
+    """Results and gradients are the scan's, where there is NaN or infinity, too."""
     rng = np.random.default_rng(0)
     shapes = {"weight_ih": (7, 80), "weight_hh": (20, 80), "bias_ih": (80,), "bias_hh": (80,)}
     params = {name: rng.normal(0, 0.3, (3, *shape)) for name, shape in shapes.items()}
     case = params, rng.normal(size=(3, 2, 5, 7)), tuple(rng.normal(0, 0.5, (2, 3, 2, 20)))
+    case[1][1, 0, 2, 3], case[1][2, 1, 3, 4] = np.nan, np.inf
     case = jax.tree.map(jnp.float32, case)
     kernels.load("cuda", 20, 2)
     gpu()
@@ -407,7 +406,9 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
             return sum((x**2).sum() for x in jax.tree.leaves(results)), results
 
         grad = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-        return jax.jit(jax.vmap(grad))(*case)
+        results = jax.jit(jax.vmap(grad))(*case)
+        # An infinite input times a slope that is 0, or nearly 0, is NaN or infinite.
+        return jax.tree.map(lambda x: np.where(np.isfinite(x), x, np.nan), results)
 
     ours = with_gradient(functools.partial(kernels.lstm, platform="cuda"))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -428,17 +429,21 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
     assert gpu() == []
 
 
-@needs_compiler
-def test_a_failing_launch_is_one_line(gpu, monkeypatch):
+@pytest.mark.usefixtures("gpu")
+def test_a_failing_launch_is_one_line(monkeypatch):
     use_devices(monkeypatch, 1)
     kernels.load("cuda", 20, 1)
-    numbers = dict.fromkeys(["kernel", "blocks", "threads", "shared", "batch", "steps"], np.int32(1))
+    numbers = dict.fromkeys(
+        ["kernel", "blocks", "threads", "shared", "batch", "steps"], np.int32(1)
+    )
     numbers |= dict(number=np.int64(cuda._load(20, 1)[1]), elements=np.int64(1), reverse=False)
 
     def fails_with(text, models=1):
         call = jax.ffi.ffi_call(cuda._TARGET, jax.ShapeDtypeStruct((models,), "float32"))
         with pytest.raises(jax.errors.JaxRuntimeError) as error:
-            call(*[jnp.zeros(0)] * 9, **numbers).block_until_ready()  # 10 arrays, as `backward` has.
+            call(
+                *[jnp.zeros(0)] * 9, **numbers
+            ).block_until_ready()  # 10 arrays, as `backward` has.
         assert str(error.value).endswith(f"the LSTM's kernel: {text}")
         assert "\n" not in str(error.value)
 
@@ -452,26 +457,22 @@ def test_a_failing_launch_is_one_line(gpu, monkeypatch):
         fails_with(f"{name}: the stand-in fails")
 
 
-@needs_compiler
 def test_a_driver_that_cannot_be_used_is_one_line(monkeypatch, folder, tmp_path):
-    fresh, driver = tmp_path / "launch.so", tmp_path / "driver.so"
-    shutil.copy(built_launcher(folder), fresh)  # One that has not opened a driver.
+    fresh = shutil.copy(built_launcher(folder), tmp_path)  # It has not opened a driver.
     whole = driver_for(SMALL, folder).read_bytes()
-    calls = re.findall(r"int \(\*(\w+)\)", (SOURCE / "launch.cc").read_text())
-    assert {*DRIVER_CALLS} < {*calls}
 
     def attribute(file):
         monkeypatch.setenv("DRIVER", str(file))
-        function, number = ctypes.CDLL(str(fresh)).rnn_mnist_lstm_cuda_attribute, ctypes.c_int()
+        number, function = ctypes.c_int(), ctypes.CDLL(str(fresh)).rnn_mnist_lstm_cuda_attribute
         function.restype = ctypes.c_char_p
         return function(0, 16, ctypes.byref(number)) or number.value
 
     (tmp_path / "text.so").write_text("not a library")
     for name in ("missing.so", "text.so"):
         assert re.fullmatch(rb"/.*/%b: .*" % name.encode(), attribute(tmp_path / name))
-    for name in calls:
-        driver = tmp_path / f"without_{name}.so"
-        driver.write_bytes(whole.replace(b"\0%b\0" % name.encode(), b"\0%b\0" % name[::-1].encode()))
+    for name in DRIVER:
+        driver, symbol = tmp_path / f"without_{name}.so", b"\0%b\0" % name.encode()
+        driver.write_bytes(whole.replace(symbol, symbol[::-1]))
         assert attribute(driver) == b"the driver has no " + name.encode()
     monkeypatch.setenv("FAILING", "cuInit ")
     assert attribute(driver_for(SMALL, folder)) == b"cuInit: the stand-in fails"
@@ -479,7 +480,6 @@ def test_a_driver_that_cannot_be_used_is_one_line(monkeypatch, folder, tmp_path)
     assert attribute(driver_for(SMALL, folder)) == 132
 
 
-@needs_compiler
 def test_the_installed_library_opens_the_systems_driver(folder, tmp_path):
     try:
         file = library()._name
@@ -503,7 +503,6 @@ def test_the_installed_library_opens_the_systems_driver(folder, tmp_path):
 # ------------------------------------------------------- with sanitizers
 
 
-@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sanitizers", "runtime", "tests"),
@@ -512,6 +511,7 @@ def test_the_installed_library_opens_the_systems_driver(folder, tmp_path):
         ("thread", "libtsan.so", "loop"),
     ],
 )
+@pytest.mark.usefixtures("folder")
 def test_sanitizers_find_nothing(sanitizers, runtime, tests):
     runtimes = [
         subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
