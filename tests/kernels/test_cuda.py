@@ -508,7 +508,7 @@ def test_the_installed_library_opens_the_systems_driver(folder, tmp_path):
     ("sanitizers", "runtime", "tests"),
     [
         ("address,undefined", "libasan.so", "loop or accurate or row or one_line or python"),
-        ("thread", "libtsan.so", "loop"),
+        ("thread", "libtsan.so", "loop and two"),
     ],
 )
 @pytest.mark.usefixtures("folder")
