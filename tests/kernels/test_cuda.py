@@ -34,7 +34,8 @@ DEVICES = [
     cuda.Device(100, 148, 232448),
     cuda.Device(120, 170, 101376),
 ]
-SMALL = cuda.plan(20, 100, DEVICES[4])
+# Two rows in a block, and weights in all three places.
+SMALL = cuda.plan(20, 1, DEVICES[4])._replace(rows=2, registers=8, shared=4, rest=8, memory=4608)
 
 # ------------------------------------------------------- NVRTC, and what is kept of its work
 
@@ -87,6 +88,8 @@ def test_without_a_gpu_or_nvrtc_one_line_says_so(monkeypatch):
     if jax.default_backend() != "gpu":
         with pytest.raises(ImportError, match=r"^JAX has no GPU$"):
             kernels.load("cuda", 100, 20)
+    with pytest.raises(ImportError, match=r"^it computes in float32, not in bfloat16$"):
+        kernels.load("cuda", dtype="bfloat16")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: open(f"{name}/missing"))  # noqa: PTH123, SIM115
     with pytest.raises(ImportError, match=r"^NVRTC is not installed; install the extra cuda13 or"):
         cuda._nvrtc.__wrapped__()
@@ -250,8 +253,8 @@ def test_the_kernel_equals_a_float64_loop(kind, seed, folder):
             assert x.size == 0 or (x == y).all()
 
         d_hidden = normal(*step) if reverse else np.zeros(0)
-        given = weight.swapaxes(1, 2) if geometry.rest else weight
-        arrays = [*map(np.float32, wanted[:2]), c, given, d_hidden, d_h, d_c]
+        rows = weight.swapaxes(1, 2) if geometry.rest else weight
+        arrays = [*map(np.float32, wanted[:2]), c, rows, d_hidden, d_h, d_c]
         ours = run(b"backward", arrays, [of_gates, state, state])
         arrays[3:5] = weight, d_hidden if reverse else np.zeros(step)
         for x, y in zip(ours, each_model(loop_back, arrays, reverse=reverse), strict=True):
@@ -324,7 +327,8 @@ def gpu(monkeypatch, tmp_path, folder, launcher):
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     use_devices(monkeypatch, 0)
-    monkeypatch.setattr(library, "load", lambda: launcher)
+    monkeypatch.setattr(cuda, "library", SimpleNamespace(load=lambda: launcher))
+    monkeypatch.setattr(cuda, "plan", lambda *_: SMALL)
     monkeypatch.setattr(cuda, "_nvrtc", lambda: (None, "13.0"))
     monkeypatch.setattr(cuda, "_register", lambda: None)
     cubin = cuda.Compiled(tmp_path.name.encode(), "")  # Another number than in other tests.
@@ -394,10 +398,10 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
     rng = np.random.default_rng(0)
     shapes = {"weight_ih": (7, 80), "weight_hh": (20, 80), "bias_ih": (80,), "bias_hh": (80,)}
     params = {name: rng.normal(0, 0.3, (3, *shape)) for name, shape in shapes.items()}
-    case = params, rng.normal(size=(3, 2, 5, 7)), tuple(rng.normal(0, 0.5, (2, 3, 2, 20)))
+    case = params, rng.normal(size=(3, 3, 5, 7)), tuple(rng.normal(0, 0.5, (2, 3, 3, 20)))
     case[1][1, 0, 2, 3], case[1][2, 1, 3, 4] = np.nan, np.inf
     case = jax.tree.map(jnp.float32, case)
-    kernels.load("cuda", 2, 20)
+    kernels.load("cuda", 3, 20)
     gpu()
 
     def with_gradient(run):
@@ -413,19 +417,20 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
     ours = with_gradient(functools.partial(kernels.lstm, platform="cuda"))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, with_gradient(functools.partial(lstm, kernel="scan")))
-    place = f"2 3 32 {SMALL.memory} 42"
-    numbers = f"2 5 {int(reverse)}"
-    forward, backward = (line for line in gpu() if line.startswith("cuLaunchKernel"))
-    assert forward == f"cuLaunchKernel forward {place}{' 1' * 11} {numbers}"
-    hidden = int(sequence)
-    assert backward == f"cuLaunchKernel backward {place}{' 1' * 4} {hidden}{' 1' * 5} {numbers}"
-    # Without a gradient, nothing is kept for it.
+    # Blocks, models, threads, bytes, stream; arrays that are not empty; batch, steps, reverse.
+    launches = [line for line in gpu() if "Launch" in line]
+    place, numbers, hidden = "2 3 32 4608 42", f"3 5 {int(reverse)}", int(sequence)
+    assert launches == [
+        f"cuLaunchKernel forward {place}{' 1' * 11} {numbers}",
+        f"cuLaunchKernel backward {place}{' 1' * 4} {hidden}{' 1' * 5} {numbers}",
+    ]
+    # Without a gradient, nothing is kept for it; without a sequence, nothing is launched.
     kernels.lstm(*jax.tree.map(lambda x: x[0], case), platform="cuda", sequence=sequence)
-    (forward,) = (line for line in gpu() if line.startswith("cuLaunchKernel"))
-    place = f"2 1 32 {SMALL.memory} 42"
-    assert forward == f"cuLaunchKernel forward {place}{' 1' * 6} 0 0 {hidden} 1 1 2 5 0"
-    empty = jax.tree.map(lambda x: x[0], case[0]), jnp.zeros((0, 5, 7)), (jnp.zeros((0, 20)),) * 2
-    assert kernels.lstm(*empty, platform="cuda")[0].shape == (0, 5, 20)
+    place = place.replace("2 3", "2 1")
+    assert gpu()[1:] == [f"cuLaunchKernel forward {place}{' 1' * 6} 0 0 {hidden} 1 1 3 5 0"]
+    one, empty = jax.tree.map(lambda x: x[0], case[0]), jnp.zeros((0, 20))
+    hidden, _ = kernels.lstm(one, jnp.zeros((0, 5, 7)), (empty, empty), platform="cuda")
+    assert hidden.shape == (0, 5, 20)
     assert gpu() == []
 
 
@@ -433,19 +438,15 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
 def test_a_failing_launch_is_one_line(monkeypatch):
     use_devices(monkeypatch, 1)
     kernels.load("cuda", 1, 20)
-    numbers = dict.fromkeys(
-        ["kernel", "blocks", "threads", "shared", "batch", "steps"], np.int32(1)
-    )
-    numbers |= dict(number=np.int64(cuda._load(20, 1)[1]), elements=np.int64(1), reverse=False)
+    numbers = dict.fromkeys(["kernel", "blocks", "threads", "shared", "batch"], np.int32(1))
+    numbers |= dict(steps=np.int32(1), number=np.int64(cuda._load(20, 1)[1]), reverse=False)
 
     def fails_with(text, models=1):
         call = jax.ffi.ffi_call(cuda._TARGET, jax.ShapeDtypeStruct((models,), "float32"))
+        arrays = [jnp.zeros(0)] * 9  # With the result, `backward` has 10.
         with pytest.raises(jax.errors.JaxRuntimeError) as error:
-            call(
-                *[jnp.zeros(0)] * 9, **numbers
-            ).block_until_ready()  # 10 arrays, as `backward` has.
-        assert str(error.value).endswith(f"the LSTM's kernel: {text}")
-        assert "\n" not in str(error.value)
+            call(*arrays, elements=np.int64(1), **numbers).block_until_ready()
+        assert re.fullmatch(f".*the LSTM's kernel: {text}", str(error.value))
 
     fails_with("more than 65535 models", 65536)
     fails_with("the kernel was not loaded on this device")
