@@ -64,9 +64,7 @@ ALL = list(itertools.product((1, 20, 33, 64, 100, 128, 201, 256), (0, 2, 3)))
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: f"sm_{device.architecture}")
 @pytest.mark.parametrize(
-    "sizes",
-    [[(20, 0), (128, 1)], pytest.param(ALL, marks=pytest.mark.slow)],
-    ids=["two", "all"],
+    "sizes", [[(20, 0), (128, 1)], pytest.param(ALL, marks=pytest.mark.slow)], ids=["two", "all"]
 )
 def test_nvrtc_compiles_it_for_every_architecture(sizes, device):
     """At most 255 registers and 128 bytes of local memory for a thread, and no warning."""
