@@ -1,6 +1,6 @@
 """Check the LSTM's kernel on an NVIDIA GPU, and time it beside PyTorch. Takes up to four minutes.
 
-python scripts/check_gpu.py [--json FILE]
+python scripts/check_gpu.py [--json FILE] [--quick]
 
 Needs PyTorch with CUDA. Each part runs in a process of its own; nothing else should run meanwhile.
 The exit code is 1 if a result is wrong. What four minutes do not suffice for is left out.
@@ -279,7 +279,7 @@ def print_times(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run all parts in processes of their own."""
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, quick="the comparison with PyTorch's LSTM alone")
     parser.add_argument("--json", type=Path, help="write all results to this file")
     parser.add_argument("--part", choices=PARTS, help="run this part alone, and print JSON")
     arguments = parser.parse_args()
@@ -288,10 +288,19 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         return
     need("torch", "torch")
+    code = "import jax; print(jax.default_backend())"
+    backend = subprocess.check_output(
+        [sys.executable, "-c", code], text=True, stderr=subprocess.DEVNULL
+    )
+    if backend.strip() != "gpu":
+        raise SystemExit(
+            "error: needs an NVIDIA GPU and JAX for it, which is not installed: "
+            "pip install '.[cuda]'"
+        )
     began, results = time.monotonic(), {}
     # Autotuning would take seconds for each program whose speed does not matter.
     quick = {"check": {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}}
-    for part in PARTS:
+    for part in ("check",) if arguments.quick else PARTS:
         left = SECONDS - (time.monotonic() - began)
         command = [sys.executable, __file__, "--part", part]
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | quick.get(part, {})
@@ -310,11 +319,12 @@ def main() -> None:
         if not part.startswith("times"):
             for row in results[part]:
                 print(f"{part}: {row}", flush=True)
-    times = [row for part in PARTS if part.startswith("times") for row in results[part]]
+    times = [row for part in results if part.startswith("times") for row in results[part]]
     for row in times:
         if "ms" not in row:
             print(row)
-    print_times([row for row in times if "ms" in row])
+    if times:
+        print_times([row for row in times if "ms" in row])
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
     if any(row.get("ok") is False for rows in results.values() for row in rows):

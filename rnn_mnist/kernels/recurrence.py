@@ -82,6 +82,8 @@ def lstm(
     weights = Weights(*(params[name] for name in Weights._fields))
     c, h = carry
     _check(weights, inputs, h, c)
+    if platform == "cuda" and inputs.dtype != "float32":
+        raise ValueError(f"on a GPU, the kernel computes in float32, not in {inputs.dtype}")
     weights, inputs, h, c = jax.tree.map(_argument.bind, (weights, inputs, h, c))
     hidden, h, c = _lstm(weights, inputs, h, c, _Mode(platform, reverse, sequence))
     return hidden, (c, h)

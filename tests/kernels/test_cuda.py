@@ -93,6 +93,15 @@ def test_without_a_gpu_or_nvrtc_one_line_says_so(monkeypatch):
         cuda._nvrtc.__wrapped__()
 
 
+@pytest.mark.usefixtures("x64")
+def test_float64_is_refused():
+    shapes = {"weight_ih": (2, 4), "weight_hh": (1, 4), "bias_ih": (4,), "bias_hh": (4,)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    carry = jnp.zeros((3, 1)), jnp.zeros((3, 1))
+    with pytest.raises(ValueError, match=r"computes in float32, not in float64$"):
+        kernels.lstm(params, jnp.zeros((3, 5, 2)), carry, platform="cuda")
+
+
 def test_an_architecture_that_nvrtc_does_not_know_is_one_line():
     nvrtc_or_skip()
     with pytest.raises(
