@@ -315,7 +315,7 @@ def backward(
     # One product gives the gradients of both weights and of the biases.
     ones = jnp.ones_like(inputs, shape=(batch, steps, 1))
     factors = jnp.concatenate([inputs, before[:, :steps], ones], axis=-1)  # (B, T, F + H + 1)
-    # XLA would pad the sum over B T to share it out among processors; here, groups of sequences do.
+    # XLA would pad one long sum over B and T. Sums over groups of sequences need no padding.
     groups = max(n for n in range(1, 33) if batch % n == 0)
     factors, slopes = (x.reshape(groups, -1, x.shape[-1]) for x in (factors, d_gates))
     d_weights = jnp.einsum("nrf,nrg->nfg", factors, slopes, precision="highest").sum(0)

@@ -37,7 +37,7 @@ DEVICES = [
 # Two rows in a block, and weights in all three places.
 SMALL = cuda.plan(20, 1, DEVICES[4])._replace(rows=2, registers=8, shared=4, rest=8, memory=4608)
 
-# ------------------------------------------------------- NVRTC, and what is kept of its work
+# ------------------------------------------------------- NVRTC and the cache of its results
 
 
 def test_every_size_fits_every_device():

@@ -13,13 +13,13 @@
 
 constexpr int H = HIDDEN;
 constexpr int K = (H + 4 * SPLIT - 1) / (4 * SPLIT) * 4;
-constexpr int PART = SPLIT > 1 ? K + 4 : K;  // Parts a little apart are in different banks.
+constexpr int PART = SPLIT > 1 ? K + 4 : K;  // The gap puts the parts in different banks.
 constexpr int WIDTH = SPLIT * PART;
-constexpr int GATE = (WIDTH + 31) / 32 * 32 + 8;  // So are gates.
+constexpr int GATE = (WIDTH + 31) / 32 * 32 + 8;  // The gap puts the gates in different banks.
 constexpr int THREADS = (H * SPLIT + 31) / 32 * 32;
 
-// Distances in the backward pass's weights. Transposed, they are read side by side by neighbouring
-// threads, which is worth a copy where they are read in every step.
+// Distances in the backward pass's weights. Weights that are read in every step are transposed
+// before, so that neighbouring threads read neighbouring weights.
 constexpr int UNIT = REGISTERS + SHARED < K ? 1 : 4 * H;
 constexpr int COLUMN = REGISTERS + SHARED < K ? H : 1;
 
@@ -86,8 +86,8 @@ __device__ void barrier() {
   if (THREADS == 32) __syncwarp(); else __syncthreads();
 }
 
-// A thread's place. A thread without a unit or without a sequence reads those of another, so that
-// the threads of a warp take the same way. Only `stores` tells them apart.
+// A thread's place. A thread without a unit or a sequence reads those of another thread. So all
+// threads of a warp take the same branches; only `stores` differs.
 struct Place {
   const int unit = min(int(threadIdx.x) / SPLIT, H - 1), part = threadIdx.x % SPLIT;
   const int slot = unit / K * PART + unit % K;  // The unit's place in a row of hidden states.
