@@ -2,7 +2,7 @@
 
 from rnn_mnist.inference.answers import Units, beliefs, predict, saliency, units
 from rnn_mnist.inference.inputs import Pictures, pick_images, read_files
-from rnn_mnist.inference.pictures import read_pictures
+from rnn_mnist.pictures import read_pictures
 
 __all__ = [
     "Pictures", "Units", "beliefs", "pick_images", "predict", "read_files", "read_pictures",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError, naming
 from rnn_mnist.data import load
-from rnn_mnist.inference.pictures import ENDINGS, MOST_BYTES, read_pictures
+from rnn_mnist.pictures import ENDINGS, MOST_BYTES, read_pictures
 from rnn_mnist.runs import Result
 
 

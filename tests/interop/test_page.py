@@ -330,7 +330,7 @@ DRAWINGS = {
 
 def test_drawings_are_prepared_as_python_prepares_them(opened, monkeypatch):
     # Strokes of this pen are never so thin that Python would widen them.
-    monkeypatch.setattr("rnn_mnist.inference.pictures._WIDE", 1e9)
+    monkeypatch.setattr("rnn_mnist.pictures.preparation._WIDE", 1e9)
     page = opened(to_page(result_of()))
     for name, strokes in DRAWINGS.items():
         draw(page, strokes)

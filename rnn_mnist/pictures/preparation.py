@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from rnn_mnist.config import InputError
 
-ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
-
-MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
-MOST_BYTES = 4 * MOST_PIXELS  # Larger files are refused.
-_MOST_SCANS = 100  # Of a progressive JPEG, which usually has about ten.
-_SIDE = 1024  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
+SIDE = 1024  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
 _LEAST_CONTRAST = 16  # Between paper and ink, in grey levels.
 _FAINT = 0.1  # Pixels below this share of the strongest ink are outside of the digit's box.
 _THIN, _WIDE = 1.2, 1.8  # Strokes thinner than _THIN are widened to _WIDE, in pixels of 28x28.
-_BOX, _FRAME = 20, 28  # MNIST scaled its digits to 20x20 pixels and put them in 28x28.
-_FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
+_BOX, FRAME = 20, 28  # MNIST scaled its digits to 20x20 pixels and put them in 28x28.
 
 Real = NDArray[np.float64]
 Levels = NDArray[np.uint8]
-
-
-def read_pictures(source: Path | bytes) -> Levels:
-    """Read the pictures of a file as the network takes them: (N, 28, 28) uint8.
-
-    NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
-    255. Every other array or file is one picture, which `prepare` prepares: PNG, JPEG, WebP, GIF
-    (only its first picture), BMP or `.npy`. The source is a file or its bytes.
-
-    Raises:
-      InputError: The file is of another kind, damaged, too large, or empty; one line.
-    """
-    try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # A null character in the name.
-        raise InputError(f"cannot be read: {error}") from None
-    if len(content) > MOST_BYTES:
-        raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
-    if not content.startswith(b"\x93NUMPY"):
-        return prepare(_decoded(content))[None]
-    array, scale = _array(content)
-    if array.ndim == 2 and array.shape != (_FRAME, _FRAME):
-        return prepare(_reduced(array) * scale)[None]
-    if array.shape[-2:] != (_FRAME, _FRAME):
-        raise InputError(f"holds an array of shape {array.shape}, not (28, 28) or (N, 28, 28)")
-    return np.rint(array.reshape(-1, _FRAME, _FRAME) * np.float32(scale)).astype(np.uint8)
 
 
 def prepare(grey: ArrayLike) -> Levels:
@@ -75,7 +36,7 @@ def prepare(grey: ArrayLike) -> Levels:
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
-    ink = _cropped(_ink(_reduced(np.asarray(grey))))
+    ink = _cropped(_ink(reduced(np.asarray(grey))))
     if _stroke_width(ink) * _BOX / max(ink.shape) < _THIN:
         ink = _coarse(ink)
     longest = max(ink.shape)
@@ -94,19 +55,19 @@ def _cropped(ink: Real) -> Real:
 
 def _centred(small: Real) -> Levels:
     """Put a digit into 28x28 pixels, with its centre of mass as near to the middle as it fits."""
-    framed = np.zeros((_FRAME, _FRAME), np.uint8)
+    framed = np.zeros((FRAME, FRAME), np.uint8)
     height, width = small.shape
     top, left = (
-        min(max(_round(_FRAME / 2 - centre), 0), _FRAME - size)
+        min(max(_round(FRAME / 2 - centre), 0), FRAME - size)
         for centre, size in zip(ndimage.center_of_mass(small), small.shape, strict=True)
     )
     framed[top : top + height, left : left + width] = np.floor(small + 0.5)
     return framed
 
 
-def _reduced(grey: NDArray[Any]) -> Real:
+def reduced(grey: NDArray[Any]) -> Real:
     """Reduce a large picture, so that it is prepared quickly."""
-    factor = max(grey.shape) // _SIDE
+    factor = max(grey.shape) // SIDE
     if factor > 1:
         grey = np.asarray(PIL.Image.fromarray(grey.astype(np.float32)).reduce(factor))
     return grey.astype(np.float64)
@@ -201,7 +162,7 @@ def _stroke_width(ink: Real) -> float:
 
 def _coarse(ink: Real) -> Real:
     """A large drawing in fewer pixels; each gets the strongest ink of those that it replaces."""
-    step = max(1, max(ink.shape) // (_SIDE // 4))
+    step = max(1, max(ink.shape) // (SIDE // 4))
     for axis, size in enumerate(ink.shape):
         ink = np.maximum.reduceat(ink, np.arange(0, size, step), axis)
     return ink
@@ -216,55 +177,3 @@ def _widened(ink: Real, *, scale: float) -> Real:
     across = np.arange(-radius, radius + 1)
     disc = np.hypot(across[:, None], across) <= radius + 0.5
     return ndimage.grey_dilation(np.pad(ink, radius), footprint=disc)
-
-
-def _decoded(content: bytes) -> Real:
-    """The grey levels of an image file's first picture, turned upright."""
-    most = MOST_PIXELS
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures.
-            with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-                if opened.format == "WEBP":  # Its decoder keeps copies.
-                    most = MOST_PIXELS // 2
-                if opened.width * opened.height > most:
-                    raise PIL.Image.DecompressionBombError
-                # Each scan goes over the whole picture, but can be a few bytes long.
-                if opened.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > _MOST_SCANS:
-                    raise ValueError
-                return _grey(opened)
-    except PIL.Image.DecompressionBombError:
-        raise InputError(f"too large: at most {most:,} pixels are read") from None
-    except PIL.UnidentifiedImageError:
-        raise InputError(f"no picture; {', '.join(ENDINGS)} can be read") from None
-    except Exception:  # A damaged file can cause any error in the library.
-        raise InputError("cannot be read: damaged") from None
-
-
-def _grey(opened: PIL.Image.Image) -> Real:
-    """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
-    opened.draft("L", (_SIDE, _SIDE))
-    picture = PIL.ImageOps.exif_transpose(opened)
-    deep = picture.mode.startswith("I")  # 16 bits
-    grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
-    values = np.asarray(grey.reduce(max(1, max(grey.size) // _SIDE)), np.float64)
-    if deep:
-        return values / 257
-    levels, opaque = values[..., 0], values[..., 1] / 255
-    # Transparent paper is white under dark ink and black under light ink.
-    paper = 255.0 if (levels * opaque).sum() < 127.5 * opaque.sum() else 0.0
-    return np.floor(levels * opaque + paper * (1 - opaque) + 0.5)
-
-
-def _array(content: bytes) -> tuple[NDArray[Any], int]:
-    """A NumPy file's array, and the factor that makes it grey levels from 0 to 255."""
-    try:
-        given = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # A damaged file can cause any error in the library.
-        raise InputError(f"cannot be read: {error}".splitlines()[0]) from None
-    if given.dtype.kind not in "buif" or not 1 <= given.size <= MOST_PIXELS or given.ndim < 2:
-        raise InputError(f"holds {given.dtype} of shape {given.shape}, not grey levels (H, W)")
-    low, high = given.min(), given.max()
-    if not (low >= 0 and high <= 255):  # NaN fails this as well.
-        raise InputError("holds values that are no grey levels: from 0 to 255, or from 0 to 1")
-    return given, 255 if high <= 1 else 1
