@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rnn_mnist.config import InputError
+from rnn_mnist.config import InputError, InputWarning
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Result
@@ -129,14 +129,20 @@ def run_and_exit(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the logs and warnings of libraries: they are for their developers."""
+    """Hide the logs and warnings of libraries: they are for their developers. Print our own."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("default", InputWarning)
+            warnings.showwarning = _print_warning
             yield
     finally:
         logging.disable(level)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {InputError(str(message))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
