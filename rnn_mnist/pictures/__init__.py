@@ -1,6 +1,7 @@
 """A person's picture becomes an image like MNIST's: 28x28 grey levels, light on black."""
 
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_pictures
+from rnn_mnist.pictures.kept import to_png
 from rnn_mnist.pictures.preparation import prepare
 
-__all__ = ["ENDINGS", "MOST_BYTES", "prepare", "read_pictures"]
+__all__ = ["ENDINGS", "MOST_BYTES", "prepare", "read_pictures", "to_png"]

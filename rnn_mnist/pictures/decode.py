@@ -13,6 +13,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
+from rnn_mnist.pictures.kept import from_png
 from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare, reduced
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
@@ -42,6 +43,8 @@ def read_pictures(source: Path | bytes) -> Levels:
         raise InputError(f"cannot be read: {error}") from None
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
+    if (kept := from_png(content)) is not None:
+        return kept[None]
     if not content.startswith(b"\x93NUMPY"):
         return prepare(_decoded(content))[None]
     array, scale = _array(content)

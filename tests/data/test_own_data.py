@@ -239,7 +239,10 @@ VALUES = b",".join([b"0"] * 784)
         (bad_csv(b"a,b\n1,2\n"), "its first row has 2 columns; 784 values are needed"),
         (bad_csv(b"5" * 10**6), "its first row has 1 columns"),
         (bad_csv(b"5," * 10**6), "its first row has 32,769 columns"),
-        (bad_csv(b"5," + VALUES + b"\n" + b"5," * 10**5), "columns changed from 785 to 100001 at row"),
+        (
+            bad_csv(b"5," + VALUES + b"\n" + b"5," * 10**5),
+            "columns changed from 785 to 100001 at row",
+        ),
         (bad_csv(b"5," + VALUES + b"\n5,0,0\n"), "columns changed from 785 to 3 at row"),
         (bad_csv(b"5," + VALUES + b"\n5,x" + VALUES + b"\n"), "could not convert string 'x0'"),
         (bad_csv(b"5.5," + VALUES + b"\n" + b"1," + VALUES), "label '5.5': must be a whole number"),
@@ -327,7 +330,10 @@ def test_classes_have_the_names_of_their_folders():
     write_folder("sevens", X[:2], [7] * 2)  # Some of the ten digits are digits all the same.
     archive = load_all("sevens")
     assert archive.classes == tuple("0123456789")
-    assert [label for split in archive.sizes for label in archive.arrays[f"{split}_labels"]] == [7, 7]
+    assert [label for split in archive.sizes for label in archive.arrays[f"{split}_labels"]] == [
+        7,
+        7,
+    ]
     Path("letters/empty").mkdir()
     assert load_all("letters").classes == ("C", "a", "b")
 
