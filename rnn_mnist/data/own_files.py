@@ -17,7 +17,7 @@ from rnn_mnist.config import InputError, naming
 from rnn_mnist.files import read_npz
 
 _PIXELS = 784
-_MOST_BYTES = 2**30  # Larger CSV files are refused.
+_MOST_BYTES = 2**29  # Larger CSV files are refused.
 _LONGEST_ROW = 2**16  # Characters in the first row of a CSV file.
 _LEAST_PIXELS = 64  # An array of fewer values for each image holds no images.
 _LABELS = "label", "labels", "class", "digit", "target", "y"

@@ -412,3 +412,14 @@ def test_own_data_are_not_streamed():
     write_csv("mine.csv")
     with pytest.raises(InputError, match=r"data\.placement: own data cannot be streamed; choose"):
         fit(Config(data=Data(name="mine.csv", placement="streamed")))
+
+
+def test_a_pretrained_network_begins_on_some_digits_but_not_on_letters():
+    write_folder("sevens", X[:4], [7, 7, 1, 1])
+    config = Config(init_from="reference", epochs=1, data=Data(name="sevens"))
+    result = fit(config)
+    assert (result.classes, result.config.hidden_size) == (tuple("0123456789"), 20)
+    assert result.predict(X[:2]).shape == (2, 10)
+    write_folder("letters", X[:4], ["a", "a", "b", "b"])
+    with pytest.raises(InputError, match="other classes or sizes than this run, which has the 2 c"):
+        fit(Config(init_from="reference", data=Data(name="letters")))
