@@ -380,7 +380,7 @@ def test_names_of_tfds_and_paths_are_told_apart():
         load("my-digits", files="mnist")
 
 
-def test_own_data_train_and_resume(capsys):
+def test_own_data_train_in_their_folder(capsys):
     write_folder("mine")
     Path("mine/0/bad.png").write_text("no picture")
     flags = ["--epochs", "1", "--hidden-size", "4", "--data.name", "mine"]
@@ -389,22 +389,23 @@ def test_own_data_train_and_resume(capsys):
     assert err.count("warning: mine: 1 of 71 pictures cannot be used: 0/bad.png (no picture; ") == 1
     assert "data    mine:" in out
     assert "60 training, 10 test images" in out
-    assert train.main(["run", "--epochs", "2"]) == 0
-    assert "going on at step" in capsys.readouterr().out
     Path("other").mkdir()
     os.chdir("other")
-    assert train.main(["../run", "--epochs", "3"]) == 2
+    assert train.main(["../run", "--epochs", "2"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: data.name: there is no file or folder 'mine' in the current fo")
     assert len(err.splitlines()) == 1
 
 
 @pytest.mark.slow
-def test_own_data_are_swept(capsys):
+def test_own_data_are_trained_longer_and_swept(capsys):
     write_folder("mine")
     Path("mine/0/bad.png").write_text("no picture")
     flags = ["--epochs", "1", "--hidden-size", "4", "--data.name", "mine"]
-    assert sweep.main([*flags, "--seeds", "2", "--folder", "swept"]) == 0
+    assert train.main([*flags, "--run", "run"]) == 0
+    assert train.main(["run", "--epochs", "2"]) == 0
+    assert "going on at step" in capsys.readouterr().out
+    assert sweep.main([*flags, "--seeds", "2", "--run", "swept"]) == 0
     assert capsys.readouterr().err.count("warning: mine: ") == 1
 
 
@@ -414,12 +415,15 @@ def test_own_data_are_not_streamed():
         fit(Config(data=Data(name="mine.csv", placement="streamed")))
 
 
-def test_a_pretrained_network_begins_on_some_digits_but_not_on_letters():
-    write_folder("sevens", X[:4], [7, 7, 1, 1])
-    config = Config(init_from="reference", epochs=1, data=Data(name="sevens"))
-    result = fit(config)
-    assert (result.classes, result.config.hidden_size) == (tuple("0123456789"), 20)
-    assert result.predict(X[:2]).shape == (2, 10)
+def test_a_pretrained_network_cannot_begin_on_letters():
     write_folder("letters", X[:4], ["a", "a", "b", "b"])
     with pytest.raises(InputError, match="other classes or sizes than this run, which has the 2 c"):
         fit(Config(init_from="reference", data=Data(name="letters")))
+
+
+@pytest.mark.slow
+def test_a_pretrained_network_begins_on_some_of_the_digits():
+    write_folder("sevens", X[:4], [7, 7, 1, 1])
+    result = fit(Config(init_from="reference", epochs=1, data=Data(name="sevens")))
+    assert (result.classes, result.config.hidden_size) == (tuple("0123456789"), 20)
+    assert result.predict(X[:2]).shape == (2, 10)
