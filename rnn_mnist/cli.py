@@ -129,20 +129,24 @@ def run_and_exit(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the logs and warnings of libraries: they are for their developers. Print our own."""
+    """Hide the logs and warnings of libraries: they are for their developers. Print ours."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
-            warnings.simplefilter("default", InputWarning)
-            warnings.showwarning = _print_warning
+            warnings.simplefilter("always", InputWarning)
+            said = set[str]()
+
+            def print_once(message: Warning | str, *_: Any, **__: Any) -> None:
+                line = f"warning: {InputError(str(message))}"
+                if line not in said:
+                    print(line, file=sys.stderr)
+                said.add(line)
+
+            warnings.showwarning = print_once
             yield
     finally:
         logging.disable(level)
-
-
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {InputError(str(message))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
