@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 import warnings
@@ -222,10 +223,12 @@ def to_images(array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
 
 
 def _prepared(image: NDArray[np.float64], number: int) -> NDArray[np.uint8]:
-    from rnn_mnist.pictures import prepare
+    from rnn_mnist.pictures import read_pictures
 
+    npy = io.BytesIO()
+    np.save(npy, image)
     with naming(f"image {number:,}"):
-        return prepare(image)
+        return read_pictures(npy.getvalue())[0]
 
 
 def _class_names(labels: NDArray[Any]) -> list[str]:

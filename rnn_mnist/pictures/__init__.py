@@ -2,6 +2,5 @@
 
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_pictures
 from rnn_mnist.pictures.kept import to_png
-from rnn_mnist.pictures.preparation import prepare
 
-__all__ = ["ENDINGS", "MOST_BYTES", "prepare", "read_pictures", "to_png"]
+__all__ = ["ENDINGS", "MOST_BYTES", "read_pictures", "to_png"]
