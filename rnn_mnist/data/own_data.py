@@ -35,8 +35,8 @@ def find_own(name: str) -> Path | None:
     if re.split("[/:]", name)[0] in FAMILY:
         return None
     path = Path(name)
-    meant = path.suffix.lower() in _FILES or path.is_absolute() or name[0] in "./\\"
-    return path if meant or os.path.lexists(path) else None
+    meant = path.suffix.lower() in _FILES or path.is_absolute() or name.startswith((".", "/", "\\"))
+    return path if meant or (name and os.path.lexists(path)) else None
 
 
 def find_files(path: Path) -> Files:
@@ -80,11 +80,8 @@ def fingerprint(path: Path, files: Files) -> str:
     """A checksum of the names, sizes and times of files, which differs if a file changes."""
     facts = [__version__]
     for file in [file for found in files.values() for file in found]:
-        facts += [
-            str(file.relative_to(path)),
-            str(file.stat().st_size),
-            str(file.stat().st_mtime_ns),
-        ]
+        state = file.stat()
+        facts.append(f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}")
     return hashlib.sha256(ascii(facts).encode()).hexdigest()
 
 

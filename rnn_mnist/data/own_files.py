@@ -158,7 +158,7 @@ def read_arrays(path: Path, files: Sequence[Path]) -> dict[str, Labelled]:
         else:
             arrays = {file.stem: np.load(file, allow_pickle=False) for file in files}
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or 'damaged'}") from None
+        raise InputError(f"cannot be read: {error.strerror or error}") from None
     except Exception as error:  # A damaged file can cause any error in the library.
         raise InputError(f"cannot be read: {error}".splitlines()[0]) from None
     splits = dict[str, dict[str, NDArray[Any]]]()
