@@ -35,7 +35,7 @@ def test_the_network_learns_a_persons_handwriting(tmp_path, monkeypatch, capfd):
     before = count_right(capfd, "strong", *unseen)
 
     assert predict.main([*sheets, "--all", "--sort-into", "my-digits"]) == 0
-    print(capfd.readouterr().out.splitlines()[-1])
+    assert "doubtful: my-digits/" in capfd.readouterr().out.splitlines()[-1]
     files = [*Path("my-digits").glob("*/*.png")]
     assert len(files) == len(sheets) * ROWS * COLUMNS
     moved = 0
@@ -55,6 +55,6 @@ def test_the_network_learns_a_persons_handwriting(tmp_path, monkeypatch, capfd):
     kept = np.mean(answers == digits.labels)
     total = len(unseen) * ROWS * COLUMNS
     print(f"{before} of {total} before, {after} after; {moved} moved; {100 * kept:.2f} % of MNIST")
-    assert before < 0.87 * total
+    assert before < 0.9 * total
     assert after > 0.98 * total
     assert kept > 0.99

@@ -289,6 +289,26 @@ def test_damaged_files_are_refused(monkeypatch):
         load_all("large.csv")
 
 
+@pytest.mark.filterwarnings("ignore::rnn_mnist.config.InputWarning")
+def test_damaged_bytes_never_end_in_a_traceback():
+    rng = np.random.default_rng(0)
+    np.savez_compressed("mine.npz", X=X[:20], y=Y[:20])
+    write_csv("mine.csv", X[:20], Y[:20])
+    said = []
+    for name in ("mine.npz", "mine.csv") * 30:
+        content = bytearray(Path(name).read_bytes())
+        for place in rng.integers(0, len(content), int(rng.integers(1, 20))):
+            content[place] = rng.integers(256)
+        damaged = Path(f"damaged{Path(name).suffix}")
+        damaged.write_bytes(content[: int(rng.integers(1, len(content) + 1))])
+        try:
+            load_all(str(damaged))
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 30
+    assert all(len(line.splitlines()) == 1 for line in said)
+
+
 def test_unreadable_pictures_are_left_out_with_one_line():
     write_folder("mine", X[:20], Y[:20])
     for number in range(5):
