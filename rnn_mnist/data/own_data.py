@@ -20,6 +20,7 @@ from rnn_mnist.data.tfds_builder import FAMILY, Archive
 _DIGITS = tuple("0123456789")
 _SPLITS = {"train", "test", "val"}
 _FILES = ".csv", ".npz"
+_FOLDERS = "[!._]*"  # Folders that begin otherwise are hidden.
 _MOST_CLASSES = 1000
 
 Files = Mapping[str, Sequence[Path]]
@@ -51,11 +52,11 @@ def find_files(path: Path) -> Files:
         missing = "there is no such file or folder; relative paths begin in the current folder"
         wrong = "not a folder, a .csv file or an .npz file"
         raise InputError(wrong if path.exists() else missing)
-    folders = _folders(path)
-    named = bool(folders) and {folder.name.lower() for folder in folders} <= _SPLITS
-    files = {f.name.lower(): _pictures(f) for f in folders} if named else {"": _pictures(path)}
-    if not any(files.values()):
-        files = {"": sorted(path.glob("*.npy"))}
+    folders = {folder.name for folder in path.glob(_FOLDERS) if folder.is_dir()}
+    if folders and folders <= _SPLITS:
+        files = {name: _pictures(path / name) for name in sorted(folders)}
+    else:
+        files = {"": _pictures(path) or sorted(path.glob("*.npy"))}
     if not any(files.values()):
         raise InputError(
             "holds no folder of pictures for each class, and no .npy files of images and labels"
@@ -63,17 +64,12 @@ def find_files(path: Path) -> Files:
     return {split: found for split, found in files.items() if found}
 
 
-def _folders(path: Path) -> list[Path]:
-    """The folders in a folder, without hidden ones."""
-    return sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith((".", "__")))
-
-
 def _pictures(path: Path) -> list[Path]:
-    """The pictures of all classes: those in the folders in a folder, without hidden ones."""
+    """The pictures in the folders in a folder."""
     from rnn_mnist.pictures import ENDINGS  # It takes a while, and needs SciPy.
 
-    files = [file for folder in _folders(path) for file in sorted(folder.iterdir())]
-    return [f for f in files if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
+    files = sorted(path.glob(f"{_FOLDERS}/[!.]*"))
+    return [file for file in files if file.suffix.lower() in ENDINGS]
 
 
 def fingerprint(path: Path, files: Files) -> str:
@@ -139,12 +135,15 @@ def _cut(split: Labelled) -> dict[str, Labelled]:
         cut["train"] += indices[tenth:]
     if not cut["test"]:
         raise InputError("has a single image of each class; a test needs a second one")
-    return {name: _take(split, indices) for name, indices in cut.items()}
-
-
-def _take(split: Labelled, indices: Sequence[int]) -> Labelled:
-    labels, names = ([texts[index] for index in indices] for texts in (split.labels, split.names))
-    return split._replace(images=split.images[indices], labels=labels, names=names)
+    return {
+        part: Labelled(
+            images=split.images[indices],
+            labels=[split.labels[index] for index in indices],
+            names=[split.names[index] for index in indices],
+            notes=split.notes,
+        )
+        for part, indices in cut.items()
+    }
 
 
 def _mixed(names: Sequence[str]) -> list[int]:
