@@ -13,7 +13,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.pictures.kept import from_png
+from rnn_mnist.pictures.kept import from_png, is_prepared
 from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare, reduced
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
@@ -46,7 +46,9 @@ def read_pictures(source: Path | bytes) -> Levels:
     if (kept := from_png(content)) is not None:
         return kept[None]
     if not content.startswith(b"\x93NUMPY"):
-        return prepare(_decoded(content))[None]
+        grey = _decoded(content)
+        ready = np.rint(grey).astype(np.uint8) if is_prepared(grey) else prepare(grey)
+        return ready[None]
     array, scale = _array(content)
     if array.ndim == 2 and array.shape != (FRAME, FRAME):
         return prepare(reduced(array) * scale)[None]

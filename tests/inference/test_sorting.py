@@ -106,6 +106,21 @@ def test_a_sorted_image_is_read_again_unchanged(tmp_path):
         read_pictures(to_png(TEST.images[0])[:-40] + b"damaged")
 
 
+def test_pictures_that_are_prepared_already_are_read_unchanged(tmp_path):
+    for number, image in enumerate(TEST.images):
+        PIL.Image.fromarray(image).save(tmp_path / "digit.png")
+        np.testing.assert_array_equal(read_pictures(tmp_path / "digit.png")[0], image, str(number))
+    moved = np.roll(TEST.images[0], (4, -4), (0, 1))
+    dark = 255 - TEST.images[0]
+    large = np.pad(TEST.images[0], 1)
+    small = np.pad(TEST.images[0][::2, ::2], 7)
+    for other in (moved, dark, large, small):
+        PIL.Image.fromarray(other).save(tmp_path / "digit.png")
+        (image,) = read_pictures(tmp_path / "digit.png")
+        assert image[[0, -1]].max() == 0
+        assert image.shape != other.shape or (image != other).any()
+
+
 def test_images_are_sorted_into_folders_that_train_reads(command):
     np.save("sheet.npy", TEST.images[:40])
     code, out, err = command("sheet.npy", "--sort-into", "mine")
