@@ -49,9 +49,10 @@ class Options:
     show: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw what the network saw, with its answers, into this .png file."""
     output: Path | None = flags.flag("-o", type=Path, metavar="FILE")
-    """Write the answers to a .csv file into this one, as Kaggle wants them: ImageId,Label."""
+    """Write the answers to the rows of a .csv file into this .csv file, in Kaggle's form."""
     sort_into: Path | None = flags.flag(type=Path, metavar="FOLDER")
-    """Write each image into this folder, in the folder of its class, to train on it later."""
+    """Write each image into this folder, in a folder for its class. Correct them by moving files,
+    then train on them."""
 
     def __post_init__(self) -> None:
         """Refuse to predict nothing, or to draw into another kind of file."""

@@ -108,7 +108,7 @@ def _find_label(cells: Sequence[str]) -> tuple[bool, int | None]:
     if len(cells) != _PIXELS + len(labels) or len(labels) > 1:
         raise InputError(
             f"its first row has {len(cells):,} columns; {_PIXELS} values are needed, and perhaps "
-            f"a label, which a header calls {', '.join(_LABELS)}"
+            f"a label, whose column is called {', '.join(_LABELS[:-1])} or {_LABELS[-1]}"
         )
     return header, labels[0] if labels else None
 
