@@ -85,7 +85,7 @@ def main(words: Sequence[str]) -> int:
         if not options.json:
             count = len(pictures.images)
             some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
-            print(f"{options.show}: what the network saw{some}")
+            cli.print_line(f"{options.show}: what the network saw{some}")
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0
