@@ -231,7 +231,8 @@ def read_table(path: Path) -> dict[str, Any]:
             with path.open("rb") as file:
                 # Windows can save both, with a byte-order mark.
                 encoding = "utf-16" if file.peek(2)[:2] in _UTF_16 else "utf-8-sig"
-                table = _parse_toml(io.TextIOWrapper(file, encoding).read(_LONGEST + 1))
+                with io.TextIOWrapper(file, encoding) as text:
+                    table = _parse_toml(text.read(_LONGEST + 1))
         except UnicodeError:
             raise InputError("not a text file in UTF-8") from None
         except (OSError, ValueError) as error:  # ValueError: the path has a null character.
