@@ -6,7 +6,7 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -100,9 +100,7 @@ class RowLSTM(nn.Module):
 
     def takes(self, params: Mapping[str, Weights], shape: tuple[int, ...]) -> bool:
         """Whether a network with these parameters reads images of a shape (rows, columns)."""
-        values = places(self.reading, (shape[0], shape[1])).shape[1]
-        if (inner := inner_network(self.reading)) is not None:
-            values = inner.features(values, self.inner_size)
+        values = _values(self.reading, (shape[0], shape[1]), self.inner_size)
         return bool(params["lstm_l0"]["weight_ih"].shape[0] == values)
 
     def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
@@ -111,6 +109,14 @@ class RowLSTM(nn.Module):
             input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
         )
         return cell.weights
+
+
+@cache
+def _values(reading: Reading, shape: tuple[int, int], inner_size: int) -> int:
+    """The number of values that the first layer reads in each step of an image of this shape."""
+    values = places(reading, shape).shape[1]
+    inner = inner_network(reading)
+    return values if inner is None else inner.features(values, inner_size)
 
 
 def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:
