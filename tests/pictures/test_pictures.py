@@ -128,6 +128,7 @@ def test_every_kind_of_file_gives_the_same():
         "webp": saved(seven(), "WEBP", lossless=True),
         "turned": saved(turned, "PNG", exif=exif),
         "npy": array.getvalue(),
+        "npy up to 254.7": arrays(picture=np.asarray(seven()) * 0.999),
     }
     for name, content in files.items():
         (found,) = read_pictures(content)
