@@ -124,16 +124,18 @@ def _arranged(array: Array, takes: Callable[[Shape], bool]) -> Array:
         return array
     from rnn_mnist.pictures import arrange, describe
 
-    arranged = None if is_usual or not takes((28, 28)) else arrange(array)
-    if arranged is not None:
-        return arranged
-    wanted, remedy = "(N, rows, columns) of the size that the network reads", "reshape them"
     if is_usual:
-        wanted = "unambiguous: they can be (28, 28, N), or 28 images of another size"
-        remedy = "give (N, 28, 28), or another number of images than 28"
-    elif takes((28, 28)):
-        wanted, remedy = "(N, 28, 28) or (N, 784)", "reshape them, and turn colours into grey"
-    raise ValueError(f"images: must be {wanted}, not {describe(array)}; {remedy}")
+        raise ValueError(
+            f"images: {describe(array)} can be (28, 28, N), or 28 images of another size; give "
+            "(N, 28, 28), or another number of images than 28"
+        )
+    arranged = arrange(array) if takes((28, 28)) else None
+    if arranged is None:
+        wanted = "(N, rows, columns) of the size that the network reads"
+        wanted = "(N, 28, 28) or (N, 784)" if takes((28, 28)) else wanted
+        remedy = "reshape them, and turn colours into grey"
+        raise ValueError(f"images: must be {wanted}, not {describe(array)}; {remedy}")
+    return arranged
 
 
 def _are_usual(values: NDArray[Any]) -> bool:
