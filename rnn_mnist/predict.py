@@ -40,10 +40,10 @@ class Options:
     """
 
     files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
-    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, .csv files with 784 values
-    in each row, or - for standard input.
-    The networks to ask come first: folders of runs or sweeps, files of weights, reference or
-    strong, which is the default. The probabilities of several networks are averaged."""
+    """PNG, JPEG, WebP, GIF, BMP, .npy or .npz files, folders with such files, .csv files with 784
+    values in each row, or - for standard input. The networks to ask come first: folders of runs or
+    sweeps, files of weights, reference or strong, which is the default. The probabilities of
+    several networks are averaged."""
     json: bool = flags.flag(default=False)
     """Print JSON with the probabilities of all classes instead of a table."""
     show: Path | None = flags.flag(type=Path, metavar="FILE")
@@ -96,7 +96,7 @@ def main(words: Sequence[str]) -> int:
     if options.output is not None and answers:
         write_answers(options.output, answers)
         if not options.json:
-            print(f"{options.output}: {len(answers):,} answers")
+            cli.print_line(f"{options.output}: {len(answers):,} answers")
     if options.sort_into is not None and answers:
         sort_into(options.sort_into, pictures, answers, say=not options.json)
     if options.show is not None and answers:
@@ -104,7 +104,7 @@ def main(words: Sequence[str]) -> int:
         if not options.json:
             count = len(pictures.images)
             some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
-            print(f"{options.show}: what the network saw{some}")
+            cli.print_line(f"{options.show}: what the network saw{some}")
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0
@@ -164,7 +164,7 @@ def sort_into(folder: Path, pictures: Pictures, answers: Sequence[Answer], *, sa
         some = [*done.doubtful[:5], "..."][: len(done.doubtful)]
         parts.append(f"{len(done.doubtful):,} are doubtful: {', '.join(some)}")
     if say:
-        print(f"{folder}: {'; '.join(parts)}")
+        cli.print_line(f"{folder}: {'; '.join(parts)}")
 
 
 def show(

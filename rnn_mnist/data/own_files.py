@@ -176,12 +176,12 @@ def _pair(arrays: Mapping[str, NDArray[Any]]) -> Labelled:
     labels = [name for name in arrays if name not in images]
     if len(images) != 1 or len(labels) != 1:
         raise InputError(f"holds {shapes}; an array of images and one of labels are needed")
-    if len(arrays[images[0]]) != len(arrays[labels[0]]):
-        raise InputError(f"holds {shapes}; the first axis of both must count the images")
     with naming(images[0]):
         levels, notes = to_images(arrays[images[0]])
     with naming(labels[0]):
         texts = _class_names(arrays[labels[0]])
+    if len(levels) != len(texts):
+        raise InputError(f"holds {shapes}; each image needs one label")
     return Labelled(levels, texts, [str(number) for number in range(len(texts))], notes)
 
 
@@ -192,16 +192,21 @@ def to_images(array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     pictures. Values are from 0 to 255, or from 0 to the highest if that is at most 127.
 
     Args:
-      array: (N, H, W), (N, H * H), or (N, H, W) with an axis of length 1 before or after H and W.
+      array: The forms of `rnn_mnist.data.preprocess`; or (N, H, W), (N, H * H), or (N, H, W) with
+        an axis of length 1 before or after H and W.
 
     Raises:
       InputError: The array has another shape or other values.
     """
-    images, side = array, math.isqrt(math.prod(array.shape[1:]))
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        images = array[:, 0] if array.shape[1] == 1 else array[..., 0]
-    elif array.ndim == 2 and side**2 == array.shape[1]:
-        images = array.reshape(-1, side, side)
+    from rnn_mnist.pictures import arrange
+
+    images, side = arrange(array), math.isqrt(math.prod(array.shape[1:]))
+    if images is None:
+        images = array
+        if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+            images = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+        elif array.ndim == 2 and side**2 == array.shape[1]:
+            images = array.reshape(-1, side, side)
     if images.ndim != 3 or images.dtype.kind not in "buif" or not images.size:
         said = f"{array.dtype} of shape {array.shape}"
         raise InputError(f"{said}; grey images (N, 28, 28) or (N, 784) are needed")

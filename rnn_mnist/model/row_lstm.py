@@ -5,7 +5,8 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, lstm, read_layer, uniform
-from rnn_mnist.model.reading import Reading, inner_network, read
+from rnn_mnist.model.reading import Reading, inner_network, places, read
 from rnn_mnist.randomness import DROPOUT
 
 HEAD = "hidden2digits"  # The linear layer's name in the parameters, as in the notebook.
@@ -64,13 +65,15 @@ class RowLSTM(nn.Module):
           Log-probabilities (B, C) float32, or float64 if the parameters or the images are float64.
 
         Raises:
-          ValueError: The images do not have three axes, or a size is below 1.
+          ValueError: The images do not have three axes or are no floats, or a size is below 1.
         """
         for name in ("hidden_size", "num_layers", "num_classes", "inner_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images must be floats from 0 to 1, not {images.dtype}")
         by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
         inputs = read(images, self.reading)  # (B, T, F)
         if (inner := inner_network(self.reading)) is not None:
@@ -95,12 +98,25 @@ class RowLSTM(nn.Module):
         )
         return nn.log_softmax(head(last))  # (B, C)
 
+    def takes(self, params: Mapping[str, Weights], shape: tuple[int, ...]) -> bool:
+        """Whether a network with these parameters reads images of a shape (rows, columns)."""
+        values = _values(self.reading, (shape[0], shape[1]), self.inner_size)
+        return bool(params["lstm_l0"]["weight_ih"].shape[0] == values)
+
     def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
         """Declare a cell of this name: its parameters, as `lstm` takes them."""
         cell = LSTMCell(
             input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
         )
         return cell.weights
+
+
+@cache
+def _values(reading: Reading, shape: tuple[int, int], inner_size: int) -> int:
+    """The number of values that the first layer reads in each step of an image of this shape."""
+    values = places(reading, shape).shape[1]
+    inner = inner_network(reading)
+    return values if inner is None else inner.features(values, inner_size)
 
 
 def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:

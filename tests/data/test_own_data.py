@@ -141,6 +141,7 @@ ONE_HOT = np.eye(10)[MNIST.labels]
         dict(images=MNIST.images, labels=MNIST.labels),
         dict(a=MNIST.images.reshape(70, 784) / np.float32(255), b=MNIST.labels[:, None]),
         dict(X=MNIST.images[..., None].astype(np.int64), y=ONE_HOT, remark=np.array("mine")),
+        dict(X=MNIST.images.transpose(1, 2, 0), y=MNIST.labels),
         dict(X=MNIST.images[:, None], y=MNIST.labels.astype(str)),
         dict(X=MNIST.images / 255, y=MNIST.labels.astype(float)),
         dict(X=MNIST.images, y=MNIST.labels.astype("S")),
@@ -196,7 +197,7 @@ X, Y = MNIST.images, MNIST.labels
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (dict(X=X.transpose(1, 2, 0), y=Y), r"X \(28, 28, 70\), y \(70,\); the first axis of both"),
+        (dict(X=X, y=Y[:69]), r"holds X \(70, 28, 28\), y \(69,\); each image needs one label"),
         (dict(X=np.stack([X] * 3, -1), y=Y), r"X: uint8 of shape \(70, 28, 28, 3\); grey images"),
         (dict(X=X / 255 - 0.13, y=Y), "X: values from -0.13 to 0.87; 0 to 255 or 0 to 1 is needed"),
         (dict(X=X.astype(np.uint16) * 257, y=Y), "X: values from 0 to 65535"),
