@@ -35,7 +35,7 @@ def test_the_network_learns_a_persons_handwriting(tmp_path, monkeypatch, capfd):
     before = count_right(capfd, "strong", *unseen)
 
     assert predict.main([*sheets, "--all", "--sort-into", "my-digits"]) == 0
-    assert "doubtful: my-digits/" in capfd.readouterr().out.splitlines()[-1]
+    assert capfd.readouterr().out.splitlines()[-1].startswith("my-digits: 0: 1")
     files = [*Path("my-digits").glob("*/*.png")]
     assert len(files) == len(sheets) * ROWS * COLUMNS
     moved = 0
