@@ -139,7 +139,7 @@ class Config:
         first, *others = [n for n, off in rules.items() if getattr(self, n) != off] or [""]
         if others:
             raise InputError(
-                f"{others[-1]}: sets the forget gates' biases, as {first} does; use one"
+                f"{others[-1]}: sets the biases of the gates, as {first} does; use one"
             )
 
 
