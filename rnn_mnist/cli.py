@@ -18,29 +18,57 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
-    from rnn_mnist.runs import Result
+    from rnn_mnist.runs import ReadAs, Result, Trial
 
 
-def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, Result]:
+def load_runs(
+    sources: Sequence[Path | str], *, how: Mapping[str, Any] | None = None, say: bool = True
+) -> dict[str, Result]:
     """Load runs by their names, as `load_result` does; if none is named, a pretrained network.
 
-    If `say`, print which network is used if none is named or if a source is a sweep's folder.
+    `how` holds the fields of `ReadAs` that are set. If `say`, print which network is used if none
+    is named or if a source is a sweep's folder, and what was taken for what in a file of another
+    program. A file whose network misreads most test digits gets a line on standard error.
     """
-    from rnn_mnist.runs import PRETRAINED_BEST, best_run, load_pretrained, load_result
+    from rnn_mnist.runs import PRETRAINED_BEST, ReadAs, best_run, find, try_digits
 
+    read_as = ReadAs(**(how or {}))
     runs: dict[str, Result] = {}
-    for source in map(Path, sources):
+    for source in map(Path, sources or [PRETRAINED_BEST]):
         folder = best_run(source)
-        runs[str(source)] = load_result(folder)
+        loaded = find(folder, read_as)
+        runs[str(source)] = loaded.result
         if say and folder != source:
             print(f"{source} is a sweep; its best run is {folder}")
-    if runs:
-        return runs
-    best = load_pretrained()
-    if say:
-        accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
+        if say and loaded.said:
+            print(f"{source}: {loaded.said}")
+        if (trial := try_digits(loaded, read_as)) is not None and trial.others:
+            print(f"{source}: {_doubt(trial)}", file=sys.stderr)
+    if say and not sources:
+        accuracy = f"{100 * runs[PRETRAINED_BEST].history[-1].test_accuracy:.2f} % test accuracy"
         print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
-    return {PRETRAINED_BEST: best}
+    return runs
+
+
+def _doubt(trial: Trial) -> str:
+    """A line about a network that misreads most test digits, with the likeliest remedies."""
+    said = f"reads only {100 * trial.accuracy:.1f} % of {trial.digits:,} test digits rightly; "
+    best = trial.others[0].accuracy
+    if best < max(0.5, trial.accuracy + 0.1):
+        return said + (
+            f"normalised pixels, transposed images or the last output of both directions do not "
+            f"explain it (at most {100 * best:.0f} %); perhaps it was trained on other images"
+        )
+    helpful = [way for way in trial.others if way.accuracy > max(0.5, best - 0.3)][:3]
+    return said + ", ".join(f"about {100 * way.accuracy:.0f} % {_with(way.how)}" for way in helpful)
+
+
+def _with(how: ReadAs) -> str:
+    """The flags that read weights in this way."""
+    flags = [f"--mean {how.mean:g} --std {how.std:g}"] if (how.mean, how.std) != (0, 1) else []
+    flags += ["--last-output"] if how.last_output else []
+    flags += [f"--reading {how.reading}"] if how.reading not in (None, "rows") else []
+    return f"with {' '.join(flags)}" if flags else "without these flags"
 
 
 def same_classes(runs: Mapping[str, Result]) -> tuple[str, ...]:
