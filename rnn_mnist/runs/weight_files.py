@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import TORCH_ENDINGS, atomic_write, check_installed, open_zip
@@ -72,15 +72,15 @@ def _read_safetensors(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     """`read_weights` for the content of a .safetensors file."""
     import jax.numpy as jnp
     import numpy as np
-    from safetensors import deserialize  # Its loader for NumPy does not know bfloat16.
+    import safetensors  # Its loader for NumPy does not know bfloat16.
 
     bfloat16 = jnp.dtype("bfloat16")
     types: dict[str, Any] = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": bfloat16, "BOOL": "?"}
     types |= {
         f"{kind}{8 * size}": f"{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)
     }
-    arrays = {}
-    for name, tensor in deserialize(content):
+    arrays, read = {}, cast(Any, safetensors.deserialize)
+    for name, tensor in read(content):
         if tensor["dtype"] not in types:
             raise ValueError(f"{name} is {tensor['dtype']}, not float32")
         values = np.frombuffer(tensor["data"], types[tensor["dtype"]])
