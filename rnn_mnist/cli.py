@@ -55,10 +55,9 @@ def _doubt(trial: Trial) -> str:
     said = f"reads only {100 * trial.accuracy:.1f} % of {trial.digits:,} test digits rightly; "
     best = trial.others[0].accuracy
     if best < max(0.5, trial.accuracy + 0.1):
-        return said + (
-            f"normalised pixels, transposed images or the last output of both directions do not "
-            f"explain it (at most {100 * best:.0f} %); perhaps it was trained on other images"
-        )
+        ways = "normalised pixels (--mean, --std), transposed images (--reading columns)"
+        ways += " and the last output of both directions (--last-output)"
+        return f"{said}{ways} make it at most {100 * best:.0f} %; perhaps it knows other images"
     helpful = [way for way in trial.others if way.accuracy > max(0.5, best - 0.3)][:3]
     return said + ", ".join(f"about {100 * way.accuracy:.0f} % {_with(way.how)}" for way in helpful)
 

@@ -91,7 +91,7 @@ class ReadAs:
     def how(self) -> dict[str, Any]:
         """The flags that are set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(ReadAs)}
-        return {name: value for name, value in values.items() if value not in (None, False)}
+        return {name: v for name, v in values.items() if v is not None and v is not False}
 
 
 def _one_of(choices: Sequence[str], word: str) -> str:

@@ -26,7 +26,7 @@ class Classifier(torch.nn.Module):
         self.rnn = torch.nn.LSTM(28, hidden, batch_first=True)
         self.out = torch.nn.Linear(hidden, 10)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         outputs, _ = self.rnn(x, None)
         return self.out(outputs[:, -1, :])
 
@@ -40,7 +40,7 @@ class StackedLSTM(torch.nn.Module):
         self.LSTM = torch.nn.LSTM(28, hidden, layers, batch_first=True, dropout=0.2)
         self.fc = torch.nn.Linear(hidden, 10)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         h0 = torch.zeros(self.layers, x.size(0), self.hidden)
         _, (hn, _) = self.LSTM((x - 0.1307) / 0.3081, (h0, torch.zeros_like(h0)))
         return torch.nn.functional.log_softmax(self.fc(hn[-1]), dim=1)
@@ -55,7 +55,7 @@ class BiRNN(torch.nn.Module):
         self.encoder.lstm = torch.nn.LSTM(28, hidden, layers, batch_first=True, bidirectional=True)
         self.classifier = torch.nn.Sequential(torch.nn.Linear(2 * hidden, 10))
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         out, _ = self.encoder.lstm(x)
         return self.classifier(out[:, -1])
 
@@ -69,7 +69,7 @@ class SequenceModel(torch.nn.Module):
             {"lstm": torch.nn.LSTM(28, hidden), "linear": torch.nn.Linear(hidden, 10)}
         )
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         out, _ = self.model["lstm"](x.permute(1, 0, 2))
         return self.model["linear"](out[-1])
 
@@ -260,8 +260,8 @@ def test_weights_that_misread_digits_name_the_remedy(
     share = right(probabilities(lambda x: model(seen(x)), digits.images), digits)
     (doubt,) = err.splitlines()
     found = re.fullmatch(
-        rf"model.pt: reads only ([\d.]+) % of 1,000 test digits rightly; about (\d+) % with {remedy}"
-        r"(, about \d+ % with .*)?",
+        rf"model.pt: reads only ([\d.]+) % of 1,000 test digits rightly; "
+        rf"about (\d+) % with {remedy}(, about \d+ % with .*)?",
         doubt,
     )
     assert float(found[1]) < 50
@@ -312,7 +312,7 @@ def state(**changes):
         ),
     ],
 )
-def test_other_networks_are_refused_in_one_line(saved, message, tmp_path, capsys):
+def test_other_networks_are_refused_in_one_line(saved, message, tmp_path):
     torch.save(saved, tmp_path / "model.ckpt")
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         load_result(tmp_path / "model.ckpt")
