@@ -432,9 +432,23 @@ def test_checkpoints_of_other_programs_are_read_or_refused(tmp_path, times):
     torch = pytest.importorskip("torch")
     path = tmp_path / "some.ckpt"
     names = st.sampled_from(
-        "rnn.weight_ih_l0 rnn.weight_hh_l0 rnn.bias_ih_l0 rnn.bias_hh_l0 fc.weight fc.bias "
-        "weight_ih_l0 a.b.weight_hh_l1_reverse lstm.weight_ih_l0 inner.weight_ih_l0 .weight "
-        "module. weight n_averaged hidden2digits.weight".split()
+        [
+            "rnn.weight_ih_l0",
+            "rnn.weight_hh_l0",
+            "rnn.bias_ih_l0",
+            "rnn.bias_hh_l0",
+            "fc.weight",
+            "fc.bias",
+            "weight_ih_l0",
+            "a.b.weight_hh_l1_reverse",
+            "lstm.weight_ih_l0",
+            "inner.weight_ih_l0",
+            ".weight",
+            "module.",
+            "weight",
+            "n_averaged",
+            "hidden2digits.weight",
+        ]
     )
     dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int64])
     shapes = st.sampled_from([(8, 28), (8, 2), (8,), (10, 2), (10,), (), (0, 3), (2, 2), (1, 1, 1)])
