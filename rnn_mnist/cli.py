@@ -41,7 +41,9 @@ def load_runs(
         if say and folder != source:
             print(f"{source} is a sweep; its best run is {folder}")
         if say and loaded.said:
-            print(f"{source}: {loaded.said}")
+            both = loaded.result.config.bidirectional and not read_as.last_output
+            more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
+            print(f"{source}: {loaded.said}{more}")
         if (trial := try_digits(loaded, read_as)) is not None and trial.others:
             print(f"{source}: {_doubt(trial)}", file=sys.stderr)
     if say and not sources:

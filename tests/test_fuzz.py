@@ -431,34 +431,19 @@ def test_checkpoints_of_other_programs_are_read_or_refused(tmp_path, times):
     """Whatever stands where the state dict, its names, its shapes or the rest are expected."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "some.ckpt"
-    names = st.sampled_from(
-        [
-            "rnn.weight_ih_l0",
-            "rnn.weight_hh_l0",
-            "rnn.bias_ih_l0",
-            "rnn.bias_hh_l0",
-            "fc.weight",
-            "fc.bias",
-            "weight_ih_l0",
-            "a.b.weight_hh_l1_reverse",
-            "lstm.weight_ih_l0",
-            "inner.weight_ih_l0",
-            ".weight",
-            "module.",
-            "weight",
-            "n_averaged",
-            "hidden2digits.weight",
-        ]
-    )
+    weights = [f"rnn.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    odd = ["weight_ih_l0", "a.b.weight_hh_l1_reverse", "lstm.weight_ih_l0", "inner.weight_ih_l0"]
+    odd += [".weight", "module.", "hidden2digits.weight", "n_averaged", "", "weight"]
+    names = st.sampled_from([*weights, *odd, "fc.weight", "fc.bias"])
     dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int64])
     shapes = st.sampled_from([(8, 28), (8, 2), (8,), (10, 2), (10,), (), (0, 3), (2, 2), (1, 1, 1)])
     tensors = st.builds(lambda shape, dtype: torch.ones(shape, dtype=dtype), shapes, dtypes)
     keys = st.one_of(names, st.integers(), st.sampled_from(["state_dict", "model", "epoch"]))
     rest = st.one_of(tensors, scalars.filter(lambda value: value != 10**400), st.just(torch.Size()))
     inner = st.recursive(rest, lambda some: st.dictionaries(keys, some, max_size=4), max_leaves=8)
-    tutorial = {f"rnn.{name}_l0": torch.ones(shape) for name, shape in (
-        ("weight_ih", (8, 28)), ("weight_hh", (8, 2)), ("bias_ih", 8), ("bias_hh", 8)
-    )} | {"fc.weight": torch.ones(10, 2), "fc.bias": torch.ones(10)}  # fmt: skip
+    parts = (8, 28), (8, 2), (8,), (8,), (10, 2), (10,)
+    named = zip([*weights, "fc.weight", "fc.bias"], map(torch.ones, parts), strict=True)
+    tutorial = dict(named)
     numbers = st.sampled_from([0.0, 1.0, -3e38, 1e-6, 1e6, float("nan"), float("inf")])
     readings = st.sampled_from([None, "rows", "columns", "pixels"])
     how = st.builds(runs.ReadAs, numbers, numbers, st.booleans(), readings)
