@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rnn_mnist.config import InputError
 
 if TYPE_CHECKING:
-    from rnn_mnist.runs import ReadAs, Result, Trial
+    from rnn_mnist.runs import Loaded, ReadAs, Result, Trial
 
 
 def load_runs(
@@ -30,26 +30,41 @@ def load_runs(
     is named or if a source is a sweep's folder, and what was taken for what in a file of another
     program. A file whose network misreads most test digits gets a line on standard error.
     """
-    from rnn_mnist.runs import PRETRAINED_BEST, ReadAs, best_run, find, try_digits
+    from rnn_mnist.runs import PRETRAINED_BEST, ReadAs, best_run, find_network, load_pretrained
 
-    read_as = ReadAs(**(how or {}))
     runs: dict[str, Result] = {}
-    for source in map(Path, sources or [PRETRAINED_BEST]):
+    read_as = ReadAs(**(how or {}))
+    for source in map(Path, sources):
         folder = best_run(source)
-        loaded = find(folder, read_as)
+        loaded = find_network(folder, read_as)
         runs[str(source)] = loaded.result
         if say and folder != source:
             print(f"{source} is a sweep; its best run is {folder}")
-        if say and loaded.said:
-            both = loaded.result.config.bidirectional and not read_as.last_output
-            more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
-            print(f"{source}: {loaded.said}{more}")
-        if (trial := try_digits(loaded, read_as)) is not None and trial.others:
-            print(f"{source}: {_doubt(trial)}", file=sys.stderr)
-    if say and not sources:
-        accuracy = f"{100 * runs[PRETRAINED_BEST].history[-1].test_accuracy:.2f} % test accuracy"
+        _report(source, loaded, read_as, say=say)
+    if runs:
+        return runs
+    if how:
+        raise InputError(
+            "--mean, --std, --last-output and --reading: only for files of weights from other "
+            "programs; name such a file"
+        )
+    best = load_pretrained()
+    if say:
+        accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
         print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
-    return runs
+    return {PRETRAINED_BEST: best}
+
+
+def _report(source: Path, loaded: Loaded, how: ReadAs, *, say: bool) -> None:
+    """Print what was taken for what in a file of another program, and whether it reads digits."""
+    from rnn_mnist.runs import try_digits
+
+    if say and loaded.said:
+        both = loaded.result.config.bidirectional and not how.last_output
+        more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
+        print(f"{source}: {loaded.said}{more}")
+    if (trial := try_digits(loaded, how)) is not None and trial.others:
+        print(f"{source}: {_doubt(trial)}", file=sys.stderr)
 
 
 def _doubt(trial: Trial) -> str:
@@ -59,7 +74,7 @@ def _doubt(trial: Trial) -> str:
     if best < max(0.5, trial.accuracy + 0.1):
         ways = "normalised pixels (--mean, --std), transposed images (--reading columns)"
         ways += " and the last output of both directions (--last-output)"
-        return f"{said}{ways} make it at most {100 * best:.0f} %; perhaps it knows other images"
+        return f"{said}{ways} make it at most {100 * best:.0f} %; perhaps it was trained on others"
     helpful = [way for way in trial.others if way.accuracy > max(0.5, best - 0.3)][:3]
     return said + ", ".join(f"about {100 * way.accuracy:.0f} % {_with(way.how)}" for way in helpful)
 

@@ -10,7 +10,7 @@ from rnn_mnist import cli, flags
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(flags.ReadAs):
+class Options(flags.WeightFlags):
     """Open a page in the browser. Draw a digit there and watch a network read it.
 
     `rnn-mnist export page -o digit.html` writes the same page as a file to keep.

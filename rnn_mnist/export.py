@@ -27,7 +27,7 @@ ABOUT = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(flags.ReadAs):
+class Options(flags.WeightFlags):
     """Write a trained network as a file for other programs.
 
     torch      weights that PyTorch's LSTM and Linear load (.safetensors or .pt)

@@ -76,7 +76,7 @@ def _foreign(**settings: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadAs:
+class WeightFlags:
     """The flags that tell how weights of other programs are read, for commands that load some."""
 
     mean: float | None = _foreign(type=float, metavar="X", hint=0)
@@ -86,11 +86,13 @@ class ReadAs:
     last_output: bool = _foreign(default=False)
     """Their linear layer got out[:, -1] of both directions, the output at the last step."""
     reading: str | None = _foreign(metavar="NAME", choices=("rows", "columns", "pixels"))
-    """They read the image so."""
+    """Their steps read these parts of the image."""
 
     def how(self) -> dict[str, Any]:
-        """The flags that are set."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(ReadAs)}
+        """The flags that are set, as fields of the `ReadAs` of `runs`."""
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(WeightFlags)
+        }
         return {name: v for name, v in values.items() if v is not None and v is not False}
 
 

@@ -31,7 +31,7 @@ USED_BY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(flags.ReadAs):
+class Options(flags.WeightFlags):
     """Draw what a network reads, thinks and gets wrong, as a picture for a slide.
 
     rows       a digit, revealed row by row, as the network reads it

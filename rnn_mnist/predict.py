@@ -25,7 +25,7 @@ MOST_SHOWN = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(flags.ReadAs):
+class Options(flags.WeightFlags):
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
     rnn-mnist predict photo.jpg drawing.png

@@ -451,7 +451,7 @@ def test_checkpoints_of_other_programs_are_read_or_refused(tmp_path, times):
     def check(changes, beside, how):
         torch.save(beside | {"model": tutorial | changes}, path)
         with refused():
-            use(loading.find(path, how).result, ask=times > 1)
+            use(loading.find_network(path, how).result, ask=times > 1)
 
     check({}, {}, runs.ReadAs())
     changes = st.dictionaries(names, rest, max_size=2)

@@ -129,10 +129,10 @@ def load_result(source: Path | str, how: ReadAs = PLAIN) -> Result:
       InputError: The source is none of these, or cannot be read; or `how` is set, and the source
         is no file from another program.
     """
-    return find(source, how).result
+    return find_network(source, how).result
 
 
-def find(source: Path | str, how: ReadAs = PLAIN) -> Loaded:
+def find_network(source: Path | str, how: ReadAs = PLAIN) -> Loaded:
     """Load a trained network as `load_result` does, and tell how it was found."""
     source = Path(source)
     ending = source.suffix.lower()

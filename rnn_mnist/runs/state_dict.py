@@ -57,11 +57,11 @@ def from_torch(state_dict: Mapping[str, Any]) -> dict[str, StateDict]:
     Raises:
       InputError: Names are missing or unknown, or shapes or types do not fit; one line lists them.
     """
-    renamed = rename(state_dict).state_dict
-    arrays = {name: np.asarray(value) for name, value in renamed.items()}
+    renamed, _ = rename(state_dict)
     params: dict[str, StateDict] = {}
-    for name, tensor in _tensors(sizes_of(arrays)).items():
-        params.setdefault(tensor.layer, {})[tensor.kind] = np.ascontiguousarray(arrays[name].T)
+    for name, tensor in _tensors(sizes_of(renamed)).items():
+        array = np.asarray(renamed[name]).T
+        params.setdefault(tensor.layer, {})[tensor.kind] = np.ascontiguousarray(array)
     return params
 
 
@@ -138,8 +138,9 @@ def _lstms(tensors: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _named(layers: Mapping[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
-    """The layers with names to print."""
-    return [(name.removesuffix(".") or "(no name)", shape) for name, shape in layers.items()]
+    """The layers with names to print, which may be any text in a file."""
+    names = [ascii(name.removesuffix("."))[1:-1][:60] or "(no name)" for name in layers]
+    return list(zip(names, layers.values(), strict=True))
 
 
 def _check_gates(tensors: Mapping[str, Any], lstm: str) -> None:
@@ -148,7 +149,7 @@ def _check_gates(tensors: Mapping[str, Any], lstm: str) -> None:
     rows, columns = weight.shape if weight is not None and weight.ndim == 2 else (0, 0)
     for gates, kind in ((1, "a plain RNN"), (3, "a GRU")):
         if columns and rows == gates * columns:
-            raise InputError(f"{lstm.removesuffix('.')} is {kind}; only LSTMs are read")
+            raise InputError(f"{lstm.removesuffix('.') or 'it'} is {kind}; only LSTMs are read")
 
 
 def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:

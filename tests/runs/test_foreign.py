@@ -10,7 +10,7 @@ from conftest import assert_identical
 
 from rnn_mnist import InputError, export, from_torch, load, plot, predict
 from rnn_mnist.inference import beliefs
-from rnn_mnist.runs import ReadAs, find, load_result
+from rnn_mnist.runs import ReadAs, find_network, load_result
 from rnn_mnist.runs.results import save_weights
 from rnn_mnist.runs.state_dict import rename
 
@@ -172,7 +172,7 @@ def test_tutorials_networks_come_in_and_answer_as_in_pytorch(name, tmp_path, dig
     tutorial, saved, file, how, said = TUTORIALS[name]
     model = made(tutorial)
     torch.save(saved(model), tmp_path / file)
-    found = find(tmp_path / file, how)
+    found = find_network(tmp_path / file, how)
     assert found.said.startswith(said)
     ours = found.result.predict(digits.images)
     theirs = probabilities(model.float(), digits.images)
@@ -351,7 +351,8 @@ def test_networks_that_tell_how_they_read_take_no_such_flags(
     words = [word for word in ("torch", source, "-o", "out.safetensors", "--mean=0.1") if word]
     assert export.main(words) == 2
     said = capsys.readouterr().err
-    start = f"error: {source or 'strong'}: mean, std, last_output and reading are for files of"
+    start = f"error: {source}: mean, std, last_output and reading are for files of weights from"
+    start = start if source else "error: --mean, --std, --last-output and --reading: only for files"
     assert said.startswith(start)
     assert not (tmp_path / "out.safetensors").exists()
 
