@@ -32,7 +32,7 @@ _GROUPS = {
     "several devices and machines": "",
     "speed and memory": "| precision kernel remat",
     "flags": "",
-    "weights of other programs": "",
+    "weights from other programs": "",
     "help": "",
 }
 _ALIASES = {"learning_rate": ["--lr"]}
@@ -72,7 +72,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 def _foreign(**settings: Any) -> Any:
     """A flag that tells how weights of another program are read."""
-    return flag(group="weights of other programs", **settings)
+    return flag(group="weights from other programs", **settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,20 +80,18 @@ class WeightFlags:
     """The flags that tell how weights of other programs are read, for commands that load some."""
 
     mean: float | None = _foreign(type=float, metavar="X", hint=0)
-    """Their pixels, from 0 to 1, were normalised: this mean was subtracted, such as 0.1307."""
+    """The network was trained on normalised pixels: this mean was subtracted, such as 0.1307."""
     std: float | None = _foreign(type=float, metavar="X", hint=1)
-    """Then the pixels were divided by this standard deviation, such as 0.3081."""
+    """The standard deviation by which these pixels were then divided, such as 0.3081."""
     last_output: bool = _foreign(default=False)
-    """Their linear layer got out[:, -1] of both directions, the output at the last step."""
+    """The linear layer got out[:, -1], the output of both directions at the last step."""
     reading: str | None = _foreign(metavar="NAME", choices=("rows", "columns", "pixels"))
-    """Their steps read these parts of the image."""
+    """What the network reads in each step."""
 
     def how(self) -> dict[str, Any]:
         """The flags that are set, as fields of the `ReadAs` of `runs`."""
-        values = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(WeightFlags)
-        }
-        return {name: v for name, v in values.items() if v is not None and v is not False}
+        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(WeightFlags)]
+        return {name: value for name, value in values if value is not None and value is not False}
 
 
 def _one_of(choices: Sequence[str], word: str) -> str:

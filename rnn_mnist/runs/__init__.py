@@ -32,9 +32,9 @@ from rnn_mnist.runs.trial import Trial, try_digits
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [
-    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Loaded", "ReadAs", "Result",
-    "Trial", "Watch", "best_run", "check_run_folder", "compilation_cache", "describe",
-    "describe_devices", "find_network", "fit", "from_torch", "is_result", "load_pretrained", "load_result",
-    "load_run", "lock_folder", "readings_of", "save_weights", "sizes_of", "to_torch", "train_run",
-    "try_digits", "write_file", "write_run",
+    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Loaded", "ReadAs",
+    "Result", "Trial", "Watch", "best_run", "check_run_folder", "compilation_cache", "describe",
+    "describe_devices", "find_network", "fit", "from_torch", "is_result", "load_pretrained",
+    "load_result", "load_run", "lock_folder", "readings_of", "save_weights", "sizes_of", "to_torch",
+    "train_run", "try_digits", "write_file", "write_run",
 ]  # fmt: skip

@@ -155,8 +155,8 @@ def find_network(source: Path | str, how: ReadAs = PLAIN) -> Loaded:
 
 
 _HOW_FOR_FILES = (
-    "mean, std, last_output and reading are for files of weights from other programs; this network "
-    "tells itself how it reads"
+    "mean, std, last_output and reading are for files of weights from other programs; the config "
+    "of this network says how it reads"
 )
 
 

@@ -256,7 +256,9 @@ def test_weights_that_misread_digits_name_the_remedy(
     np.save("digits.npy", digits.images[:20])
     assert predict.main(["model.pt", "digits.npy"]) == 0
     out, err = capsys.readouterr()
-    assert re.match(r"model.pt: \S+ is read as the LSTM, and \S+ as the linear layer\n", out)
+    assert re.match(
+        r"model.pt: \S+ is read as the LSTM, and \S+ as the linear layer(; --last|\n)", out
+    )
     share = right(probabilities(lambda x: model(seen(x)), digits.images), digits)
     (doubt,) = err.splitlines()
     found = re.fullmatch(
