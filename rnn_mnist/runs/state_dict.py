@@ -88,7 +88,7 @@ def rename(state_dict: Mapping[str, Any]) -> Renamed:
     """
     tensors = {n: t for n, t in state_dict.items() if t.ndim or "int" not in str(t.dtype)}
     plain = _without_prefix(tensors)
-    if _lstms(plain).keys() == {"inner.", "lstm."}:  # A network of this package, with windows.
+    if _lstms(plain).keys() == {"inner.", "lstm."}:  # This package has inner networks.
         return Renamed(plain, "")
     lstms = _lstms(tensors)
     heads = {

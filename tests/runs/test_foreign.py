@@ -127,9 +127,9 @@ def digits():
 
 
 def made(tutorial, seen=lambda images: images, **sizes):
-    """A network with a random LSTM and the linear layer that fits training digits, as it sees them.
+    """A network with a random LSTM and a linear layer fitted to training digits as it sees them.
 
-    So it is trained in no time: a reservoir with a readout by least squares.
+    So it is trained in no time: a reservoir with a readout by ridge regression.
     """
     torch.manual_seed(1)
     model = tutorial(**sizes).eval()
@@ -144,9 +144,11 @@ def made(tutorial, seen=lambda images: images, **sizes):
                 weight[len(weight) // 4 : len(weight) // 2] += 1
         model(seen(as_torch(digits.images)))
         hook.remove()
-        known = torch.cat([states[0], torch.ones(3000, 1)], dim=1)
-        wanted = torch.eye(10)[torch.from_numpy(np.int64(digits.labels))]
-        fitted = 6 * torch.linalg.lstsq(known, wanted).solution.T
+        known = torch.cat([states[0], torch.ones(3000, 1)], dim=1).double()
+        wanted = torch.eye(10).double()[torch.from_numpy(np.int64(digits.labels))]
+        # Some states hardly change, so a ridge keeps the equations well conditioned.
+        ridge = 0.01 * torch.eye(known.shape[1])
+        fitted = 6 * torch.linalg.solve(known.T @ known + ridge, known.T @ wanted).T
         head.weight.copy_(fitted[:, :-1])
         head.bias.copy_(fitted[:, -1])
     return model
@@ -177,7 +179,8 @@ def test_tutorials_networks_come_in_and_answer_as_in_pytorch(name, tmp_path, dig
     ours = found.result.predict(digits.images)
     theirs = probabilities(model.float(), digits.images)
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
-    assert right(ours, digits) == right(theirs, digits) > 0.5
+    assert abs(right(ours, digits) - right(theirs, digits)) <= 0.001  # One digit may be a draw.
+    assert right(ours, digits) > 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
