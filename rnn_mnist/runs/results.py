@@ -344,7 +344,7 @@ def save_weights(path: Path | str, result: Result) -> None:
     """
     state_dict = to_torch(result.params)
     assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
-    if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
+    if Path(path).suffix.lower() != ".safetensors" and result.config.reading != assumed:
         raise InputError(
             f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "
             f"would be loaded as a network that reads {assumed}; write .safetensors instead"

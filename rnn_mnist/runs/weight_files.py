@@ -23,7 +23,7 @@ OTHER_ENDINGS = ".h5", ".keras", ".npz", ".onnx", ".tflite", ".zip"
 
 def write_weights(path: Path, state_dict: Mapping[str, Any], notes: Mapping[str, str]) -> None:
     """Write a state dict from `to_torch`; a .safetensors file holds the notes, too."""
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         from safetensors.numpy import save
 
         notes = {"format": "pt", **notes, _DIGEST: "sha256"}
