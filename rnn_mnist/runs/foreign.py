@@ -71,13 +71,13 @@ _FORGET = -100.0
 
 
 def _last_output(state_dict: StateDict) -> StateDict:
-    """A network whose linear layer gets the last state forwards and, backwards, the first state.
+    """Weights that compute what a network of both directions does with `out[:, -1]`.
 
-    PyTorch's `out[:, -1]` has the backward direction's output at the last step, where it has read
-    only this step. Reading forwards, units without memory have the same output at the last step.
-    So H more units of the top layer's forward direction take the place of its backward direction:
-    the hidden size becomes 2H. With one layer, the network becomes one of a single direction. In
-    layers below, the H more units are always 0, as are all backward units of the top layer.
+    At the last step, the backward direction has read only this step. Units that read forwards and
+    have no memory give the same output there. So the top layer's forward direction gets H more
+    units, which take the place of its backward direction, and the hidden size becomes 2H. With one
+    layer, the network becomes one of a single direction. With more, the H more units of the layers
+    below are always 0, and so are all backward units of the top layer.
     """
     sizes = sizes_of(state_dict)
     if not sizes.bidirectional:

@@ -176,7 +176,10 @@ def _check_steps(program: bytes) -> None:
         if "GET" in step.name and kinds.get(value) not in ("GLOBAL", "BINUNICODE"):
             repeated += 1
             if not kinds.get(value, "").startswith("TUPLE") or repeated > _MOST_REPEATED:
-                raise ValueError("no state dict: it repeats parts of itself")
+                raise ValueError(
+                    "no state dict: it repeats parts of itself; save model.state_dict() in a file "
+                    "of its own"
+                )
         before = step.name
 
 
