@@ -95,6 +95,10 @@ class Config:
     """Number added to the initial bias of the forget gates."""
     chrono: int = 0
     """Longest memory of the initial biases in steps; 0 uses PyTorch's default initialisation."""
+    uniform_gates: bool = False
+    """Draw initial biases that make the forget gates uniform between 0 and 1."""
+    orthogonal: bool = False
+    """Start with orthogonal recurrent weights in each gate."""
     remat: int = 0
     """Save memory: keep only every N-th step for the backward pass; 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -145,8 +149,12 @@ class Config:
             raise InputError(f'momentum: only optimizer = "sgd" takes it; {how}')
         if self.chrono and self.chrono < 3:
             raise InputError(f"chrono: must be 0 or at least 3 steps, not {self.chrono}")
-        if self.chrono and self.forget_bias:
-            raise InputError("chrono: also sets the forget gates' biases; set forget_bias to 0")
+        rules = dict(forget_bias=0.0, chrono=0, uniform_gates=False)
+        first, *others = [n for n, off in rules.items() if getattr(self, n) != off] or [""]
+        if others:
+            raise InputError(
+                f"{others[-1]}: sets the biases of the gates, as {first} does; use one"
+            )
 
 
 # Every other number is at least 0.

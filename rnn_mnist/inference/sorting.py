@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write
-from rnn_mnist.inference.inputs import Pictures
 from rnn_mnist.pictures import to_png
 
 _DOUBTFUL = 0.7  # A person should look at answers of lower probability first.
@@ -26,7 +28,13 @@ class Sorted(NamedTuple):
     known: int  # Images that were there already.
 
 
-def sort_images(folder: Path, pictures: Pictures, answers: Sequence[Mapping[str, float]]) -> Sorted:
+def sort_images(
+    folder: Path,
+    *,
+    names: Sequence[str],
+    images: Sequence[NDArray[np.uint8]],
+    answers: Sequence[Mapping[str, float]],
+) -> Sorted:
     """Write each image as a PNG file into a folder of its class, where own data are read from.
 
     The file is named like the picture, with a checksum of the image. An image that is in the folder
@@ -38,7 +46,7 @@ def sort_images(folder: Path, pictures: Pictures, answers: Sequence[Mapping[str,
     """
     known = {file.stem[-8:] for file in folder.glob("*/*.png")}
     counts, doubtful, there = dict[str, int](), list[str](), 0
-    for name, image, answer in zip(pictures.names, pictures.images, answers, strict=True):
+    for name, image, answer in zip(names, images, answers, strict=True):
         best = max(answer, key=answer.__getitem__)
         checksum = hashlib.sha256(image.tobytes()).hexdigest()[:8]
         if checksum in known:

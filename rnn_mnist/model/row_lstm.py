@@ -46,6 +46,10 @@ class RowLSTM(nn.Module):
     """As in `LSTMCell`."""
     chrono: int = 0
     """As in `LSTMCell`."""
+    uniform_gates: bool = False
+    """As in `LSTMCell`."""
+    orthogonal: bool = False
+    """As in `LSTMCell`."""
     remat: int = 0
     """As in `lstm`."""
     inner_size: int = 16
@@ -78,13 +82,11 @@ class RowLSTM(nn.Module):
         inputs = read(images, self.reading)  # (B, T, F)
         if (inner := inner_network(self.reading)) is not None:
             sizes = inner.cells(self.inner_size).items()
-            # Without chrono: the inner sequences are short.
-            params = {name: self._cell(name, n, self.inner_size, chrono=0) for name, n in sizes}
+            params = {name: self._cell(name, n, self.inner_size, inner=True) for name, n in sizes}
             inputs = inner.read(by_lstm, params, inputs)
         for layer in range(self.num_layers):
             names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if self.bidirectional else 1]
-            features, chrono = inputs.shape[-1], self.chrono
-            cells = [self._cell(n, features, self.hidden_size, chrono=chrono) for n in names]
+            cells = [self._cell(name, inputs.shape[-1], self.hidden_size) for name in names]
             # Only a layer above reads all hidden states (B, T, H or 2H); `last` is (B, H or 2H).
             sequence = layer < self.num_layers - 1
             inputs, last = read_layer(by_lstm, cells, inputs, sequence=sequence)
@@ -103,10 +105,19 @@ class RowLSTM(nn.Module):
         values = _values(self.reading, (shape[0], shape[1]), self.inner_size)
         return bool(params["lstm_l0"]["weight_ih"].shape[0] == values)
 
-    def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
+    def _cell(
+        self, name: str, input_size: int, hidden_size: int, *, inner: bool = False
+    ) -> Weights:
         """Declare a cell of this name: its parameters, as `lstm` takes them."""
         cell = LSTMCell(
-            input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
+            input_size,
+            hidden_size,
+            forget_bias=self.forget_bias,
+            # The sequences of an inner network are short.
+            chrono=0 if inner else self.chrono,
+            uniform_gates=self.uniform_gates and not inner,
+            orthogonal=self.orthogonal,
+            name=name,
         )
         return cell.weights
 
