@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rnn_mnist.config import InputError, printable
+from rnn_mnist.config import InputError, InputWarning, printable
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Loaded, ReadAs, Result, Trial
@@ -182,11 +182,21 @@ def run_and_exit(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the logs and warnings of libraries: they are for their developers."""
+    """Hide the logs and warnings of libraries: they are for their developers. Print ours."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("always", InputWarning)
+            said = set[str]()
+
+            def print_once(message: Warning | str, *_: Any, **__: Any) -> None:
+                line = f"warning: {InputError(str(message))}"
+                if line not in said:
+                    print(line, file=sys.stderr)
+                said.add(line)
+
+            warnings.showwarning = print_once
             yield
     finally:
         logging.disable(level)

@@ -36,6 +36,10 @@ class InputError(Exception):
         super().__init__(shown if len(shown) <= 2000 else f"{shown[:1600]} ... {shown[-300:]}")
 
 
+class InputWarning(UserWarning):
+    """A part of what the user named was left out or changed; commands print the line."""
+
+
 class DivergenceError(InputError):
     """The loss became infinite or not a number, mostly because of too high a learning rate."""
 
@@ -47,7 +51,7 @@ class Data:
     """The images of a run. The first paragraph of each field's docstring is its help."""
 
     name: str = "mnist"
-    """TFDS data set of 28 x 28 grey images, such as fashion_mnist."""
+    """TFDS data set of 28 x 28 grey images, such as fashion_mnist, or a path of own data."""
     train: str = "train"
     """Training split in TFDS's syntax, such as train[:90%]."""
     test: str = "test"

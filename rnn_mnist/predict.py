@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Answer = Mapping[str, float]
 """The probability of each class."""
 MOST_SHOWN = 100
-"""The largest number of images in the picture that --show writes."""
+"""The largest number of images in the table, and in the picture that --show writes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Options(flags.WeightFlags):
     rnn-mnist predict photo.jpg drawing.png
     rnn-mnist predict runs/reference photo.jpg     ask a run of your own
     rnn-mnist predict photo.jpg --show seen.png    draw what the network saw
+    rnn-mnist predict test.csv -o submission.csv   answer Kaggle's digit recognizer
 
     Pictures may have any size and be dark on light or light on dark. An unreadable
     file gets one error line; the other files are still predicted, and the exit
@@ -38,13 +39,19 @@ class Options(flags.WeightFlags):
     """
 
     files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
-    """PNG, JPEG, WebP, GIF, BMP, .npy or .npz files, folders with such files, or - for standard
-    input. The networks to ask come first: folders of runs or sweeps, files of weights, reference or
-    strong, which is the default. The probabilities of several networks are averaged."""
+    """PNG, JPEG, WebP, GIF, BMP, .npy or .npz files, folders with such files, .csv files with 784
+    values in each row, or - for standard input. The networks to ask come first: folders of runs or
+    sweeps, files of weights, reference or strong, which is the default. The probabilities of
+    several networks are averaged."""
     json: bool = flags.flag(default=False)
     """Print JSON with the probabilities of all classes instead of a table."""
     show: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw what the network saw, with its answers, into this .png file."""
+    output: Path | None = flags.flag("-o", type=Path, metavar="FILE")
+    """Write the answers to the rows of a .csv file into this .csv file, in Kaggle's form."""
+    sort_into: Path | None = flags.flag(type=Path, metavar="FOLDER")
+    """Write each image into this folder, in a folder for its class. Correct them by moving files,
+    then train on them."""
 
     def __post_init__(self) -> None:
         """Refuse to predict nothing, or to draw into another kind of file."""
@@ -52,21 +59,27 @@ class Options(flags.WeightFlags):
             raise InputError("name a picture to look at; --help says which files can be read")
         if self.show is not None and self.show.suffix != ".png":
             raise InputError(f"--show: must be a file that ends in .png, not {str(self.show)!r}")
+        cli.check_ending(self.output, "the answers' table", [".csv"])
 
 
 @cli.program
 def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
     options = flags.parse(Options, words, command="predict")
-    if options.show is not None:
-        files.check_file(options.show)
+    for path in (options.show, options.output):
+        if path is not None:
+            files.check_file(path)
+    if options.sort_into is not None:
+        files.check_folder(options.sort_into)
     # Imported here, so that help and mistyped flags answer at once.
     import numpy as np
 
-    from rnn_mnist.inference import predict, read_files
+    from rnn_mnist.inference import predict, read_files, write_answers
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
+    if options.output is not None:
+        check_output(options.output, paths)
     runs = cli.load_runs(sources, how=options.how(), say=not options.json)
     classes = cli.same_classes(runs)
     pictures = read_files(paths)
@@ -77,8 +90,14 @@ def main(words: Sequence[str]) -> int:
     answers = [dict(zip(classes, row.tolist(), strict=True)) for row in probabilities]
     if options.json:
         print_json(", ".join(runs), pictures, answers)
-    elif answers:
+    elif answers and options.output is None:
         print_table(pictures.names, answers)
+    if options.output is not None and answers:
+        write_answers(options.output, answers)
+        if not options.json:
+            cli.print_line(f"{options.output}: {len(answers):,} answers")
+    if options.sort_into is not None and answers:
+        sort_into(options.sort_into, pictures, answers, say=not options.json)
     if options.show is not None and answers:
         show(options.show, pictures, probabilities, classes)
         if not options.json:
@@ -105,6 +124,14 @@ def split_arguments(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, pictures
 
 
+def check_output(output: Path, paths: Sequence[Path]) -> None:
+    """Refuse to write a table of answers about anything but another table."""
+    if len(paths) > 1 or paths[0].suffix.lower() != ".csv":
+        raise InputError("--output: answers the rows of one .csv file; name that file alone")
+    if output.resolve() == paths[0].resolve():
+        raise InputError(f"--output: {output} would be overwritten; name another file")
+
+
 def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
     """Print all answers and errors for other programs."""
     said = []
@@ -120,11 +147,28 @@ def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
 
     head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
     rows = [["file", head, "probability", "second guess"]]
-    for name, answer in zip(names, answers, strict=True):
+    for name, answer in zip(names[:MOST_SHOWN], answers, strict=False):
         first, second = sorted(answer, key=answer.__getitem__, reverse=True)[:2]
         guess = f"{second}  {100 * answer[second]:.1f} %"
         rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
     Console().print_table(rows)
+    if len(names) > MOST_SHOWN:
+        print(f"the first {MOST_SHOWN} of {len(names):,} answers; --json prints all of them")
+
+
+def sort_into(folder: Path, pictures: Pictures, answers: Sequence[Answer], *, say: bool) -> None:
+    """Write each image into the folder of its class, and say in one line what is where."""
+    from rnn_mnist.inference import sort_images
+
+    done = sort_images(folder, names=pictures.names, images=pictures.images, answers=answers)
+    parts = [", ".join(f"{name}: {count}" for name, count in done.counts.items()) or "nothing new"]
+    if done.known:
+        parts.append(f"{done.known:,} were there already")
+    if done.doubtful:
+        some = [*done.doubtful[:5], "..."][: len(done.doubtful)]
+        parts.append(f"{len(done.doubtful):,} are doubtful: {', '.join(some)}")
+    if say:
+        cli.print_line(f"{folder}: {'; '.join(parts)}")
 
 
 def show(

@@ -2,9 +2,10 @@
 
 from rnn_mnist.inference.answers import Units, beliefs, predict, saliency, units
 from rnn_mnist.inference.inputs import Pictures, pick_images, read_files
+from rnn_mnist.inference.sorting import sort_images, write_answers
 from rnn_mnist.pictures import read_pictures
 
 __all__ = [
     "Pictures", "Units", "beliefs", "pick_images", "predict", "read_files", "read_pictures",
-    "saliency", "units",
+    "saliency", "sort_images", "units", "write_answers",
 ]  # fmt: skip

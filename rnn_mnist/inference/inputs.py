@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_mnist.config import InputError, naming
-from rnn_mnist.data import load
+from rnn_mnist.config import InputError, InputWarning, naming
+from rnn_mnist.data import load, read_csv
 from rnn_mnist.pictures import ENDINGS, MOST_BYTES, read_pictures
 from rnn_mnist.runs import Result
 
@@ -25,7 +26,7 @@ class Pictures(NamedTuple):
 
 
 def read_files(paths: Sequence[Path]) -> Pictures:
-    """Read picture files, the pictures in folders, and standard input, which is the path -."""
+    """Read picture files, the pictures in folders, CSV files, and standard input, which is -."""
     pictures = Pictures([], [], {})
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else []
@@ -33,7 +34,7 @@ def read_files(paths: Sequence[Path]) -> Pictures:
         for file in [file for file in inside if file.suffix.lower() in ENDINGS] or [path]:
             try:
                 source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
-                found = read_pictures(source)
+                found = _rows(file) if file.suffix.lower() == ".csv" else read_pictures(source)
             except InputError as error:
                 pictures.errors[str(file)] = str(error)
                 continue
@@ -41,6 +42,15 @@ def read_files(paths: Sequence[Path]) -> Pictures:
             pictures.names.extend(f"{file}{number}" for number in numbers)
             pictures.images.extend(found)
     return pictures
+
+
+def _rows(file: Path) -> NDArray[np.uint8]:
+    """The images (N, 28, 28) of a CSV file, with warnings about what is not used as it is."""
+    table = read_csv(file)
+    unused = ["its labels are not used"] if table.labels else []
+    for note in [*unused, *table.notes]:
+        warnings.warn(f"{file}: {note}", InputWarning, stacklevel=2)
+    return table.images
 
 
 class Images(NamedTuple):

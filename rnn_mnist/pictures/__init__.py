@@ -2,5 +2,8 @@
 
 from rnn_mnist.pictures.arrays import arrange, as_levels, describe
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_pictures
+from rnn_mnist.pictures.kept import to_png
 
-__all__ = ["ENDINGS", "MOST_BYTES", "arrange", "as_levels", "describe", "read_pictures"]
+__all__ = [
+    "ENDINGS", "MOST_BYTES", "arrange", "as_levels", "describe", "read_pictures", "to_png",
+]  # fmt: skip

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.files import read_npz
 from rnn_mnist.pictures.arrays import arrange, as_levels, describe
+from rnn_mnist.pictures.kept import from_png, is_prepared
 from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz"
@@ -45,8 +46,12 @@ def read_pictures(source: Path | bytes) -> Levels:
         raise InputError(f"cannot be read: {error}") from None
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
+    if (kept := from_png(content)) is not None:
+        return kept[None]
     if not content.startswith((b"\x93NUMPY", b"PK")):
-        return prepare(_decoded(content))[None]
+        grey = _decoded(content)
+        ready = np.rint(grey).astype(np.uint8) if is_prepared(grey) else prepare(grey)
+        return ready[None]
     array = _array(content)
     if array.ndim == 2:
         return prepare(array)[None]
