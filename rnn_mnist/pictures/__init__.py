@@ -3,12 +3,12 @@
 from rnn_mnist.pictures.decode import (
     ENDINGS,
     MOST_BYTES,
-    Box,
     Drawing,
     Reading,
     read_drawings,
     read_pictures,
 )
+from rnn_mnist.pictures.parts import Box
 
 __all__ = [
     "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Reading", "read_drawings", "read_pictures",

@@ -13,7 +13,9 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare, reduced
+from rnn_mnist.pictures.parts import Box
+from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced
+from rnn_mnist.pictures.readings import every_thing, read
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
@@ -24,15 +26,6 @@ class Reading(NamedTuple):
     name: str
     image: Levels  # (28, 28)
     score: float  # How much the image looks like a digit; more is better.
-
-
-class Box(NamedTuple):
-    """A part of a picture, in pixels; the bottom and the right are outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
 
 
 class Drawing(NamedTuple):
@@ -95,10 +88,12 @@ def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]
 
 
 def _drawings(grey: Real, *, every: bool) -> list[Drawing]:
-    """For now: the whole picture as one drawing."""
-    del every
-    image, whole = prepare(grey), Box(0, 0, *grey.shape)
-    return [Drawing(image, "whole", whole, (), (Reading("whole", image, 0.0),))]
+    found = read(reduced(grey))
+    best = found[0]
+    readings = tuple(Reading(c.name, c.image, c.score) for c in found)
+    if every:
+        return [Drawing(im, best.name, box, (), readings) for im, box in every_thing(best)]
+    return [Drawing(best.image, best.name, best.box, (), readings)]
 
 
 def _decoded(content: bytes) -> Real:
