@@ -72,7 +72,7 @@ def _candidates(grey: Real) -> Iterator[Candidate]:
         parts = connected(plain.mask)
         plan = Plan("whole", plain, parts, things(parts.parts), 0.0)
         image = to_image(plain.ink)
-        penalty = SEVERAL if len(comparable(plan.things)) > 1 else 0.0
+        penalty = SEVERAL if len(comparable(plan.things, plan.things[0].box.side)) > 1 else 0.0
         score = min(likeness(image), MOST_LIKELY) - penalty
         yield Candidate("whole", image, score, plan.things[0].box, plan)
     for ink in ink_maps(grey):
@@ -97,9 +97,7 @@ def _plans(ink: InkMap) -> Iterator[Plan]:
             continue
         parts = connected(left)
         cost = 0.0 if share is None else FEWER_LINES
-        chosen = {"inside": (inside(parts), INSIDE)}
-        if share is None:
-            chosen["all"] = not_filled(parts), ALL
+        chosen = {"inside": (inside(parts), INSIDE), "all": (not_filled(parts), ALL)}
         for name, (some, penalty) in chosen.items():
             title = ", ".join(filter(None, [ink.name, name, cut]))
             yield Plan(title, ink, parts, things(some), penalty + cost)
@@ -141,22 +139,23 @@ def _implausible(ink: InkMap, box: Box, grey: Real) -> float:
     return penalty
 
 
-def comparable(found: Sequence[Thing]) -> list[Thing]:
-    """The things that are not much smaller than the largest."""
-    return [thing for thing in found if thing.box.side >= 0.4 * found[0].box.side]
+def comparable(found: Sequence[Thing], side: int) -> list[Thing]:
+    """The things that are not much smaller than one of this side."""
+    return [thing for thing in found if thing.box.side >= 0.4 * side]
 
 
-def every_thing(best: Candidate) -> list[tuple[Levels, Box]]:
-    """All comparable things of the best reading, line by line and from left to right."""
-    return [
-        (to_image(_drawn(best.plan, thing)), thing.box)
-        for line in _lines_of(comparable(best.plan.things))
-        for thing in line
-    ]
+def things_of(best: Candidate) -> list[Candidate]:
+    """All comparable things of a reading, line by line and from left to right."""
+    found = []
+    for line in _lines_of(comparable(best.plan.things, best.box.side)):
+        for thing in line:
+            image = to_image(_drawn(best.plan, thing))
+            found.append(best._replace(image=image, score=likeness(image), box=thing.box))
+    return found
 
 
 def _lines_of(found: Sequence[Thing]) -> list[list[Thing]]:
-    """Things in lines: a thing is in a line if its middle is at the height of the line's last."""
+    """Things in lines: a thing whose middle is above the bottom of a line's last is in the line."""
     lines: list[list[Thing]] = []
     for thing in sorted(found, key=lambda thing: thing.box.top + thing.box.bottom):
         middle = (thing.box.top + thing.box.bottom) / 2
