@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.pictures.drawing import Drawing, find_drawings
 from rnn_mnist.pictures.parts import Box
-from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced
+from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced, reduction
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
@@ -108,7 +108,7 @@ def _grey(opened: PIL.Image.Image) -> _Picture:
     picture = PIL.ImageOps.exif_transpose(opened)
     deep = picture.mode.startswith("I")  # 16 bits
     grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
-    values = np.asarray(grey.reduce(max(1, max(grey.size) // SIDE)), np.float64)
+    values = np.asarray(grey.reduce(reduction(max(grey.size))), np.float64)
     scale = side / max(values.shape[:2])
     if deep:
         return _Picture(values / 257, scale)

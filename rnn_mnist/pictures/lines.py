@@ -36,18 +36,16 @@ def _lengths(mask: Mask) -> NDArray[np.float64]:
     """Measure nearly level lines, in a smaller mask, along rows that are slanted."""
     factor = max(1, max(mask.shape) // _SIDE)
     small = _thicker(_reduced(mask, factor))
-    height, width = small.shape
-    row, column = np.arange(height)[:, None], np.arange(width)
-    longest = np.zeros((height, width), np.int64)
+    width = small.shape[1]
+    margin = (max(_SLANTS) * width) // 100 + 1  # Slanted rows begin or end outside.
+    small = np.pad(small, ((margin, margin), (0, 0)))
+    row, column = np.arange(margin, len(small) - margin)[:, None], np.arange(width)
+    longest = np.zeros(small.shape, np.int64)
     for slant in _SLANTS:
         rows = row + (slant * (column - width // 2) + 25) // 50
-        exists = (rows >= 0) & (rows < height)
-        rows = rows.clip(0, height - 1)
-        runs = _run_lengths(small[rows, column] & exists)
-        np.maximum.at(longest, (rows, np.broadcast_to(column, rows.shape)), runs)
-    return _thicker(longest).repeat(factor, 0).repeat(factor, 1)[
-        : mask.shape[0], : mask.shape[1]
-    ] / float(width)
+        longest[rows, column] = np.maximum(longest[rows, column], _run_lengths(small[rows, column]))
+    large = _thicker(longest[margin:-margin]).repeat(factor, 0).repeat(factor, 1)
+    return large[: mask.shape[0], : mask.shape[1]] / width
 
 
 def _thicker(values: NDArray[Any]) -> NDArray[Any]:

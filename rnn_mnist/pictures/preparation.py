@@ -57,9 +57,14 @@ def _centred(small: Real) -> Levels:
     return framed
 
 
+def reduction(side: int) -> int:
+    """By which factor a picture with this longer side is reduced."""
+    return max(1, (side + SIDE // 2) // SIDE)
+
+
 def reduced(grey: NDArray[Any]) -> Real:
     """Reduce a large picture, so that it is prepared quickly."""
-    factor = max(grey.shape) // SIDE
+    factor = reduction(max(grey.shape))
     if factor > 1:
         grey = np.asarray(PIL.Image.fromarray(grey.astype(np.float32)).reduce(factor))
     return grey.astype(np.float64)
