@@ -2,9 +2,11 @@
 
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_drawings, read_pictures
 from rnn_mnist.pictures.drawing import Drawing, Reading, prepare
+from rnn_mnist.pictures.judge import likeness
 from rnn_mnist.pictures.parts import Box
+from rnn_mnist.pictures.preparation import Levels, to_image
 
 __all__ = [
-    "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Reading", "prepare", "read_drawings",
-    "read_pictures",
+    "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Levels", "Reading", "likeness", "prepare",
+    "read_drawings", "read_pictures", "to_image",
 ]  # fmt: skip
