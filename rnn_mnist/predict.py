@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Answer = Mapping[str, float]
 """The probability of each class."""
+Doubts = Sequence[str]
+"""What may be wrong with an answer."""
 MOST_SHOWN = 100
 """The largest number of images in the table, and in the picture that --show writes."""
 
@@ -43,10 +45,16 @@ class Options(flags.WeightFlags):
     values in each row, or - for standard input. The networks to ask come first: folders of runs or
     sweeps, files of weights, reference or strong, which is the default. The probabilities of
     several networks are averaged."""
+    all: bool = flags.flag(default=False)
+    """Predict every digit of each picture, line by line and from left to right, and not only the
+    largest."""
     json: bool = flags.flag(default=False)
     """Print JSON with the probabilities of all classes instead of a table."""
     show: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw what the network saw, with its answers, into this .png file."""
+    stages: Path | None = flags.flag(type=Path, metavar="FILE")
+    """Draw all readings of the first picture, with their names and answers, into this .png file.
+    The first reading is the one that counts."""
     output: Path | None = flags.flag("-o", type=Path, metavar="FILE")
     """Write the answers to the rows of a .csv file into this .csv file, in Kaggle's form."""
     sort_into: Path | None = flags.flag(type=Path, metavar="FOLDER")
@@ -57,8 +65,9 @@ class Options(flags.WeightFlags):
         """Refuse to predict nothing, or to draw into another kind of file."""
         if not self.files:
             raise InputError("name a picture to look at; --help says which files can be read")
-        if self.show is not None and self.show.suffix != ".png":
-            raise InputError(f"--show: must be a file that ends in .png, not {str(self.show)!r}")
+        for flag, file in (("--show", self.show), ("--stages", self.stages)):
+            if file is not None and file.suffix != ".png":
+                raise InputError(f"{flag}: must be a file that ends in .png, not {str(file)!r}")
         cli.check_ending(self.output, "the answers' table", [".csv"])
 
 
@@ -66,15 +75,14 @@ class Options(flags.WeightFlags):
 def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
     options = flags.parse(Options, words, command="predict")
-    for path in (options.show, options.output):
-        if path is not None:
-            files.check_file(path)
+    for file in filter(None, (options.show, options.stages, options.output)):
+        files.check_file(file)
     if options.sort_into is not None:
         files.check_folder(options.sort_into)
     # Imported here, so that help and mistyped flags answer at once.
     import numpy as np
 
-    from rnn_mnist.inference import predict, read_files, write_answers
+    from rnn_mnist.inference import find_doubts, predict, read_files, write_answers
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
@@ -82,28 +90,42 @@ def main(words: Sequence[str]) -> int:
         check_output(options.output, paths)
     runs = cli.load_runs(sources, how=options.how(), say=not options.json)
     classes = cli.same_classes(runs)
-    pictures = read_files(paths)
-    probabilities = np.zeros((0, len(classes)), np.float32)
+    pictures = read_files(paths, every=options.all)
+    probabilities, doubts = np.zeros((0, len(classes)), np.float32), []
+
+    def ask(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return predict(list(runs.values()), images)
+
     if pictures.images:
         with compilation_cache():
-            probabilities = predict(list(runs.values()), np.stack(pictures.images))
+            probabilities = ask(np.stack(pictures.images))
+            doubts = find_doubts(pictures.drawings, probabilities, classes=classes, ask=ask)
     answers = [dict(zip(classes, row.tolist(), strict=True)) for row in probabilities]
     if options.json:
-        print_json(", ".join(runs), pictures, answers)
+        print_json(", ".join(runs), pictures, answers, doubts)
     elif answers and options.output is None:
         print_table(pictures.names, answers)
+        print_doubts(pictures.names, doubts)
     if options.output is not None and answers:
         write_answers(options.output, answers)
         if not options.json:
             cli.print_line(f"{options.output}: {len(answers):,} answers")
     if options.sort_into is not None and answers:
-        sort_into(options.sort_into, pictures, answers, say=not options.json)
+        sort_into(options.sort_into, pictures, answers, doubts, say=not options.json)
     if options.show is not None and answers:
-        show(options.show, pictures, probabilities, classes)
+        names = [Path(name).name for name in pictures.names]
+        show(options.show, np.stack(pictures.images), probabilities, classes, names)
         if not options.json:
             count = len(pictures.images)
             some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
             cli.print_line(f"{options.show}: what the network saw{some}")
+    if options.stages is not None and pictures.drawings and pictures.drawings[0].readings:
+        readings = pictures.drawings[0].readings[:MOST_SHOWN]
+        images = np.stack([reading.image for reading in readings])
+        show(options.stages, images, ask(images), classes, [each.name for each in readings])
+        if not options.json:
+            about = f"the readings of {pictures.names[0]}, the best first"
+            cli.print_line(f"{options.stages}: {about}")
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0
@@ -132,12 +154,16 @@ def check_output(output: Path, paths: Sequence[Path]) -> None:
         raise InputError(f"--output: {output} would be overwritten; name another file")
 
 
-def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
-    """Print all answers and errors for other programs."""
+def print_json(
+    network: str, pictures: Pictures, answers: Sequence[Answer], doubts: Sequence[Doubts]
+) -> None:
+    """Print all answers, doubts and errors for other programs."""
     said = []
-    for name, answer in zip(pictures.names, answers, strict=True):
-        best = max(answer, key=answer.__getitem__)
-        said.append(dict(file=name, digit=best, probability=answer[best], probabilities=answer))
+    for k, answer in enumerate(answers):
+        best, drawing = max(answer, key=answer.__getitem__), pictures.drawings[k]
+        about = dict(reading=drawing.reading, box=drawing.box, doubts=doubts[k])
+        shares = dict(digit=best, probability=answer[best], probabilities=answer)
+        said.append(dict(file=pictures.names[k], **shares, **about))
     print(json.dumps({"network": network, "answers": said, "errors": pictures.errors}, indent=1))
 
 
@@ -156,11 +182,20 @@ def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
         print(f"the first {MOST_SHOWN} of {len(names):,} answers; --json prints all of them")
 
 
-def sort_into(folder: Path, pictures: Pictures, answers: Sequence[Answer], *, say: bool) -> None:
+def sort_into(
+    folder: Path,
+    pictures: Pictures,
+    answers: Sequence[Answer],
+    doubts: Sequence[Doubts],
+    *,
+    say: bool,
+) -> None:
     """Write each image into the folder of its class, and say in one line what is where."""
     from rnn_mnist.inference import sort_images
 
-    done = sort_images(folder, names=pictures.names, images=pictures.images, answers=answers)
+    done = sort_images(
+        folder, names=pictures.names, images=pictures.images, answers=answers, doubts=doubts
+    )
     parts = [", ".join(f"{name}: {count}" for name, count in done.counts.items()) or "nothing new"]
     if done.known:
         parts.append(f"{done.known:,} were there already")
@@ -171,17 +206,25 @@ def sort_into(folder: Path, pictures: Pictures, answers: Sequence[Answer], *, sa
         cli.print_line(f"{folder}: {'; '.join(parts)}")
 
 
-def show(
-    path: Path, pictures: Pictures, probabilities: NDArray[np.float32], classes: Sequence[str]
-) -> None:
-    """Draw what the network saw of the first images."""
-    import numpy as np
+def print_doubts(names: Sequence[str], doubts: Sequence[Doubts]) -> None:
+    """Print a line for each file with doubts."""
+    for name, said in zip(names, doubts, strict=True):
+        if said:
+            cli.print_line(f"{name}: {'; '.join(said)}")
 
+
+def show(
+    path: Path,
+    images: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    """Draw the first images with the network's answers."""
     from rnn_mnist.plots import figures
 
-    names = [Path(name).name for name in pictures.names[:MOST_SHOWN]]
-    images = np.stack(pictures.images[:MOST_SHOWN])
-    figure = figures.digits(images, probabilities[:MOST_SHOWN], classes, names=names)
+    first = slice(MOST_SHOWN)
+    figure = figures.digits(images[first], probabilities[first], classes, names=names[first])
     with files.atomic_write(path) as file:
         figure.savefig(file, format="png")
 

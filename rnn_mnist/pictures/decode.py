@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from rnn_mnist.config import InputError
 from rnn_mnist.files import read_npz
 from rnn_mnist.pictures.arrays import arrange, as_levels, describe
+from rnn_mnist.pictures.drawing import Drawing, find_drawings
 from rnn_mnist.pictures.kept import from_png, is_prepared
-from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare
+from rnn_mnist.pictures.parts import Box
+from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced, reduction
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz"
+
 
 MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
 MOST_BYTES = 4 * MOST_PIXELS  # Larger files are refused.
@@ -29,10 +32,23 @@ _FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
 def read_pictures(source: Path | bytes) -> Levels:
     """Read the pictures of a file as the network takes them: (N, 28, 28) uint8.
 
+    These are the images of `read_drawings`, which explains them and says what is doubtful.
+
+    Raises:
+      InputError: The file is of another kind, damaged, too large, or empty; one line.
+    """
+    return np.stack([drawing.image for drawing in read_drawings(source)])
+
+
+def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]:
+    """Read the drawings of a file, with what is doubtful about each.
+
     NumPy arrays of 28x28 images, in the forms of `rnn_mnist.data.preprocess`, are not changed,
-    except that values from 0 to 1 become 0 to 255. Every other array (H, W) or file is one picture,
-    which `prepare` prepares: PNG, JPEG, WebP, GIF (only its first picture), BMP, `.npy`, or `.npz`
-    with a single array of images. The source is a file or its bytes.
+    except that values from 0 to 1 become 0 to 255. Nor are pictures that are prepared already.
+    Every other array (H, W) or file is one picture: PNG, JPEG, WebP, GIF (only its first picture),
+    BMP, `.npy`, or `.npz` with a single array of images. The source is a file or its bytes. A
+    picture has one drawing, the largest; with `every`, it has all of them, line by line and from
+    left to right.
 
     Raises:
       InputError: The file is of another kind, damaged, too large, or empty; one line.
@@ -47,18 +63,33 @@ def read_pictures(source: Path | bytes) -> Levels:
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
     if (kept := from_png(content)) is not None:
-        return kept[None]
+        return as_drawings(kept[None])
     if not content.startswith((b"\x93NUMPY", b"PK")):
-        grey = _decoded(content)
-        ready = np.rint(grey).astype(np.uint8) if is_prepared(grey) else prepare(grey)
-        return ready[None]
+        picture = _decoded(content)
+        if is_prepared(picture.grey):
+            return as_drawings(np.rint(picture.grey).astype(np.uint8)[None])
+        return find_drawings(picture.grey, scale=picture.scale, every=every)
     array = _array(content)
-    if array.ndim == 2:
-        return prepare(array)[None]
-    return array
+    if array.ndim == 3:
+        return as_drawings(array)
+    grey = reduced(array)
+    return find_drawings(grey, scale=max(array.shape) / max(grey.shape), every=every)
 
 
-def _decoded(content: bytes) -> Real:
+def as_drawings(images: Levels) -> list[Drawing]:
+    """Images (N, 28, 28) that are ready for the network, as drawings without doubts."""
+    whole = Box(0, 0, FRAME, FRAME)
+    return [Drawing(image, "array", whole, (), ()) for image in images]
+
+
+class _Picture(NamedTuple):
+    """A picture of about the size at which it is read."""
+
+    grey: Real  # (H, W), from 0 to 255.
+    scale: float  # How many of the file's pixels each of its pixels is wide.
+
+
+def _decoded(content: bytes) -> _Picture:
     """The grey levels of an image file's first picture, turned upright."""
     most = MOST_PIXELS
     try:
@@ -81,21 +112,23 @@ def _decoded(content: bytes) -> Real:
         raise InputError("cannot be read: damaged") from None
 
 
-def _grey(opened: PIL.Image.Image) -> Real:
+def _grey(opened: PIL.Image.Image) -> _Picture:
     """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
+    side = max(opened.size)
     opened.draft("L", (SIDE, SIDE))
     picture = PIL.ImageOps.exif_transpose(opened)
     deep = picture.mode.startswith("I")  # 16 bits
     grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
-    values = np.asarray(grey.reduce(max(1, max(grey.size) // SIDE)), np.float64)
+    values = np.asarray(grey.reduce(reduction(max(grey.size))), np.float64)
+    scale = side / max(values.shape[:2])
     if deep:  # The file does not say how many of its 16 bits are used.
         high = np.asarray(grey).max()
         bits = next(bits for bits in (8, 10, 12, 14, 16, 32) if high < 2**bits)
-        return values * (255 / (2**bits - 1))
+        return _Picture(values * (255 / (2**bits - 1)), scale)
     levels, opaque = values[..., 0], values[..., 1] / 255
     # Transparent paper is white under dark ink and black under light ink.
     paper = 255.0 if (levels * opaque).sum() < 127.5 * opaque.sum() else 0.0
-    return np.floor(levels * opaque + paper * (1 - opaque) + 0.5)
+    return _Picture(np.floor(levels * opaque + paper * (1 - opaque) + 0.5), scale)
 
 
 def _array(content: bytes) -> Levels:

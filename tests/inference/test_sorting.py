@@ -164,17 +164,23 @@ def test_files_of_the_same_name_do_not_collide(command):
 def test_doubtful_images_are_named(tmp_path):
     names = ["../sheet[1].jpg[12]", "-", ".hidden.png"]
     answers = [{"0": 0.5, "1": 0.3}, {"0": 0.1, "1": 0.9}, {"0": 0.69, "1": 0.31}]
-    done = sort_images(tmp_path, names=names, images=TEST.images[:3], answers=answers)
+    doubts = [(), ("it may also be 7",), ()]
+    done = sort_images(
+        tmp_path, names=names, images=TEST.images[:3], answers=answers, doubts=doubts
+    )
     assert done.counts == {"0": 2, "1": 1}
     assert [text.rpartition("/")[2].rpartition("-")[0] for text in done.doubtful] == [
         "sheet[1]-012",
+        "picture",
         "hidden",
     ]
-    assert [text.split(" (")[1] for text in done.doubtful] == ["50 %)", "69 %)"]
+    assert [text.split(" (")[1] for text in done.doubtful] == ["50 %)", "90 %)", "69 %)"]
     assert next((tmp_path / "1").iterdir()).name.startswith("picture-")
     for name in ("T-shirt/top", "..", "a\\b", ".x", "con:"):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
-            sort_images(tmp_path, names="x", images=TEST.images[9:10], answers=[{name: 1.0}])
+            sort_images(
+                tmp_path, names="x", images=TEST.images[9:10], answers=[{name: 1.0}], doubts=[()]
+            )
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(command):
