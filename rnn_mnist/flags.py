@@ -26,7 +26,8 @@ _GROUPS = {
     "basics": "epochs hidden_size learning_rate batch_size seed data.name",
     "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono",
     "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing",
-    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic",
+    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"
+    " augment_strokes augment_thickness",
     "data": "data.train data.test | data.placement",
     "logs": "",
     "several devices and machines": "",

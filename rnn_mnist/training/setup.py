@@ -121,6 +121,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         archive = data.load_all(name, files=files)
         version, source, classes = archive.version, archive.source, archive.classes
         take = functools.partial(data.select, archive)
+    check_strokes(config, classes)
     with naming("data.train"):
         train = _put_split(take(config.data.train), shardings)
     with naming("data.test"):
@@ -139,6 +140,15 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         test=_put_split(tested, shardings),
         guessing=_guessing(tested),
     )
+
+
+def check_strokes(config: Config, classes: tuple[str, ...]) -> None:
+    """Refuse strokes for classes that are not the digits, which they are drawn on."""
+    if config.augment_strokes and classes != tuple("0123456789"):
+        raise InputError(
+            "augment_strokes: draws on the digits 0 to 9, but the classes of "
+            f"{config.data.name} are others; set it to 0"
+        )
 
 
 def _put_split(
@@ -184,6 +194,8 @@ def make_learner(
             scale=config.augment_scale,
             shear=config.augment_shear,
             elastic=config.augment_elastic,
+            strokes=config.augment_strokes,
+            thickness=config.augment_thickness,
         ),
     )
 
