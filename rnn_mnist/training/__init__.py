@@ -8,6 +8,7 @@ from rnn_mnist.training.setup import (
     EVALUATION_STEPS,
     Plan,
     abstract_state,
+    check_strokes,
     compile_programs,
     default_cpu_count,
     describe_kernel,
@@ -21,7 +22,7 @@ from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nl
 
 __all__ = [
     "EVALUATION_BATCH", "EVALUATION_STEPS", "Metrics", "Plan", "Progress", "State",
-    "abstract_state", "advance", "apply", "compile_programs", "default_cpu_count",
+    "abstract_state", "advance", "apply", "check_strokes", "compile_programs", "default_cpu_count",
     "describe_kernel", "eval_params", "evaluate", "init", "init_key", "make_learner", "make_model",
     "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ Shapes are written with B images of M rows and N columns.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -53,10 +52,10 @@ def distort(
     shape = images.shape[1], images.shape[2]
     places = jax.vmap(lambda key: _places(key, shape, distortion))(keys)
     if distortion.strokes:
-        before = _centre_of_mass(images)
+        before = _centres_of_mass(images)
         own_keys = _keys_for(STROKES, keys)
         images = add_strokes(images, distortion.strokes, labels=labels, keys=own_keys)
-        places = places + (_centre_of_mass(images) - before)[:, :, None, None]
+        places = places + (_centres_of_mass(images) - before)[:, :, None, None]
     if distortion.thickness:
         draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, -1, 1))
         amount = distortion.thickness * draw(_keys_for(THICKNESS, keys))
@@ -68,12 +67,12 @@ def _keys_for(purpose: int, keys: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
-def _centre_of_mass(images: jax.Array) -> jax.Array:
+def _centres_of_mass(images: jax.Array) -> jax.Array:
     """The rows and columns (B, 2) of the centres of mass of images (B, M, N)."""
-    rows, columns = (jnp.arange(size, dtype=images.dtype) for size in images.shape[1:])
     mass = jnp.maximum(images.sum((1, 2)), 1e-6)
+    rows, columns = (jnp.arange(size, dtype=images.dtype)[None] for size in images.shape[1:])
     down, across = (images.sum(2) * rows).sum(1), (images.sum(1) * columns).sum(1)
-    return jnp.stack([down, across], axis=1) / mass[:, None]
+    return jnp.stack([down / mass, across / mass], axis=1)
 
 
 def thicken(images: jax.Array, amount: jax.Array) -> jax.Array:
@@ -82,16 +81,11 @@ def thicken(images: jax.Array, amount: jax.Array) -> jax.Array:
     A negative amount makes them thinner, by half of it. The strongest ink keeps its strength.
     """
     amount = amount[:, None, None]
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1)))
-    widest, thinnest = padded, padded
-    for axis in (1, 2):  # The largest and the least of 3x3 pixels.
-        size = images.shape[axis]
-        near = [jax.lax.slice_in_dim(widest, i, i + size, axis=axis) for i in range(3)]
-        widest = functools.reduce(jnp.maximum, near)
-        near = [jax.lax.slice_in_dim(thinnest, i, i + size, axis=axis) for i in range(3)]
-        thinnest = functools.reduce(jnp.minimum, near)
-    thicker = images + amount * (widest - images)
-    thinner = images - amount / 2 * (thinnest - images)
+    window = {"window_dimensions": (1, 3, 3), "window_strides": (1, 1, 1), "padding": "SAME"}
+    most = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, **window)
+    least = jax.lax.reduce_window(images, jnp.inf, jax.lax.min, **window)
+    thicker = images + amount * (most - images)
+    thinner = images - amount / 2 * (least - images)
     peak = thinner.max((1, 2), keepdims=True)
     thinner = thinner * (images.max((1, 2), keepdims=True) / jnp.maximum(peak, 1e-6))
     return jnp.where(amount > 0, thicker, thinner)

@@ -3,7 +3,8 @@
 A 1 gets a flag or a foot, a 0 a slash, a 7 a bar or a serif. Without them in training, a 1 with a
 long flag is read as a 7, and a slashed 0 as an 8.
 
-Shapes are written with B images of M rows and N columns. Points are rows and columns, in pixels.
+Shapes are written with B images of M rows and N columns. Points and ends of segments are rows and
+columns, in pixels. Every other length is in pixels, too.
 """
 
 from __future__ import annotations
@@ -17,8 +18,103 @@ from jax import Array
 _INK = 0.4  # Pixels above this are ink.
 
 
+def add_strokes(images: Array, share: float, *, labels: Array, keys: Array) -> Array:
+    """Draw strokes on this share of the images (B, M, N), float from 0 to 1, of a 0, 1 or 7.
+
+    The labels (B,) are the digits. The strokes are drawn from the keys (B,). Other digits do not
+    change.
+    """
+
+    def drawn(image: Array, label: Array, key: Array) -> Array:
+        u = jax.random.uniform(key, (8,), jnp.float32)
+        ends = _segments(image > _INK, label, u[3:])  # (2, 2, 2)
+        segments = jax.vmap(lambda ends: draw_segment(ends, image.shape, radius=0.6 + u[2]))(ends)
+        struck = (u[0] < share) & ((label == 0) | (label == 1) | (label == 7))
+        # A 1 or a 7 gets its first stroke, its second, or both. A 0 has only one.
+        first, second = u[1] < 0.85, (u[1] > 0.6) & (label != 0)
+        wanted = struck & jnp.stack([first | (label == 0), second])
+        return jnp.where(wanted[:, None, None], segments, 0).max(0)
+
+    strokes = jax.vmap(drawn)(images, labels, keys)
+    return jnp.maximum(images, strokes.astype(images.dtype))
+
+
+def draw_segment(ends: Array, shape: tuple[int, ...], *, radius: float | Array) -> Array:
+    """Draw a segment with round ends (2, 2) on an image of a shape (M, N), from 0 to 1.
+
+    Its edge is soft: at a distance of the radius, pixels have half of the ink.
+    """
+    (start_y, start_x), (end_y, end_x) = ends
+    y, x = _grid(shape)
+    down, across = end_y - start_y, end_x - start_x
+    squared = jnp.maximum(down**2 + across**2, 1e-6)
+    # The nearest place on the segment, as a share of its length.
+    along = jnp.clip(((y - start_y) * down + (x - start_x) * across) / squared, 0, 1)
+    distance = jnp.hypot(y - start_y - along * down, x - start_x - along * across)
+    return jnp.clip(radius + 0.5 - distance, 0, 1)
+
+
+def _segments(ink: Array, label: Array, u: Array) -> Array:
+    """The ends (2, 2, 2) of a digit's two strokes, of which a 0 uses the first."""
+    box = _box(ink)
+    others = jnp.where(label == 1, _flag_and_foot(ink, box, u), _bar_and_serif(ink, box, u))
+    return jnp.where(label == 0, _slash(box, u), others)
+
+
+def _slash(box: _Box, u: Array) -> Array:
+    """A slash through a 0, from the lower left to the upper right, often beyond the oval; twice."""
+    y, x = (box.top + box.bottom) / 2, (box.left + box.right) / 2
+    angle = jnp.deg2rad(20 + 40 * u[0])  # From the vertical.
+    up, right = jnp.cos(angle), jnp.sin(angle)
+    height, width = jnp.maximum(box.bottom - box.top, 1), jnp.maximum(box.right - box.left, 1)
+    oval = 0.5 / jnp.hypot(up / height, right / width)  # From the middle to the oval.
+    low, high = oval * (0.7 + 0.6 * u[1]), oval * (0.7 + 0.6 * u[2])
+    slash = _ends((y + low * up, x - low * right), (y - high * up, x + high * right))
+    return jnp.stack([slash, slash])
+
+
+def _flag_and_foot(ink: Array, box: _Box, u: Array) -> Array:
+    """A flag from a 1's top down to the left, and a foot."""
+    top, bottom = box.top + 1, box.bottom - 1
+    top_x, bottom_x = _middle(ink, top), _middle(ink, bottom)
+    height = jnp.maximum(bottom - top, 1)
+    slant = jnp.rad2deg(jnp.arctan2(top_x - bottom_x, height))
+    # Apart from the stem, and steeper than a 7's bar. A 1 that slants too much gets no flag.
+    steepest = jnp.maximum(22, slant + 15)
+    angle = jnp.deg2rad(steepest + (58 - steepest) * u[0])  # From the vertical.
+    length = jnp.where(slant < 35, height * (0.15 + 0.65 * u[1]), 0)
+    tip = top + length * jnp.cos(angle), top_x - length * jnp.sin(angle)
+    left, right = bottom_x - 1 - 4 * u[2], bottom_x + 1 + 4 * u[3]
+    return jnp.stack([_ends((top, top_x), tip), _ends((bottom, left), (bottom, right))])
+
+
+def _bar_and_serif(ink: Array, box: _Box, u: Array) -> Array:
+    """A bar across a 7's stem, and a serif from the left end of its top down."""
+    height = box.bottom - box.top
+    y = box.top + height * (0.4 + 0.25 * u[0])
+    x, tilt = _middle(ink, y), jnp.deg2rad(40 * u[1] - 20)
+    up, right = jnp.sin(tilt), jnp.cos(tilt)
+    left, far = 2 + 4 * u[2], 2 + 4 * u[3]
+    bar = _ends((y + left * up, x - left * right), (y - far * up, x + far * right))
+    rows, _ = _grid(ink.shape)
+    upper = ink & (rows < box.top + height / 3)
+    corner_x = _box(upper).left + 1
+    corner_y = _middle(upper.T, corner_x)
+    return jnp.stack([bar, _ends((corner_y, corner_x), (corner_y + 2 + 3 * u[4], corner_x))])
+
+
+def _ends(start: tuple[Array, Array], end: tuple[Array, Array]) -> Array:
+    return jnp.array([start, end])
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The rows and the columns of all pixels, (M, N) each."""
+    y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in shape), indexing="ij")
+    return y, x
+
+
 class _Box(NamedTuple):
-    """Where the ink of an image is: its first and last row and column."""
+    """The first and last row and column with ink, scalars."""
 
     top: Array
     bottom: Array
@@ -26,101 +122,18 @@ class _Box(NamedTuple):
     right: Array
 
 
-def add_strokes(images: Array, share: float, *, labels: Array, keys: Array) -> Array:
-    """Draw strokes on this share of the images (B, M, N), float from 0 to 1, of a 0, 1 or 7.
-
-    The labels (B,) are the digits; the strokes are drawn from the keys (B,). Other digits stay as
-    they are.
-    """
-    drawn = jax.vmap(lambda image, label, key: _drawn(image, label, share, key))
-    return jnp.maximum(images, drawn(images, labels, keys).astype(images.dtype))
-
-
-def _drawn(image: Array, label: Array, share: float, key: Array) -> Array:
-    """The strokes alone (M, N), from 0 to 1."""
-    u = jax.random.uniform(key, (8,), jnp.float32)
-    ink = image > _INK
-    by_digit = {0: _slash(ink, u[4:]), 1: _flag_and_foot(ink, u[4:]), 7: _bar_and_serif(ink, u[4:])}
-    is_digit = [label == digit for digit in by_digit]
-    ends = jnp.select(
-        [chosen[..., None, None, None] for chosen in is_digit], list(by_digit.values()), 0.0
-    )  # (2 strokes, 2 ends, 2)
-    struck = (u[0] < share) & jnp.any(jnp.stack(is_digit))
-    # A 1 or 7 gets its first stroke, its second, or both; a 0 has one.
-    wanted = struck & jnp.stack([(u[1] < 0.85) | (label == 0), (u[1] > 0.6) & (label != 0)])
-    y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in ink.shape), indexing="ij")
-    distance = jax.vmap(lambda ends: _distance(y, x, *ends))(ends)  # (2, M, N)
-    radius = 0.6 + 1.0 * u[2]
-    strokes = jnp.clip(radius + 0.5 - distance, 0, 1)  # Edges are soft over one pixel.
-    return jnp.where(wanted[:, None, None], strokes, 0).max(0)
-
-
-def _distance(y: Array, x: Array, start: Array, end: Array) -> Array:
-    """The distance of points (M, N) from a segment."""
-    along = end - start
-    squared = jnp.maximum((along**2).sum(), 1e-6)
-    part = jnp.clip(((y - start[0]) * along[0] + (x - start[1]) * along[1]) / squared, 0, 1)
-    return jnp.hypot(y - start[0] - part * along[0], x - start[1] - part * along[1])
-
-
-def _slash(ink: Array, u: Array) -> Array:
-    """A slash through a 0, from the lower left to the upper right; the second stroke is unused."""
-    box = _box(ink)
-    middle = jnp.stack([box.top + box.bottom, box.left + box.right]) / 2
-    angle = jnp.deg2rad(20 + 40 * u[0])  # From the vertical.
-    up = jnp.stack([-jnp.cos(angle), jnp.sin(angle)])
-    half = jnp.maximum(jnp.stack([box.bottom - box.top, box.right - box.left]) / 2, 1)
-    oval = 1 / jnp.hypot(*(up / half))  # From the middle to the oval, if it stands upright.
-    slash = jnp.stack(
-        [middle - up * oval * (0.7 + 0.6 * u[1]), middle + up * oval * (0.7 + 0.6 * u[2])]
-    )
-    return jnp.stack([slash, slash])
-
-
-def _flag_and_foot(ink: Array, u: Array) -> Array:
-    """From a 1's top down to the left, and a line below it."""
-    box = _box(ink)
-    top, bottom = (_middle(ink, jnp.clip(row, 1)) for row in (box.top + 1, box.bottom - 1))
-    height = bottom[0] - top[0]
-    # Far from the stem, and not so flat that it is a 7's bar.
-    slant = jnp.rad2deg(jnp.arctan2(top[1] - bottom[1], jnp.maximum(height, 1)))
-    steepest = jnp.maximum(22.0, slant + 15)
-    angle = jnp.deg2rad(steepest + (58 - steepest) * u[0])  # From the vertical.
-    length = jnp.where(slant < 35, height * (0.15 + 0.65 * u[1]), 0)
-    flag = jnp.stack([top, top + length * jnp.stack([jnp.cos(angle), -jnp.sin(angle)])])
-    aside = jnp.array([0.0, 1.0])
-    foot = jnp.stack([bottom - aside * (1 + 4 * u[2]), bottom + aside * (1 + 4 * u[3])])
-    return jnp.stack([flag, foot])
-
-
-def _bar_and_serif(ink: Array, u: Array) -> Array:
-    """Across a 7's stem, and from the left end of its top down."""
-    box = _box(ink)
-    height = box.bottom - box.top
-    middle = _middle(ink, box.top + height * (0.4 + 0.25 * u[0]))
-    tilt = jnp.deg2rad(40 * u[1] - 20)
-    along = jnp.stack([-jnp.sin(tilt), jnp.cos(tilt)])
-    bar = jnp.stack([middle - along * (2 + 4 * u[2]), middle + along * (2 + 4 * u[3])])
-    upper = ink & (jnp.arange(ink.shape[0]) < box.top + height / 3)[:, None]
-    left = _box(upper).left
-    corner = _middle(upper.T, left + 1)[::-1]
-    serif = jnp.stack([corner, corner + (2 + 3 * u[1]) * jnp.array([1.0, 0.0])])
-    return jnp.stack([bar, serif])
-
-
 def _box(ink: Array) -> _Box:
     rows, columns = ink.any(1), ink.any(0)
-    last_row, last_column = (
-        len(line) - 1 - jnp.argmax(line[::-1]) for line in (rows, columns)
-    )
-    found = jnp.argmax(rows), last_row, jnp.argmax(columns), last_column
-    return _Box(*(jnp.float32(number) for number in found))
+    places = [
+        place
+        for has_ink in (rows, columns)
+        for place in (jnp.argmax(has_ink), len(has_ink) - 1 - jnp.argmax(has_ink[::-1]))
+    ]
+    return _Box(*(place.astype(jnp.float32) for place in places))
 
 
 def _middle(ink: Array, row: Array) -> Array:
-    """The middle of the ink within a pixel of a row; the image's middle if there is none."""
-    near = ink & (abs(jnp.arange(ink.shape[0]) - row) <= 1)[:, None]
-    columns = jnp.arange(ink.shape[1], dtype=jnp.float32)
-    count = near.sum()
-    mean = (near * columns).sum() / jnp.maximum(count, 1)
-    return jnp.stack([jnp.float32(row), jnp.where(count > 0, mean, (ink.shape[1] - 1) / 2)])
+    """The mean column of the ink within a pixel of a row."""
+    rows, columns = _grid(ink.shape)
+    near = ink & (abs(rows - row) <= 1)
+    return jnp.where(near, columns, 0).sum() / jnp.maximum(near.sum(), 1)
