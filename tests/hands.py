@@ -15,8 +15,8 @@ import scipy.interpolate
 
 from rnn_mnist.pictures import read_pictures
 
-SHEET = 400  # Pixels of a drawing's side.
-FINE = 2  # Drawings are drawn this many times larger, then reduced, for smooth edges.
+SHEET = 200  # Pixels of a drawing's side.
+FINE = 2  # A digit is drawn larger by this factor, then reduced, for smooth edges.
 
 
 class Hand(NamedTuple):
@@ -88,7 +88,7 @@ def slashed_round_zero(a, b):
 
 
 def one(a, b):
-    return [line((0.5 + 0.06 * a, 0), (0.5, 1))]
+    return [line((0.5 + 0.06 * a, 0), (0.5, 1 - 0.02 * b))]
 
 
 def one_short_flag(a, b):
@@ -123,8 +123,8 @@ def two_with_loop(a, b):
 
 
 def three(a, b):
-    top = [(0.1, 0.14), (0.45, 0), (0.82, 0.2), (0.68, 0.42), (0.38, 0.48)]
-    return [curve(*top), curve((0.38, 0.48), (0.8, 0.58), (0.88, 0.8), (0.5, 1), (0.05, 0.86))]
+    top = [(0.1, 0.1 + 0.08 * a), (0.45, 0), (0.82, 0.2), (0.68, 0.42), (0.42 - 0.08 * b, 0.48)]
+    return [curve(*top), curve(top[-1], (0.8, 0.58), (0.88, 0.8), (0.5, 1), (0.05, 0.86))]
 
 
 def three_flat_topped(a, b):
@@ -138,12 +138,13 @@ def four_open(a, b):
 
 
 def four_closed(a, b):
-    return [line((0.68, 1), (0.68, 0), (0.02, 0.64 + 0.06 * a), (0.95, 0.64 + 0.06 * a))]
+    low = 0.64 + 0.06 * a
+    return [line((0.68, 1), (0.68, 0), (0.02, low), (0.9 + 0.1 * b, low))]
 
 
 def five(a, b):
     low = [(0.2, 0.44), (0.55, 0.38), (0.9, 0.62), (0.7, 0.94), (0.35, 1), (0.03, 0.9)]
-    return [line((0.85 + 0.1 * a, 0), (0.24, 0), (0.18, 0.45)), curve(*low)]
+    return [line((0.85 + 0.1 * a, 0), (0.22 + 0.06 * b, 0), (0.18, 0.45)), curve(*low)]
 
 
 def five_with_detached_bar(a, b):
@@ -251,13 +252,10 @@ def draw(form: Form, hand: Hand, rng) -> PIL.Image.Image:
             values + np.interp(np.arange(len(x)), knots, move)
             for values, move in zip((x, y), moved, strict=True)
         )
-        points = [(side / 2 + height * across, side / 2 + height * down)
-                  for across, down in zip(x, y, strict=True)]
-        brush.line(points, fill=20, width=max(1, round(pen)), joint="curve")
-        for across, down in points:
-            brush.ellipse(
-                (across - pen / 2, down - pen / 2, across + pen / 2, down + pen / 2), fill=20
-            )
+        points = np.stack([x, y], axis=1) * height + side / 2
+        brush.line(list(map(tuple, points)), fill=20, width=max(1, round(pen)), joint="curve")
+        for point in points[[0, -1]]:  # Round ends.
+            brush.ellipse((*(point - pen / 2), *(point + pen / 2)), fill=20)
     return picture.reduce(FINE)
 
 

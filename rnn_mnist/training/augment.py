@@ -81,9 +81,9 @@ def thicken(images: jax.Array, amount: jax.Array) -> jax.Array:
     A negative amount makes them thinner, by half of it. The strongest ink keeps its strength.
     """
     amount = amount[:, None, None]
-    window = {"window_dimensions": (1, 3, 3), "window_strides": (1, 1, 1), "padding": "SAME"}
-    most = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, **window)
-    least = jax.lax.reduce_window(images, jnp.inf, jax.lax.min, **window)
+    near = (1, 3, 3), (1, 1, 1), "SAME"  # Windows of 3x3 pixels.
+    most = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, *near)
+    least = jax.lax.reduce_window(images, jnp.inf, jax.lax.min, *near)
     thicker = images + amount * (most - images)
     thinner = images - amount / 2 * (least - images)
     peak = thinner.max((1, 2), keepdims=True)
