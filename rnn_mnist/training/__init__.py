@@ -1,6 +1,6 @@
 """Training as pure functions: the step, the epoch, the loop over epochs, and what they need."""
 
-from rnn_mnist.training.epoch import evaluate, train_epoch
+from rnn_mnist.training.epoch import eval_epoch, train_epoch
 from rnn_mnist.training.loop import Progress, advance
 from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.setup import (
@@ -22,6 +22,6 @@ from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nl
 __all__ = [
     "EVALUATION_BATCH", "EVALUATION_STEPS", "Metrics", "Plan", "Progress", "State",
     "abstract_state", "advance", "apply", "compile_programs", "default_cpu_count",
-    "describe_kernel", "eval_params", "evaluate", "init", "init_key", "make_learner", "make_model",
-    "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
+    "describe_kernel", "eval_epoch", "eval_params", "init", "init_key", "make_learner",
+    "make_model", "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
 ]  # fmt: skip

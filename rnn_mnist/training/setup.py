@@ -22,7 +22,7 @@ from rnn_mnist.model import Kernel, RowLSTM, load_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training.augment import Distortion
-from rnn_mnist.training.epoch import evaluate, train_epoch
+from rnn_mnist.training.epoch import eval_epoch, train_epoch
 from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.parts import Part, resident_parts, streamed_parts
 from rnn_mnist.training.step import Metrics, State, eval_params, init
@@ -233,7 +233,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     test_data = arrays(len(plan.test), test_steps, EVALUATION_BATCH)
     spread = {"mesh": plan.mesh, "sharded": sharded}
     train = train_epoch.lower(state, *train_data, key=key, **learner._asdict(), **spread)
-    test = evaluate.lower(eval_params(state), *test_data, model=learner.model, **spread)
+    test = eval_epoch.lower(eval_params(state), *test_data, model=learner.model, **spread)
     return Programs(
         train=train.compile(),
         test=test.compile(),
