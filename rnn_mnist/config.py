@@ -116,6 +116,10 @@ class Config:
     """Shear images by up to this many degrees."""
     augment_elastic: float = 0.0
     """Bend images: the standard deviation of their pixels' displacement, in pixels."""
+    augment_strokes: float = 0.0
+    """Draw flags, slashes and bars on this share of the digits 0, 1 and 7."""
+    augment_thickness: float = 0.0
+    """Make strokes thicker by up to this many pixels on each side, or thinner by half of it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the LSTM's products; the rest is float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
@@ -146,6 +150,7 @@ _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
 _HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
+_HIGHEST |= dict(augment_strokes=1, augment_thickness=1)
 _BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

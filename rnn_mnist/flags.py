@@ -27,7 +27,8 @@ _GROUPS = {
     "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono",
     "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing "
     "calibrate",
-    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic",
+    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"
+    " augment_strokes augment_thickness",
     "data": "data.train data.test | data.placement",
     "logs": "",
     "several devices and machines": "",

@@ -14,3 +14,5 @@ CALIBRATE = 3  # A calibration at the end of a run.
 AFFINE = 0  # Shift, rotation, scale and shear of a distortion.
 ELASTIC = 1  # The displacements of an elastic distortion.
 DROPOUT = 2  # The dropped hidden units. The layer is folded in next.
+STROKES = 3  # The strokes that are added to a digit.
+THICKNESS = 4  # How much thicker or thinner strokes become.

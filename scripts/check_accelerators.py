@@ -50,6 +50,8 @@ CONFIGS = (
         ema=0.9,
         augment_rotation=10,
         augment_elastic=1,
+        augment_strokes=0.5,
+        augment_thickness=0.5,
     ),
 )
 

@@ -24,7 +24,7 @@ from rnn_mnist.sweeps import grid, vmapped
 from rnn_mnist.sweeps.grid import Grid, describe_settings
 from rnn_mnist.sweeps.results import Run, Setting, by_setting, ranked, to_table
 from rnn_mnist.sweeps.validation import final_data, hold_out
-from rnn_mnist.training import Progress, default_cpu_count, describe_kernel
+from rnn_mnist.training import Progress, check_strokes, default_cpu_count, describe_kernel
 
 
 class Sweep(NamedTuple):
@@ -171,6 +171,8 @@ def _make_plan(
     with naming("data.test"):
         parse_split(all_images.test if final else held.test, archive.sizes)
     configs = grid.make_configs(dataclasses.replace(config, data=held, calibrate=False), values)
+    for one in configs:
+        check_strokes(one, archive.classes)
     found = find_devices(devices)
     mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])
     names = [describe_settings({name: getattr(one, name) for name in values}) for one in configs]

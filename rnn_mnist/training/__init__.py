@@ -16,6 +16,7 @@ from rnn_mnist.training.setup import (
     EVALUATION_STEPS,
     Plan,
     abstract_state,
+    check_strokes,
     compile_programs,
     default_cpu_count,
     describe_kernel,
@@ -30,7 +31,8 @@ from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nl
 __all__ = [
     "EVALUATION_BATCH", "EVALUATION_STEPS", "Calibration", "Metrics", "Plan", "Progress", "State",
     "abstract_state", "advance", "apply", "calibrate", "calibrated_params", "calibration_from_json",
-    "calibration_to_json", "compile_programs", "default_cpu_count", "describe_kernel", "eval_epoch",
-    "eval_params", "features_of", "init", "init_key", "make_learner", "make_model",
-    "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
+    "calibration_to_json", "check_strokes", "compile_programs", "default_cpu_count",
+    "describe_kernel", "eval_epoch", "eval_params", "features_of", "init", "init_key",
+    "make_learner", "make_model", "make_optimizer", "make_plan", "nll", "step_key", "train_epoch",
+    "train_step",
 ]  # fmt: skip

@@ -43,9 +43,15 @@ def calibrate(plan: Plan, state: State) -> Calibration:
     last = features[:, -len(head["kernel"]) :]  # The states that the linear layer reads.
     temperature = fit_temperature(last @ head["kernel"] + head["bias"], labels)
     some = np.random.default_rng([seed, CALIBRATE]).permutation(plan.kept)[:MOST_IMAGES]
-    images, _ = plan.read(some)
+    images, image_labels = plan.read(some)
     likeness = fit_likeness(
-        params, images, features, model=model, distortion=learner.distortion, seed=seed
+        params,
+        images=images,
+        labels=image_labels,
+        held=features,
+        model=model,
+        distortion=learner.distortion,
+        seed=seed,
     )
     return Calibration(temperature, likeness)
 

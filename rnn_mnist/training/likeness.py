@@ -74,39 +74,33 @@ def _features(params: Params, images: Array, *, model: RowLSTM) -> Array:
 
 def fit_likeness(
     params: Params,
-    images: NDArray[np.uint8],
-    held: Real,
     *,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    held: Real,
     model: RowLSTM,
     distortion: Distortion,
     seed: int,
 ) -> Likeness:
     """Fit a likeness to training images (N, 28, 28), as they are and distorted as in training.
 
-    Its limit is chosen on the features (M, F) of held-out images: a hundredth of them at most is
-    unlike the training images.
+    Its limit is chosen on the features (M, F) of held-out images. Less than a hundredth of them are
+    above it, so that few other images are, either.
     """
     shapes = draw_shapes(max(len(images), _BATCH), np.random.default_rng([seed, CALIBRATE]))
     key = jax.random.fold_in(jax.random.key(seed), CALIBRATE)
     learn_key, distort_key = jax.random.split(key)
-    distorted = _distorted(images, distortion, distort_key)
-    read = functools.partial(features_of, params, model=model)
-    known = np.concatenate([read(images), read(distorted)])
-    likeness = _train(known, read(shapes), learn_key)
+    keys, draw = jax.random.split(distort_key, len(images)), jax.jit(distort, static_argnums=1)
+    known = [features_of(params, images, model=model)]
+    for first in range(0, len(images), _PART):
+        part = slice(first, first + _PART)
+        plain = preprocess(jnp.asarray(images[part]))
+        distorted = draw(plain, distortion, labels=labels[part], keys=keys[part])
+        known.append(features_of(params, distorted, model=model))
+    unknown = features_of(params, shapes, model=model)
+    likeness = _train(np.concatenate(known), unknown, learn_key)
     scores = np.sort(likeness.scores(held))
-    return likeness._replace(limit=float(scores[-1 - len(scores) // 100]))
-
-
-def _distorted(images: NDArray[np.uint8], distortion: Distortion, key: Array) -> Real:
-    """The images (N, 28, 28), each distorted by a key of its own."""
-    keys, draw = jax.random.split(key, len(images)), jax.jit(distort, static_argnames="distortion")
-    parts = [slice(first, first + _PART) for first in range(0, len(images), _PART)]
-    return np.concatenate(
-        [
-            np.asarray(draw(preprocess(jnp.asarray(images[p])), distortion, keys=keys[p]))
-            for p in parts
-        ]
-    )
+    return likeness._replace(limit=float(scores[-1 - len(scores) // 150]))
 
 
 def _train(known: Real, unknown: Real, key: Array) -> Likeness:

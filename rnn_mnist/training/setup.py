@@ -133,6 +133,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         archive = data.load_all(name, files=files)
         version, source, classes = archive.version, archive.source, archive.classes
         take = functools.partial(data.select, archive)
+    check_strokes(config, classes)
     with naming("data.train"):
         train = _put_split(take(config.data.train), shardings)
         kept, held = _hold_out(len(train), calibrate=bool(config.calibrate))
@@ -167,6 +168,15 @@ def _hold_out(size: int, *, calibrate: bool) -> tuple[NDArray[np.int32], NDArray
         raise InputError("calibrate: needs at least 30 images, so that one can be held out")
     held = np.linspace(0, size - 1, count).round().astype(np.int32)
     return np.delete(np.arange(size, dtype=np.int32), held), held
+
+
+def check_strokes(config: Config, classes: tuple[str, ...]) -> None:
+    """Refuse strokes for classes that are not the digits, which they are drawn on."""
+    if config.augment_strokes and classes != tuple("0123456789"):
+        raise InputError(
+            "augment_strokes: draws on the digits 0 to 9, but the classes of "
+            f"{config.data.name} are others; set it to 0"
+        )
 
 
 def _put_split(
@@ -212,6 +222,8 @@ def make_learner(
             scale=config.augment_scale,
             shear=config.augment_shear,
             elastic=config.augment_elastic,
+            strokes=config.augment_strokes,
+            thickness=config.augment_thickness,
         ),
     )
 

@@ -85,7 +85,9 @@ def child(count):
     if count != 3:
         check_step("auto")
         for kernel in ("auto", "scan"):
-            check_step(kernel, Distortion(1, 10), bidirectional=True, remat=4)
+            check_step(
+                kernel, Distortion(1, 10, strokes=0.9, thickness=0.5), bidirectional=True, remat=4
+            )
     pickle.dump(list(epochs(count)), sys.stdout.buffer)
 
 
