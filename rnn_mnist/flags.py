@@ -46,7 +46,8 @@ def flag(
     """A flag as a field of a command's options; without a default (MISSING) it is required.
 
     Aliases are other names, such as -o. Only --help-all shows a rare flag. The settings are those
-    of argparse's `add_argument`, and `choices` and `hint`, the default that the help shows.
+    of argparse's `add_argument`, and `choices`, `hint`, the default that the help shows, and
+    `name`, if it is not the field's.
     """
     metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
     return dataclasses.field(default=default, metadata=metadata)
@@ -224,7 +225,7 @@ def _own_flags(options: type) -> Iterator[_Flag]:
         choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
         names, required = [field.name], field.default is dataclasses.MISSING
         if group != "arguments":
-            names = [_flag_name(field.name), *aliases]
+            names = [_flag_name(settings.pop("name", field.name)), *aliases]
             settings |= dict(dest=field.name, default=argparse.SUPPRESS, required=required)
         if choices:
             settings["type"] = functools.partial(_one_of, choices)

@@ -76,13 +76,28 @@ class Result(NamedTuple):
         Raises:
           ValueError: The images have values outside of these ranges.
         """
+        return np.exp(self.log_probs(images))
+
+    def log_probs(self, images: ArrayLike) -> NDArray[np.float32]:
+        """Logarithms of the probabilities that `predict` gives."""
         images, network = np.asarray(images), training.make_model(self.config, len(self.classes))
-        probabilities = np.zeros((len(images), len(self.classes)), np.float32)
+        params, found = self.calibrated_params, np.zeros((len(images), len(self.classes)), "f4")
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = training.apply(self.calibrated_params, images[batch], model=network)
-            probabilities[batch] = np.exp(jax.device_get(log_probs))
-        return probabilities
+            found[batch] = jax.device_get(training.apply(params, images[batch], model=network))
+        return found
+
+    def unlike(self, images: ArrayLike) -> NDArray[np.bool_]:
+        """Which images (N, 28, 28) are unlike what the network was trained on: (N,).
+
+        Without a calibration, none is.
+        """
+        images = np.asarray(images)
+        if self.calibration is None or not len(images):
+            return np.zeros(len(images), bool)
+        network = training.make_model(self.config, len(self.classes))
+        features = training.features_of(self.params, images, model=network)
+        return self.calibration.likeness.is_unlike(features)
 
     def __repr__(self) -> str:
         config, measured = self.config, "not tested"
