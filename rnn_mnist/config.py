@@ -99,6 +99,11 @@ class Config:
     """Test and save an average of the weights with this decay; 0 turns it off."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
+    calibrate: bool | None = dataclasses.field(default=None, compare=False)
+    """Fit a temperature on held-out training images; without the flag, if labels are smoothed.
+
+    It does not change what a sweep compares, so two configs that differ only here are equal.
+    """
     dropout: float = 0.0
     """Share of hidden units to drop after each layer."""
     augment_shift: float = 0.0
@@ -166,6 +171,8 @@ def _check(section: Config | Data, prefix: str = "") -> None:
 
 def _type_problem(kind: Any, value: object) -> str:
     """What is wrong with a value of a field of this kind; empty if nothing is."""
+    if kind == bool | None:
+        return "" if value is None else _type_problem(bool, value)
     if choices := typing.get_args(kind):  # A Literal.
         if value in choices:
             return ""
@@ -271,6 +278,8 @@ def to_toml(config: Config) -> str:
     for name, value in _flatten(config).items():
         if name == "data.name":
             lines += ["", "[data]"]
+        if value is None:  # TOML has no such value, so the line is left out.
+            continue
         # TOML writes numbers, booleans and texts as JSON does, except for one control character.
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines.append(f"{name.removeprefix('data.')} = {text}")
@@ -286,7 +295,14 @@ class Difference(NamedTuple):
 
 
 def differences(ours: Config, theirs: Config) -> list[Difference]:
-    """The fields in which two configs differ."""
+    """The fields in which two configs differ.
+
+    If our `calibrate` is not set, the other's is taken. Older versions, which did not set it, did
+    not calibrate.
+    """
+    theirs = dataclasses.replace(theirs, calibrate=bool(theirs.calibrate))
+    if ours.calibrate is None:
+        ours = dataclasses.replace(ours, calibrate=theirs.calibrate)
     pairs = zip(_flatten(ours).items(), _flatten(theirs).values(), strict=True)
     return [Difference(name, mine, other) for (name, mine), other in pairs if mine != other]
 

@@ -64,22 +64,23 @@ def main(words: Sequence[str]) -> int:
     # Imported here, so that help and mistyped flags answer at once.
     import numpy as np
 
-    from rnn_mnist.inference import predict, read_files
+    from rnn_mnist.inference import predict, read_files, unlike
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
     runs = cli.load_runs(sources, say=not options.json)
     classes = cli.same_classes(runs)
     pictures = read_files(paths)
-    probabilities = np.zeros((0, len(classes)), np.float32)
+    probabilities, strange = np.zeros((0, len(classes)), np.float32), np.zeros(0, bool)
     if pictures.images:
         with compilation_cache():
             probabilities = predict(list(runs.values()), np.stack(pictures.images))
+            strange = unlike(list(runs.values()), np.stack(pictures.images))
     answers = [dict(zip(classes, row.tolist(), strict=True)) for row in probabilities]
     if options.json:
-        print_json(", ".join(runs), pictures, answers)
+        print_json(", ".join(runs), pictures, answers, strange.tolist())
     elif answers:
-        print_table(pictures.names, answers)
+        print_table(pictures.names, answers, strange.tolist())
     if options.show is not None and answers:
         show(options.show, pictures, probabilities, classes)
         if not options.json:
@@ -101,24 +102,29 @@ def split_arguments(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, list(paths[len(runs) :])
 
 
-def print_json(network: str, pictures: Pictures, answers: Sequence[Answer]) -> None:
+def print_json(
+    network: str, pictures: Pictures, answers: Sequence[Answer], strange: Sequence[bool]
+) -> None:
     """Print all answers and errors for other programs."""
     said = []
-    for name, answer in zip(pictures.names, answers, strict=True):
+    for name, answer, unlike in zip(pictures.names, answers, strange, strict=True):
         best = max(answer, key=answer.__getitem__)
-        said.append(dict(file=name, digit=best, probability=answer[best], probabilities=answer))
+        one = dict(file=name, digit=best, probability=answer[best], probabilities=answer)
+        said.append(one | {"unlike": unlike})
     print(json.dumps({"network": network, "answers": said, "errors": pictures.errors}, indent=1))
 
 
-def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
-    """Print each file's answer and second guess."""
+def print_table(names: Sequence[str], answers: Sequence[Answer], strange: Sequence[bool]) -> None:
+    """Print each file's answer and second guess, and which images are unlike all classes."""
     from rnn_mnist.runs import Console
 
     head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
     rows = [["file", head, "probability", "second guess"]]
-    for name, answer in zip(names, answers, strict=True):
+    for name, answer, unlike in zip(names, answers, strange, strict=True):
         first, second = sorted(answer, key=answer.__getitem__, reverse=True)[:2]
         guess = f"{second}  {100 * answer[second]:.1f} %"
+        if unlike:
+            guess = f"unlike any {head}"
         rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
     Console().print_table(rows)
 

@@ -63,7 +63,7 @@ def trace_run(
     import jax
 
     from rnn_mnist.parallel.mesh import make_shardings
-    from rnn_mnist.training import eval_params, evaluate, train_epoch
+    from rnn_mnist.training import eval_epoch, eval_params, train_epoch
     from rnn_mnist.training.setup import abstract_data, abstract_state, make_learner
 
     shardings = make_shardings(mesh, sharded=sharded)
@@ -79,7 +79,7 @@ def trace_run(
         **settings,
     )
     yield "train", train
-    test = evaluate.trace(eval_params(state), *data, model=learner.model, **settings)
+    test = eval_epoch.trace(eval_params(state), *data, model=learner.model, **settings)
     yield "test", test
 
 
