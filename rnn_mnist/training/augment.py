@@ -19,7 +19,10 @@ KNOTS = 7  # Points along each side of the grid that bends an image.
 
 
 class Distortion(NamedTuple):
-    """The largest distortions. Each amount is drawn uniformly between it and its negative."""
+    """The largest distortions.
+
+    Each amount but `strokes` is drawn uniformly between it and its negative.
+    """
 
     shift: float = 0.0  # Pixels, both vertically and horizontally.
     rotation: float = 0.0  # Degrees.
