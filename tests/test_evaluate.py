@@ -127,8 +127,10 @@ def test_tables_say_the_same_to_a_person(command):
     ],
 )
 def test_what_cannot_be_measured_is_refused(command, words, message):
-    code, out, err = command(*words)
-    assert code == 2 and message in err and err.count("\n") == 1
+    code, _, err = command(*words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_runs_of_different_data_need_a_choice(command):
@@ -137,9 +139,11 @@ def test_runs_of_different_data_need_a_choice(command):
     other = other._replace(config=other.config.__class__(hidden_size=7, data=data))
     save_weights("other.safetensors", other)
     code, _, err = command("0.safetensors", "other.safetensors")
-    assert code == 2 and "choose with --data.name and --data.test" in err
+    assert code == 2
+    assert "choose with --data.name and --data.test" in err
     code, out, _ = command("0.safetensors", "other.safetensors", "--data.test", "test[:50]")
-    assert code == 0 and AVERAGE in out
+    assert code == 0
+    assert AVERAGE in out
 
 
 @pytest.mark.slow

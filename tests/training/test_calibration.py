@@ -45,9 +45,11 @@ def test_shapes_lie_as_digits_do_and_are_the_same_every_time():
     assert not np.array_equal(shapes, draw_shapes(400, np.random.default_rng(1)))
     drawn = shapes[20:]  # The first are noise.
     sides = [np.ptp(np.argwhere(shape > 127), axis=0).max() + 1 for shape in drawn]
-    assert 13 <= min(sides) <= np.mean(sides) <= 20 and max(sides) <= 22
+    assert 13 <= min(sides) <= np.mean(sides) <= 20
+    assert max(sides) <= 22
     middles = np.array([ndimage.center_of_mass(shape) for shape in drawn])
-    assert np.abs(middles.mean(0) - 14).max() < 0.3 and 0.4 < middles.std(0).max() < 1.5
+    assert np.abs(middles.mean(0) - 14).max() < 0.3
+    assert 0.4 < middles.std(0).max() < 1.5
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,7 @@ def test_a_folder_of_an_older_version_goes_on_without_calibration(tmp_path):
     file.write_text("".join(line for line in lines if not line.startswith("calibrate")))
     result = fit(dataclasses.replace(smoothed, epochs=2), folder=tmp_path)
     assert (result.calibration, result.history[-1].step) == (None, 4)
-    with pytest.raises(InputError, match="calibrate is True here|calibrate is False there"):
+    with pytest.raises(InputError, match="calibrate is False there and True here"):
         fit(dataclasses.replace(smoothed, epochs=2, calibrate=True), folder=tmp_path)
 
 
@@ -194,7 +196,7 @@ def test_runs_that_smooth_labels_calibrate_unless_told_otherwise(
 
 def test_too_few_images_to_hold_one_out_are_refused():
     few = Data(train="train[:29]", test="test[:9]")
-    with pytest.raises(InputError, match="data.train: .*30 images, so that one can be held out"):
+    with pytest.raises(InputError, match="needs at least 30 images, so that one"):
         fit(Config(epochs=1, calibrate=True, data=few))
 
 
@@ -220,7 +222,8 @@ def test_predict_says_what_is_unlike_any_digit(calibrated, tmp_path, monkeypatch
     np.save("digit.npy", load("mnist", "test[:1]").images[0])
     assert predict.main([str(folder), "noise.npy", "digit.npy"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[1].endswith("unlike any digit") and "unlike" not in lines[2]
+    assert lines[1].endswith("unlike any digit")
+    assert "unlike" not in lines[2]
     assert predict.main([str(folder), "noise.npy", "digit.npy", "--json"]) == 0
     said = json.loads(capfd.readouterr().out)["answers"]
     assert [answer["unlike"] for answer in said] == [True, False]
