@@ -24,7 +24,7 @@ usage: rnn-mnist COMMAND [arguments]
 A recurrent network reads a handwritten digit row by row and says which digit it is.
 
 commands:
-{chr(10).join(f"  {name:<9}{about}" for name, about in COMMANDS.items())}
+{chr(10).join(f"  {name:<10}{about}" for name, about in COMMANDS.items())}
 
 rnn-mnist COMMAND --help explains a command.
 
