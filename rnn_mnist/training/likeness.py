@@ -100,7 +100,7 @@ def fit_likeness(
     unknown = features_of(params, shapes, model=model)
     likeness = _train(np.concatenate(known), unknown, learn_key)
     scores = np.sort(likeness.scores(held))
-    return likeness._replace(limit=float(scores[-1 - len(scores) // 150]))
+    return likeness._replace(limit=float(scores[-1 - len(scores) // 125]))
 
 
 def _train(known: Real, unknown: Real, key: Array) -> Likeness:
