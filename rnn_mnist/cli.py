@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import io
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rnn_mnist.config import InputError
+from rnn_mnist.config import InputError, printable
 
 if TYPE_CHECKING:
     from rnn_mnist.runs import Result
@@ -33,13 +34,13 @@ def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, R
         folder = best_run(source)
         runs[str(source)] = load_result(folder)
         if say and folder != source:
-            print(f"{source} is a sweep; its best run is {folder}")
+            print_line(f"{source} is a sweep; its best run is {folder}")
     if runs:
         return runs
     best = load_pretrained()
     if say:
         accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
-        print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
+        print_line(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
     return {PRETRAINED_BEST: best}
 
 
@@ -61,6 +62,11 @@ def check_ending(output: Path | None, kind: str, endings: Sequence[str]) -> None
         )
 
 
+def print_line(line: str) -> None:
+    """Print a line. What does not print in it, such as control characters in names, is escaped."""
+    print(printable(line))
+
+
 def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:
     """Make the `main` of a command from its body: quiet libraries, errors of one line, exit code.
 
@@ -76,6 +82,9 @@ def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[s
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ["MPLBACKEND"] = "agg"  # A notebook's own may not be installed here.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # Characters that it lacks become escapes.
+                stream.reconfigure(errors="backslashreplace")
         with _stop_at_once(), _quiet():
             try:
                 try:

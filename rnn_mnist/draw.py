@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> None:
     path.write_text(to_page(result), encoding="utf-8")
     opened = webbrowser.open(path.as_uri())
     said = "opened in the browser" if opened else "no browser was found; open this file in one"
-    print(f"{path}: {said}")
+    cli.print_line(f"{path}: {said}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     (result,) = cli.load_runs([options.run] if options.run else []).values()
     write(options.output, options.format, result)
     size = options.output.stat().st_size
-    print(f"{options.output}: {size:,} bytes, {ABOUT[options.format]}")
+    cli.print_line(f"{options.output}: {size:,} bytes, {ABOUT[options.format]}")
 
 
 def write(path: Path, format: str, result: Result) -> None:

@@ -55,8 +55,17 @@ def check_file(path: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be made or written, before any work is done."""
+    check_name(folder)
     existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
     _check_writable(folder, existing, "name another folder")
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a folder that Orbax cannot write checkpoints into."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{folder}: its name is not in UTF-8; name another folder") from None
 
 
 def _check_writable(path: Path, folder: Path, remedy: str) -> None:

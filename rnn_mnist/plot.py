@@ -102,7 +102,7 @@ def main(words: Sequence[str]) -> None:
                 figure.savefig(file, format="png")
         else:
             movies.write(draw(options, runs, moving=True), path)
-    print(f"{path}: {path.stat().st_size:,} bytes")
+    cli.print_line(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def draw_curves(runs: Mapping[str, Result]) -> Any:

@@ -39,8 +39,8 @@ class Options:
     """
 
     files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
-    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, or - for standard input.
-    The networks to ask come first: folders of runs or sweeps, files of weights, reference or
+    """PNG, JPEG, WebP, GIF, BMP, .npy or .npz files, folders with such files, or - for standard
+    input. The networks to ask come first: folders of runs or sweeps, files of weights, reference or
     strong, which is the default. The probabilities of several networks are averaged."""
     json: bool = flags.flag(default=False)
     """Print JSON with the probabilities of all classes instead of a table."""
@@ -86,7 +86,7 @@ def main(words: Sequence[str]) -> int:
         if not options.json:
             count = len(pictures.images)
             some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
-            print(f"{options.show}: what the network saw{some}")
+            cli.print_line(f"{options.show}: what the network saw{some}")
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0

@@ -88,7 +88,7 @@ def test_unreadable_files_get_a_line_each_and_the_others_an_answer(command):
     code, out, err = command("text.png", "2.png", "none.png", "white.png", "--show", "seen.png")
     assert code == 1
     assert err.splitlines() == [
-        "error: text.png: no picture; .png, .jpg, .jpeg, .webp, .gif, .bmp, .npy can be read",
+        "error: text.png: no picture; .png, .jpg, .jpeg, .webp, .gif, .bmp, .npy, .npz can be read",
         "error: none.png: cannot be read: No such file or directory",
         "error: white.png: nothing is drawn on it",
     ]

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist import __version__, model, training
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
+from rnn_mnist.data import as_images
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
@@ -71,16 +72,17 @@ class Result(NamedTuple):
         """Probabilities of the classes, (N, C) float32, which add up to 1 for each image.
 
         Args:
-          images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1].
+          images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1]; or another form that
+            `rnn_mnist.data.preprocess` recognises.
 
         Raises:
-          ValueError: The images have values outside of these ranges.
+          ValueError: The images have another shape or values outside of these ranges.
         """
         return np.exp(self.log_probs(images))
 
     def log_probs(self, images: ArrayLike) -> NDArray[np.float32]:
         """Logarithms of the probabilities that `predict` gives."""
-        images, network = np.asarray(images), training.make_model(self.config, len(self.classes))
+        images, network = as_images(images), training.make_model(self.config, len(self.classes))
         params, found = self.calibrated_params, np.zeros((len(images), len(self.classes)), "f4")
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
@@ -92,7 +94,7 @@ class Result(NamedTuple):
 
         Without a calibration, none is.
         """
-        images = np.asarray(images)
+        images = as_images(images)
         if self.calibration is None or not len(images):
             return np.zeros(len(images), bool)
         network = training.make_model(self.config, len(self.classes))

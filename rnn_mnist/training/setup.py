@@ -241,6 +241,8 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         dropout=config.dropout,
         forget_bias=config.forget_bias,
         chrono=config.chrono,
+        uniform_gates=config.uniform_gates,
+        orthogonal=config.orthogonal,
         remat=config.remat,
         inner_size=config.inner_size,
     )
