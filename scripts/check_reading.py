@@ -31,6 +31,19 @@ def probabilities(result: Result, digits: int) -> Iterator[str]:
         yield f"| {name} | {100 * found.calibration_error:.2f} % | {found.loss:.4f} |"
 
 
+def handwriting(result: Result, count: int) -> Iterator[str]:
+    """A table of how many digits are right that are drawn as people's hands write them."""
+    from hands import fixed_drawings, random_drawings, wrong_forms
+
+    drawn = {"four hands": fixed_drawings(), "random hands": random_drawings(count, seed=1)}
+    yield "| drawn by | drawings | right | wrong forms |"
+    yield "|---|---|---|---|"
+    for hands, drawings in drawn.items():
+        wrong = wrong_forms(result, drawings)
+        forms = ", ".join(f"{times} x {form}" for form, times in wrong.items()) or "none"
+        yield f"| {hands} | {len(drawings)} | {len(drawings) - wrong.total()} | {forms} |"
+
+
 def strangers(result: Result, digits: int) -> Iterator[str]:
     """A table of how many test digits, and how many of other things, are unlike any digit."""
     from no_digits import KINDS, draw
@@ -55,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     sys.path.append(str(TESTS))
     result, digits = load_result(given.network), 1000 if given.quick else 10_000
-    print(*probabilities(result, digits), "", *strangers(result, digits), sep="\n")
+    tables = (
+        probabilities(result, digits),
+        handwriting(result, digits // 500),
+        strangers(result, digits),
+    )
+    print("\n\n".join("\n".join(table) for table in tables))
 
 
 if __name__ == "__main__":
