@@ -246,7 +246,7 @@ def draw(form: Form, hand: Hand, rng) -> PIL.Image.Image:
     for stroke in form(*rng.random(2)):
         x, y = (stroke - 0.5).T
         x = x * hand.width - y * np.tan(np.radians(hand.slant))
-        # Few points are moved and the rest between them, so that a stroke stays smooth.
+        # At most six points are moved, and all others with them, so that a stroke stays smooth.
         knots = np.linspace(0, len(x) - 1, min(len(x), 6))
         moved = rng.normal(0, hand.shake, (2, len(knots)))
         x, y = (
