@@ -26,8 +26,10 @@ _GROUPS = {
     "basics": "epochs hidden_size learning_rate batch_size seed data.name",
     "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono "
     "uniform_gates orthogonal",
-    "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing",
-    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic",
+    "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing "
+    "calibrate",
+    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"
+    " augment_strokes augment_thickness",
     "data": "data.train data.test | data.placement",
     "logs": "",
     "several devices and machines": "",
@@ -47,7 +49,8 @@ def flag(
     """A flag as a field of a command's options; without a default (MISSING) it is required.
 
     Aliases are other names, such as -o. Only --help-all shows a rare flag. The settings are those
-    of argparse's `add_argument`, and `choices` and `hint`, the default that the help shows.
+    of argparse's `add_argument`, and `choices`, `hint`, the default that the help shows, and
+    `name`, if it is not the field's.
     """
     metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
     return dataclasses.field(default=default, metadata=metadata)
@@ -249,7 +252,7 @@ def _own_flags(options: type) -> Iterator[_Flag]:
         choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
         names, required = [field.name], field.default is dataclasses.MISSING
         if group != "arguments":
-            names = [_flag_name(field.name), *aliases]
+            names = [_flag_name(settings.pop("name", field.name)), *aliases]
             settings |= dict(dest=field.name, default=argparse.SUPPRESS, required=required)
         if choices:
             settings["type"] = functools.partial(_one_of, choices)
@@ -266,8 +269,9 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         rare = rare or (several and group != "basics")
         section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
         default = getattr(section, key)
-        choices = typing.get_args(typing.get_type_hints(section)[key])
-        names, switch = [_flag_name(name), *_ALIASES.get(name, ())], isinstance(default, bool)
+        switch = isinstance(default, bool) or default is None
+        choices = () if switch else typing.get_args(typing.get_type_hints(section)[key])
+        names, kind = [_flag_name(name), *_ALIASES.get(name, ())], bool if switch else type(default)
         settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
         if switch and several:
             off = settings | dict(action="store_const", const=[False])
@@ -277,8 +281,8 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         if switch and not several:
             settings["action"] = argparse.BooleanOptionalAction
         else:
-            settings["type"] = functools.partial(_convert, type(default))
-            settings["metavar"] = _METAVARS.get(name, _METAVARS[type(default)])
+            settings["type"] = functools.partial(_convert, kind)
+            settings["metavar"] = _METAVARS.get(name, _METAVARS[kind])
         if several and section is Config:
             settings["nargs"] = "*" if switch else "+"
         yield _Flag(names, group, settings, rare, choices)

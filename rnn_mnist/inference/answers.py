@@ -50,6 +50,16 @@ def predict(runs: Sequence[Result], images: ArrayLike) -> Real:
     return np.sum(probabilities, axis=0, dtype=np.float32)
 
 
+def unlike(runs: Sequence[Result], images: ArrayLike) -> NDArray[np.bool_]:
+    """Which images (N, 28, 28) are unlike all that the networks were trained on, (N,).
+
+    At least half of the networks with a calibration must say so. The others do not know.
+    """
+    images = as_images(images)
+    votes = [run.unlike(images) for run in runs if run.calibration is not None]
+    return np.mean(votes, axis=0) >= 0.5 if votes else np.zeros(len(images), bool)
+
+
 def saliency(run: Result, images: ArrayLike) -> Real:
     """Differentiate the highest logit of each image with respect to its pixels, from 0 to 1.
 
@@ -59,7 +69,7 @@ def saliency(run: Result, images: ArrayLike) -> Real:
     Classification Models and Saliency Maps", 2014.
     """
     images = as_images(images)
-    model, variables = make_model(run.config, len(run.classes)), {"params": run.params}
+    model, variables = make_model(run.config, len(run.classes)), {"params": run.calibrated_params}
 
     def highest_logits(images: Array) -> Array:
         # The log-probability of a confident answer hardly changes; its logit does.
@@ -83,7 +93,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
     float32.
     """
     image = as_image(image)
-    return np.asarray(_beliefs(run.params, image, config=run.config))
+    return np.asarray(_beliefs(run.calibrated_params, image, config=run.config))
 
 
 @functools.partial(jax.jit, static_argnames="config")

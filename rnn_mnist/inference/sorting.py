@@ -34,7 +34,7 @@ def sort_images(
     names: Sequence[str],
     images: Sequence[NDArray[np.uint8]],
     answers: Sequence[Mapping[str, float]],
-    doubts: Sequence[Sequence[str]],
+    doubtful: Sequence[bool],
 ) -> Sorted:
     """Write each image as a PNG file into a folder of its class, where own data are read from.
 
@@ -46,8 +46,8 @@ def sort_images(
       OSError: A file cannot be written.
     """
     known = {file.stem[-8:] for file in folder.glob("*/*.png")}
-    counts, doubtful, there = dict[str, int](), list[str](), 0
-    for name, image, answer, said in zip(names, images, answers, doubts, strict=True):
+    counts, doubted, there = dict[str, int](), list[str](), 0
+    for name, image, answer, doubt in zip(names, images, answers, doubtful, strict=True):
         best = max(answer, key=answer.__getitem__)
         checksum = hashlib.sha256(image.tobytes()).hexdigest()[:8]
         if checksum in known:
@@ -59,9 +59,9 @@ def sort_images(
             opened.write(to_png(image))
         known.add(checksum)
         counts[best] = counts.get(best, 0) + 1
-        if said or answer[best] < _DOUBTFUL:
-            doubtful.append(f"{file} ({100 * answer[best]:.0f} %)")
-    return Sorted({name: counts[name] for name in answers[0] if name in counts}, doubtful, there)
+        if doubt or answer[best] < _DOUBTFUL:
+            doubted.append(f"{file} ({100 * answer[best]:.0f} %)")
+    return Sorted({name: counts[name] for name in answers[0] if name in counts}, doubted, there)
 
 
 def _folder_name(name: str) -> str:

@@ -23,6 +23,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_mnist.metrics import confusion_matrix
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
 from rnn_mnist.plots import panels, style
 from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real
@@ -134,8 +135,7 @@ def confusion(
     `predictions` is (N,) integers, the network's answers.
     """
     labels, predictions, count = np.asarray(labels), np.asarray(predictions), len(classes)
-    counts = np.zeros((count, count), int)
-    np.add.at(counts, (labels, predictions), 1)
+    counts = confusion_matrix(labels, predictions, count)
     diagonal = np.eye(count, dtype=bool)
     errors, right = np.where(diagonal, 0, counts), int(np.trace(counts))
     scale = ScalarMappable(Normalize(0, max(1, errors.max())), style.error_map())

@@ -179,7 +179,7 @@ def test_doubtful_images_are_named(tmp_path):
     for name in ("T-shirt/top", "..", "a\\b", ".x", "con:"):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
             sort_images(
-                tmp_path, names="x", images=TEST.images[9:10], answers=[{name: 1.0}], doubts=[()]
+                tmp_path, names="x", images=TEST.images[9:10], answers=[{name: 1.0}], doubtful=[()]
             )
 
 

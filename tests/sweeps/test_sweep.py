@@ -130,7 +130,15 @@ SWEEPS = {
     ),
     "several on a device": (SMALL, {"learning_rate": [0.1, 0.2], "seed": [0, 1]}),
     "with all that is random": (
-        dataclasses.replace(SMALL, epochs=1, dropout=0.1, augment_shift=1, augment_elastic=1),
+        dataclasses.replace(
+            SMALL,
+            epochs=1,
+            dropout=0.1,
+            augment_shift=1,
+            augment_elastic=1,
+            augment_strokes=0.5,
+            augment_thickness=0.5,
+        ),
         {"ema": [0.5, 0.9], "seed": [0, 1]},
     ),
 }
@@ -327,11 +335,20 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert len(results.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
+def test_a_file_of_an_older_version_is_read(swept):
+    text = (swept[1] / "sweep.csv").read_text()
+    rows = [line.split(",") for line in text.splitlines()]
+    new = [number for number, name in enumerate(rows[0]) if name in results._ADDED]
+    older = [[cell for i, cell in enumerate(row) if i not in new] for row in rows]
+    assert len(new) == len(results._ADDED)
+    assert results.from_csv("\n".join(map(",".join, older))) == results.from_csv(text)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda text: text.replace("learning_rate", "rate"),
-        lambda text: text[: len(text) // 2],
+        lambda text: text[: text.rindex(",")],
         lambda text: text.replace("sgd", "sgdd"),
         lambda text: text.replace(",64,", ",x,"),
         lambda _: "",
