@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ MOST_SHOWN = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
     rnn-mnist predict photo.jpg drawing.png
@@ -68,7 +67,7 @@ def main(words: Sequence[str]) -> int:
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
-    runs = cli.load_runs(sources, say=not options.json)
+    runs = cli.load_runs(sources, how=options.how(), say=not options.json)
     classes = cli.same_classes(runs)
     pictures = read_files(paths)
     probabilities, strange = np.zeros((0, len(classes)), np.float32), np.zeros(0, bool)
@@ -93,13 +92,18 @@ def main(words: Sequence[str]) -> int:
 
 
 def split_arguments(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The networks, which come first, and the pictures."""
+    """The networks and the pictures. What is neither is refused, before anything is predicted."""
+    from rnn_mnist.pictures import ENDINGS
     from rnn_mnist.runs import is_result
 
-    runs = list(itertools.takewhile(is_result, paths))
-    if len(runs) == len(paths):
+    runs = [path for path in paths if is_result(path)]
+    pictures = [path for path in paths if path not in runs]
+    for path in pictures:
+        if path.suffix.lower() not in ENDINGS and str(path) != "-" and not path.exists():
+            raise InputError(f"{path}: there is no such run and no such picture")
+    if not pictures:
         raise InputError(f"{runs[-1]}: name a picture to look at after it")
-    return runs, list(paths[len(runs) :])
+    return runs, pictures
 
 
 def print_json(
