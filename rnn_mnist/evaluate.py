@@ -23,7 +23,7 @@ AVERAGE = "their average"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Measure how often networks are right, where they are wrong, and how sure they are.
 
     rnn-mnist evaluate                                   the pretrained network
@@ -70,7 +70,7 @@ def main(words: Sequence[str]) -> None:
     # Imported here, so that help and mistyped flags answer at once.
     from rnn_mnist.runs import compilation_cache
 
-    runs = cli.load_runs(options.runs, say=not options.json)
+    runs = cli.load_runs(options.runs, how=options.how(), say=not options.json)
     cli.same_classes(runs)
     split = load_split(runs, options.data_name, options.data_test)
     with compilation_cache():
