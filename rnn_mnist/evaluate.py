@@ -23,7 +23,7 @@ AVERAGE = "their average"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Measure how often networks are right, where they are wrong, and how sure they are.
 
     rnn-mnist evaluate                                   the pretrained network
@@ -56,8 +56,8 @@ class Evaluation(NamedTuple):
     """Mean negative log-likelihood, in nats."""
     calibration_error: float
     """The expected calibration error, from 0 to 1."""
-    unlike: int
-    """Images that the network calls unlike all classes."""
+    unlike: int | None
+    """Images that the network calls unlike all classes; None if it was not calibrated."""
     classes: tuple[ClassScores, ...]
     confusions: tuple[Confusion, ...]
     """The most frequent ones."""
@@ -70,7 +70,7 @@ def main(words: Sequence[str]) -> None:
     # Imported here, so that help and mistyped flags answer at once.
     from rnn_mnist.runs import compilation_cache
 
-    runs = cli.load_runs(options.runs, say=not options.json)
+    runs = cli.load_runs(options.runs, how=options.how(), say=not options.json)
     cli.same_classes(runs)
     split = load_split(runs, options.data_name, options.data_test)
     with compilation_cache():
@@ -109,18 +109,20 @@ def evaluate_all(runs: Mapping[str, Result], split: Split) -> dict[str, Evaluati
 
     log_probs: dict[str, NDArray[np.floating]]
     log_probs = {name: run.log_probs(split.images) for name, run in runs.items()}
-    strange = {name: unlike([run], split.images) for name, run in runs.items()}
+    calibrated = {name: run for name, run in runs.items() if run.calibration is not None}
+    strange = {name: int(run.unlike(split.images).sum()) for name, run in calibrated.items()}
     if len(runs) > 1:
         each = np.stack([*log_probs.values()], dtype=np.float64)
         log_probs[AVERAGE] = scipy.special.logsumexp(each, axis=0) - np.log(len(runs))
-        strange[AVERAGE] = unlike([*runs.values()], split.images)
-    return {name: measure(log_probs[name], split.labels, strange[name]) for name in log_probs}
+        if calibrated:
+            strange[AVERAGE] = int(unlike([*runs.values()], split.images).sum())
+    return {name: measure(log_probs[name], split.labels, strange.get(name)) for name in log_probs}
 
 
 def measure(
-    log_probs: NDArray[np.floating], labels: NDArray[np.int32], unlike: NDArray[np.bool_]
+    log_probs: NDArray[np.floating], labels: NDArray[np.int32], unlike: int | None = None
 ) -> Evaluation:
-    """Measure answers: log-probabilities (N, C), and which images are unlike all classes, (N,)."""
+    """Measure answers: log-probabilities (N, C), and how many images are unlike all classes."""
     import numpy as np
 
     from rnn_mnist import metrics
@@ -133,7 +135,7 @@ def measure(
         confidence=metrics.confidence_interval(correct, images),
         loss=-float(log_probs[np.arange(images), labels].mean(dtype=np.float64)),
         calibration_error=metrics.calibration_error(np.exp(log_probs), labels),
-        unlike=int(unlike.sum()),
+        unlike=unlike,
         classes=tuple(metrics.class_scores(counts)),
         confusions=tuple(metrics.most_confused(counts)),
     )
@@ -166,7 +168,8 @@ def print_tables(split: Split, found: Mapping[str, Evaluation]) -> None:
         low, high = one.confidence
         interval = f"{100 * low:.2f} to {100 * high:.2f} %"
         row = [name, percent(one.accuracy), interval, f"{one.loss:.4f}"]
-        rows.append([*row, percent(one.calibration_error), percent(one.unlike / images)])
+        share = "-" if one.unlike is None else percent(one.unlike / images)
+        rows.append([*row, percent(one.calibration_error), share])
     console.print(f"{images:,} images of {split.version}")
     console.print("")
     console.print_table(rows)

@@ -155,6 +155,7 @@ def test_strong_means_what_it_says_and_knows_what_is_no_digit(command):
     assert measured["unlike"] <= 100  # 1 % of the test digits.
     strong = load_pretrained("strong")
     found = {kind: strong.unlike(draw(kind, 300, seed=3)).mean() for kind in KINDS}
-    assert min(found[kind] for kind in ("scribbles", "dots", "frames", "noise")) >= 0.9
-    assert found["letters"] >= 0.8
+    assert min(found[kind] for kind in ("dots", "frames", "noise")) >= 0.95
+    assert min(found[kind] for kind in ("scribbles", "crosses")) >= 0.85
+    assert found["letters"] >= 0.75
     assert np.mean([found[kind] for kind in ("letters", "scribbles", "dots", "frames")]) >= 0.9
