@@ -164,9 +164,9 @@ def test_files_of_the_same_name_do_not_collide(command):
 def test_doubtful_images_are_named(tmp_path):
     names = ["../sheet[1].jpg[12]", "-", ".hidden.png"]
     answers = [{"0": 0.5, "1": 0.3}, {"0": 0.1, "1": 0.9}, {"0": 0.69, "1": 0.31}]
-    doubts = [(), ("it may also be 7",), ()]
+    doubtful = [False, True, False]
     done = sort_images(
-        tmp_path, names=names, images=TEST.images[:3], answers=answers, doubts=doubts
+        tmp_path, names=names, images=TEST.images[:3], answers=answers, doubtful=doubtful
     )
     assert done.counts == {"0": 2, "1": 1}
     assert [text.rpartition("/")[2].rpartition("-")[0] for text in done.doubtful] == [
@@ -179,7 +179,11 @@ def test_doubtful_images_are_named(tmp_path):
     for name in ("T-shirt/top", "..", "a\\b", ".x", "con:"):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
             sort_images(
-                tmp_path, names="x", images=TEST.images[9:10], answers=[{name: 1.0}], doubtful=[()]
+                tmp_path,
+                names="x",
+                images=TEST.images[9:10],
+                answers=[{name: 1.0}],
+                doubtful=[False],
             )
 
 
