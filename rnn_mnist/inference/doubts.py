@@ -51,8 +51,8 @@ def find_doubts(
         if drawing.readings
         for question in (*_read_otherwise(number, drawing), *_turned(number, drawing, classes))
     ]
-    asked = np.stack([each.image for each in questions]) if questions else np.zeros((0, 28, 28))
-    for question, answer in zip(questions, ask(asked.astype(np.uint8)), strict=True):
+    answered = ask(np.stack([each.image for each in questions])) if questions else ()
+    for question, answer in zip(questions, answered, strict=True):
         first, shares = int(answer.argmax()), probabilities[question.drawing]
         least = max(_MOST, shares.max() - 0.02) if question.turned else _SURE
         if first != shares.argmax() and answer[first] > least:

@@ -5,7 +5,7 @@ import papers
 import PIL.Image
 import pytest
 
-from rnn_mnist import load, load_pretrained
+from rnn_mnist import InputError, load, load_pretrained
 from rnn_mnist.inference import find_doubts, predict
 from rnn_mnist.pictures import read_drawings, read_pictures
 
@@ -98,6 +98,15 @@ def test_a_turned_photograph_is_doubted(digits, strong):
         sideways += any("turned to" in said for said in doubts_of(strong, np.rot90(upright)))
     assert upside_down >= 1
     assert sideways >= 3
+
+
+def test_empty_paper_is_said_to_be_empty(strong):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="nothing is drawn on it"):
+        read_drawings(papers.png(papers.photograph(np.full((300, 400), 220.0), rng)))
+    ruled = papers.ruled(np.full((200, 200), 240.0), rng)
+    for empty in (ruled, papers.frame_with_margin(np.full((200, 200), 240.0), rng)):
+        assert "perhaps nothing is drawn on it" in doubts_of(strong, empty)
 
 
 def test_the_size_of_a_picture_does_not_matter(digits, strong):
