@@ -19,19 +19,31 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rnn_mnist.config import InputError, InputWarning, printable
 
 if TYPE_CHECKING:
-    from rnn_mnist.runs import Loaded, ReadAs, Result, Trial
+    from rnn_mnist.runs import ReadAs, Result, Trial
 
 
 def load_runs(
-    sources: Sequence[Path | str], *, how: Mapping[str, Any] | None = None, say: bool = True
+    sources: Sequence[Path | str],
+    *,
+    how: Mapping[str, Any] | None = None,
+    say: bool = True,
+    trial: bool = True,
 ) -> dict[str, Result]:
     """Load runs by their names, as `load_result` does; if none is named, a pretrained network.
 
     `how` holds the fields of `ReadAs` that are set. If `say`, print which network is used if none
     is named or if a source is a sweep's folder, and what was taken for what in a file of another
-    program. A file whose network misreads most test digits gets a line on standard error.
+    program. With `trial`, such a file is tried on test digits, and gets a line on standard error if
+    its network misreads most of them.
     """
-    from rnn_mnist.runs import PRETRAINED_BEST, ReadAs, best_run, find_network, load_pretrained
+    from rnn_mnist.runs import (
+        PRETRAINED_BEST,
+        ReadAs,
+        best_run,
+        find_network,
+        load_pretrained,
+        try_digits,
+    )
 
     runs: dict[str, Result] = {}
     read_as = ReadAs(**(how or {}))
@@ -41,7 +53,12 @@ def load_runs(
         runs[str(source)] = loaded.result
         if say and folder != source:
             print_line(f"{source} is a sweep; its best run is {folder}")
-        _report(source, loaded, read_as, say=say)
+        if say and loaded.said:
+            both = loaded.result.config.bidirectional and not read_as.last_output
+            more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
+            print_line(f"{source}: {loaded.said}{more}")
+        if trial and (tried := try_digits(loaded, read_as)) is not None and tried.others:
+            print(printable(f"{source}: {_doubt(tried)}"), file=sys.stderr)
     if runs:
         return runs
     if how:
@@ -54,18 +71,6 @@ def load_runs(
         accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
         print_line(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
     return {PRETRAINED_BEST: best}
-
-
-def _report(source: Path, loaded: Loaded, how: ReadAs, *, say: bool) -> None:
-    """Print what was taken for what in a file of another program, and whether it reads digits."""
-    from rnn_mnist.runs import try_digits
-
-    if say and loaded.said:
-        both = loaded.result.config.bidirectional and not how.last_output
-        more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
-        print_line(f"{source}: {loaded.said}{more}")
-    if (trial := try_digits(loaded, how)) is not None and trial.others:
-        print(printable(f"{source}: {_doubt(trial)}"), file=sys.stderr)
 
 
 def _doubt(trial: Trial) -> str:

@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> None:
     from rnn_mnist.plots import movies
     from rnn_mnist.runs import compilation_cache
 
-    runs = cli.load_runs(options.runs, how=options.how())
+    runs = cli.load_runs(options.runs, how=options.how(), trial=options.kind != "curves")
     style = matplotlib.style.context("dark_background" if options.dark else {})
     with compilation_cache(), style:
         if path.suffix == ".png":

@@ -25,7 +25,7 @@ class Judge(NamedTuple):
 @functools.cache
 def load_judge() -> Judge:
     """Read the judge's weights."""
-    with np.load(_FILE) as file:
+    with np.load(_FILE, allow_pickle=False) as file:
         return Judge(**{name: file[name] for name in Judge._fields})
 
 

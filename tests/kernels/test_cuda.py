@@ -432,7 +432,8 @@ def test_python_launches_it_with_its_gradient(gpu, reverse, sequence):
         f"cuLaunchKernel backward {place}{' 1' * 4} {hidden}{' 1' * 5} {numbers}",
     ]
     # Without a gradient, nothing is kept for it; without a sequence, nothing is launched.
-    kernels.lstm(*jax.tree.map(lambda x: x[0], case), platform="cuda", sequence=sequence)
+    first = jax.tree.map(lambda x: x[0], case)
+    jax.block_until_ready(kernels.lstm(*first, platform="cuda", sequence=sequence))
     place = place.replace("2 3", "2 1")
     assert gpu()[1:] == [f"cuLaunchKernel forward {place}{' 1' * 6} 0 0 {hidden} 1 1 3 5 0"]
     one, empty = jax.tree.map(lambda x: x[0], case[0]), jnp.zeros((0, 20))
