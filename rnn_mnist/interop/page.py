@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from rnn_mnist.data import load
 from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
-_TEMPLATE = Path(__file__).with_name("page.html")
+_FOLDER = Path(__file__).with_name("page")
+_SCRIPTS = "network.js", "preparation.js", "drawing.js", "page.js"  # In this order.
 
 
 def to_page(result: Result) -> str:
@@ -43,7 +45,7 @@ def to_page(result: Result) -> str:
         )
     content = {
         "word": model.WORDS[config.reading],
-        "about": _about(result),
+        "noun": _noun(result.classes),
         "classes": result.classes,
         "steps": steps,
         "places": model.places(config.reading).tolist(),
@@ -57,17 +59,28 @@ def to_page(result: Result) -> str:
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8").replace("{{noun}}", _noun(result.classes))
-    return page.replace("{{policy}}", _policy(page)).replace("{{data}}", data)
+    style, script = _read("page.css"), "\n".join(['"use strict";', *map(_read, _SCRIPTS)])
+    parts = {
+        "policy": _policy(script=script, style=style),
+        "noun": _noun(result.classes),
+        "about": html.escape(_about(result)),
+        "style": style,
+        "data": data,
+        "script": script,
+    }
+    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], _read("page.html"))
 
 
-def _policy(page: str) -> str:
-    """The content-security policy that allows this page's script and style, and nothing else."""
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(**texts: str) -> str:
+    """The content-security policy that allows these scripts and styles, and nothing else."""
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'"
-    for tag in ("script", "style"):
-        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    for kind, text in texts.items():
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        policy += f"; {tag}-src 'sha256-{digest}'"
+        policy += f"; {kind}-src 'sha256-{digest}'"
     return policy
 
 
