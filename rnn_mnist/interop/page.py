@@ -87,9 +87,9 @@ def _policy(**texts: str) -> str:
 def _about(result: Result) -> str:
     """Describe the network and its accuracy."""
     config, word = result.config, model.WORDS[result.config.reading]
-    units = f"{config.hidden_size} hidden units"
+    units = f"{config.hidden_size}\xa0hidden\xa0units"  # A number stays with its unit.
     if config.num_layers > 1:
-        units = f"{config.num_layers} layers of {units}"
+        units = f"{config.num_layers}\xa0layers of {units}"
     said = f"An LSTM with {units} reads {word} by {word}"
     if config.reading == "permuted":
         said += " in a shuffled order"
@@ -98,10 +98,10 @@ def _about(result: Result) -> str:
         said += f" {inner.about(config.inner_size)}"
     if (tested := result.tested) is not None:
         name = config.data.name.upper().replace("_", "-")
-        said += f" It is right on {100 * tested.test_accuracy:.2f} % of {tested.test_count:,} test "
-        said += f"images of {name}."
+        right = f"{100 * tested.test_accuracy:.2f}\xa0%"
+        said += f" It is right on {right} of {tested.test_count:,}\xa0test images of {name}."
     elif result.history:
-        said += f" These weights, after {int(result.state.step):,} steps, were not tested."
+        said += f" These weights, after {int(result.state.step):,}\xa0steps, were not tested."
     return said
 
 

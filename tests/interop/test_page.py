@@ -178,12 +178,11 @@ def painted(page, canvas):
 
 
 def paste(page, content, *, event="paste"):
-    """Paste or drop a file, and wait until it is read or refused."""
+    """Paste a file."""
     kind, held = {
         "paste": ("ClipboardEvent", "clipboardData"),
         "drop": ("DragEvent", "dataTransfer"),
     }[event]
-    page.keyboard.press("c")
     page.evaluate(
         f"""(content) => {{
           const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
@@ -194,7 +193,23 @@ def paste(page, content, *, event="paste"):
         }}""",
         base64.b64encode(content).decode(),
     )
-    until(page, "s.settled && document.getElementById('said').textContent")
+
+
+def drop(page, content):
+    paste(page, content, event="drop")
+
+
+def choose(page, content, *, by="#file"):
+    """Choose a file by the button."""
+    file = {"name": "photo.png", "mimeType": "image/png", "buffer": content}
+    page.locator(by).set_input_files(file)
+
+
+def read_picture(page, content, give=paste):
+    """Give the page a picture in place of what it shows, and wait until it is read."""
+    page.keyboard.press("c")
+    give(page, content)
+    until(page, "s.settled && s.image")
 
 
 def png(array):
@@ -212,11 +227,12 @@ def held(html):
 
 def about(html):
     """What a page says about its network."""
-    return re.search('<p class="quiet" id="about">(.*)</p>', html)[1]
+    return re.search('<p class="quiet" id="about">(.*)</p>', html)[1].replace("\xa0", " ")
 
 
 def text(page, selector):
-    return page.locator(selector).text_content().strip()
+    """The text of an element, with plain spaces."""
+    return page.locator(selector).text_content().replace("\xa0", " ").strip()
 
 
 def test_a_page_asks_for_nothing_and_may_not(opened):
@@ -357,20 +373,30 @@ def test_pictures_are_prepared_as_python_prepares_them(opened):
     page = opened(to_page(result_of()))
     soft = np.pad(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (50, 1)), 9)
     for k, array in enumerate((ink, 255 - ink, 200 - ink // 2, colours, clear, soft)):
-        paste(page, png(array), event=("paste", "drop")[k % 2])
+        read_picture(page, png(array), give=(paste, drop, choose)[k % 3])
         ours = read_pictures(png(array))[0]
         theirs = np.reshape(state(page)["image"], (28, 28))
         assert np.abs(ours.astype(int) - theirs).max() <= 1
         assert text(page, "#subject") == "Your picture looks like"
+
+
+def test_what_cannot_be_read_is_said_and_erases_nothing(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    before = drawn(page), drawn(page, "paper"), state(page)
     for content, reason in (
-        (png(np.full((30, 30), 9, np.uint8)), "This picture is empty"),
-        (b"no picture", "This file is not a picture"),
+        (png(np.full((30, 30), 9, np.uint8)), "This picture is empty. Nothing changed."),
+        (b"no picture", "This is not a picture. Nothing changed."),
+        (b"", "This is not a picture. Nothing changed."),
     ):
-        paste(page, content)
-        assert text(page, "#hint") == text(page, "#said") == reason
-        assert state(page)["image"] is None
-        draw(page, SEVEN)
-        page.keyboard.press("c")
+        for give in (paste, drop, choose):
+            give(page, content)
+            until(page, f"document.getElementById('note').textContent === {reason!r}")
+            assert (drawn(page), drawn(page, "paper"), state(page)) == before
+            assert page.get_by_role("alert").text_content() == reason
+            assert page.locator("#note").bounding_box()["height"] < 30  # One line.
+    draw(page, [DOT])  # The next change takes the line away.
+    assert text(page, "#note") == ""
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.slow)])
@@ -378,7 +404,7 @@ def test_pasted_digits_are_recognised(opened, digits, strong, count):
     page, right = opened(strong), 0
     for image, label in zip(digits.images[:count], digits.labels, strict=False):
         paper = np.pad(255 - np.kron(image, np.ones((4, 4), np.uint8)), 9, constant_values=255)
-        paste(page, png(paper))
+        read_picture(page, png(paper))
         right += state(page)["answer"] == label
     assert right >= 0.95 * count
 
@@ -446,7 +472,8 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
           for (let k = 0; k < 21; k++) {
             document.getElementById("sample").click();
             while (!rnnMnist.state().settled) await frame();
-            shown.push([rnnMnist.state(), document.getElementById("subject").textContent]);
+            const said = document.getElementById("subject").textContent;
+            shown.push([rnnMnist.state(), said.replaceAll("\u00a0", " ")]);
           }
           return shown;
         }"""
@@ -468,14 +495,14 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
 
 def test_buttons_and_keys_do_the_same(opened, strong):
     page = opened(strong)
-    press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r"], "sample": ["s"]}
+    press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r", " "], "sample": ["s"]}
     assert [page.locator(f"#{name}").is_visible() for name in press] == [True] * 4
     empty = drawn(page)
 
     def acts(name):
         yield lambda: page.locator(f"#{name}").click()
         for key in press[name]:
-            yield lambda key=key: page.keyboard.press(key)
+            yield lambda key=key: page.locator("body").press(key)
 
     draw(page, [DOT])
     half = drawn(page)
@@ -496,15 +523,176 @@ def test_buttons_and_keys_do_the_same(opened, strong):
     for act in acts("sample"):
         act()
         assert state(page)["label"] is not None
-    for act in acts("replay"):
-        act()
-        until(page, "s.step > 0 && s.step < 28")
-        assert not state(page)["settled"]
+    sample = text(page, "#subject")
     page.keyboard.press("Control+s")  # The browser's own.
-    assert state(page)["step"] < 28
-    for name in ("undo", "undo", "replay"):  # A sample goes; then there is nothing left.
-        page.locator(f"#{name}").click(force=True)
-        assert state(page)["image"] is None
+    assert text(page, "#subject") == sample
+    with page.expect_file_chooser() as chosen:
+        page.locator("body").press("o")
+    assert not chosen.value.is_multiple()
+
+
+def test_undo_brings_back_what_was_there(opened, strong):
+    page = opened(strong)
+    until(page, "document.getElementById('undo').getAttribute('aria-disabled') === 'true'")
+    draw(page, FOUR)
+    four = drawn(page), state(page)
+    page.keyboard.press("c")
+    page.keyboard.press("c")  # There is nothing left to clear, so this changes nothing.
+    page.keyboard.press("z")
+    until(page, "s.settled")
+    assert (drawn(page), state(page)) == four
+    choose(page, png(np.pad(np.full((40, 9), 255, np.uint8), 30)))
+    until(page, "s.settled && s.strokes === 0")
+    picture = drawn(page, "paper"), state(page)
+    assert picture[1]["image"] != four[1]["image"]
+    page.keyboard.press("c")
+    assert state(page)["image"] is None
+    page.keyboard.press("z")
+    until(page, "s.settled")
+    assert (drawn(page, "paper"), state(page)) == picture
+    draw(page, [DOT])  # In its place.
+    page.keyboard.press("s")
+    for there in (("strokes", 1), ("image", picture[1]["image"]), ("image", four[1]["image"])):
+        page.keyboard.press("z")
+        assert state(page)[there[0]] == there[1]
+    for left in (1, 0, 0):  # Each stroke was a change; in the end there is nothing to undo.
+        page.keyboard.press("z")
+        assert state(page)["strokes"] == left
+    until(page, "document.getElementById('undo').getAttribute('aria-disabled') === 'true'")
+
+
+def test_the_replay_pauses_and_resumes(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    button = page.locator("#replay")
+    at = -1
+    for key, name in [("r", "Replay"), (" ", "Resume"), (None, "Resume")]:
+        assert text(page, "#replay") == name
+        press = button.click if key is None else lambda key=key: page.locator("body").press(key)
+        press()
+        until(page, f"s.step > {max(at, 0)} && s.step < 28")
+        assert text(page, "#replay") == "Pause"
+        press()
+        until(page, "s.settled")
+        now, before = state(page)["step"], at
+        assert before < now < 28
+        page.evaluate("() => new Promise((done) => setTimeout(done, 400))")
+        assert state(page)["step"] == now
+        assert text(page, "#count") == f"{now} of 28"
+        said = text(page, "#said")
+        assert said.startswith(f"Paused at row {now} of 28. So far: {text(page, '#answer')}, ")
+        at = now
+    button.focus()
+    page.keyboard.press("Space")  # The button's own press, and no other.
+    until(page, f"s.step > {at}")
+    assert text(page, "#replay") == "Pause"
+    until(page, "s.step === 28 && s.settled")
+    assert text(page, "#replay") == "Replay"
+    assert text(page, "#said").startswith("The answer is 4, ")
+    page.keyboard.press("c")
+    page.keyboard.press("r")  # There is nothing to replay.
+    assert (state(page)["step"], text(page, "#replay")) == (0, "Replay")
+
+
+def test_before_the_first_row_it_says_so_in_sentences(opened, strong):
+    page = opened(strong)
+    until(page, "document.getElementById('subject').textContent")
+    nothing = [text(page, f"#{name}") for name in ("subject", "second", "count")]
+    invitation = "Draw a digit, or open a picture of one."
+    assert nothing == ["Nothing is drawn yet.", invitation, "0 of 28"]
+    assert page.locator("#step").get_attribute("aria-valuetext") == "Nothing is drawn yet."
+    draw(page, FOUR)
+    page.locator("#step").press("Home")
+    until(page, "s.step === 0 && document.getElementById('step').value == 0")
+    assert text(page, "#subject") == "Your drawing"
+    assert text(page, "#answer") == "No row is read yet."
+    assert text(page, "#share") == ""
+    assert text(page, "#second") == "Replay it, or move the slider."
+    assert page.locator("#step").get_attribute("aria-valuetext") == "No row is read yet."
+    assert 'list "No probability is known yet."' in page.locator("body").aria_snapshot()
+    assert set(page.locator("#beliefs span").all_text_contents()) == {"\u2013"}
+    page.locator("#step").press("End")
+    until(page, "s.step === 28")
+    assert 'list "Probability of each class"' in page.locator("body").aria_snapshot()
+
+
+def test_numbers_stay_with_their_units(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    shown = page.locator("body").inner_text() + page.locator("#said").text_content()
+    assert re.findall(r"\d[ \n]%|[<>] \d|\brow \d|\d of \d|\d (?:hidden|test)", shown) == []
+    assert len(re.findall(r"\d\xa0%", shown)) >= 12
+    assert "128\xa0hidden\xa0units" in shown
+    for width in (320, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        broken = page.evaluate(
+            """[...document.querySelectorAll("#share, #count, #mind, li span")]
+              .filter((e) => e.getClientRects().length && e.offsetHeight > 36)
+              .map((e) => e.textContent)"""
+        )
+        assert broken == []
+
+
+def test_without_javascript_it_says_what_it_needs(tabs, tmp_path, strong):
+    (tmp_path / "page.html").write_text(strong, encoding="utf-8")
+    context = tabs["desktop"].context.browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    seen = page.locator("body").inner_text()
+    assert "switch on JavaScript" in seen
+    assert seen.startswith("Watch a network read your digit\n")
+    assert "right on 99." in seen
+    assert not page.locator("main").is_visible()
+    assert not page.locator("button, canvas").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_in_the_colours_that_a_user_forces(opened, strong, scheme):
+    page = opened(strong, forced_colors="active", color_scheme=scheme)
+    draw(page, FOUR)
+    page.locator("#step").press("ArrowLeft")
+    page.locator("#step").press("End")
+    until(page, "s.step === 28")
+    colours = page.evaluate(
+        """() => {
+          const names = ["Canvas", "CanvasText", "Highlight", "HighlightText", "LinkText"];
+          const probe = document.createElement("i");
+          probe.style.forcedColorAdjust = "none";
+          document.body.append(probe);
+          const rgb = (css) => css.match(/\\d+/g).slice(0, 3).map(Number);
+          const system = names.map((name) => {
+            probe.style.color = name;
+            return [name, rgb(getComputedStyle(probe).color)];
+          });
+          probe.remove();
+          const of = (selector, property) =>
+            rgb(getComputedStyle(document.querySelector(selector))[property]);
+          return {
+            ...Object.fromEntries(system),
+            bar: of("li:not(.first) i", "backgroundColor"),
+            first: of("li.first i", "backgroundColor"),
+            run: of("#runs span:not(.final)", "backgroundColor"),
+            runText: of("#runs span:not(.final)", "color"),
+            final: of("#runs .final", "backgroundColor"),
+            finalText: of("#runs .final", "color"),
+            mark: of("#mark", "backgroundColor"),
+            note: of("#note", "color"),
+          };
+        }"""
+    )
+    ground = colours["Canvas"]
+    for name in ("bar", "first", "mark"):
+        assert contrast(colours[name], ground) >= 3, name
+    assert contrast(colours["runText"], colours["run"]) >= 4.5
+    assert contrast(colours["finalText"], colours["final"]) >= 4.5
+    paper = painted(page, "paper")
+    assert (np.median(paper[paper[..., 3] == 255], axis=0)[:3] == colours["CanvasText"]).all()
+    page.keyboard.press("Shift+Tab")
+    outline = "getComputedStyle(document.activeElement.closest('label'))"
+    assert page.evaluate(f"{outline}.outlineStyle") == "solid"
+    channels = re.findall(r"\d+", page.evaluate(f"{outline}.outlineColor"))
+    assert contrast([int(channel) for channel in channels[:3]], ground) >= 3
 
 
 def test_the_slider_steps_through_the_rows(opened, strong):
@@ -521,19 +709,18 @@ def test_the_slider_steps_through_the_rows(opened, strong):
     for step in (27, 26, 25):
         page.keyboard.press("ArrowLeft")
         until(page, f"s.step === {step} && document.getElementById('step').value == s.step")
-        until(page, f"document.getElementById('count').textContent === '{step} of 28'")
+        until(page, f"document.getElementById('count').textContent === '{step}\\xa0of\\xa028'")
         answer = str(np.argmax(shares[step - 1]))
         assert text(page, "#answer") == answer
         assert text(page, "#share") == percent(max(shares[step - 1]))
         spoken = page.locator("#step").get_attribute("aria-valuetext")
-        assert spoken == f"row {step} of 28: {answer}"
+        assert spoken == f"row\xa0{step}\xa0of\xa028: {answer}"
         assert text(page, "#mind") == ""
     page.keyboard.press("Home")
-    until(page, "document.getElementById('count').textContent === '0 of 28'")
-    assert text(page, "#answer") == ""
+    until(page, "document.getElementById('count').textContent === '0\\xa0of\\xa028'")
     unread = painted(page, "seen")
     page.keyboard.press("PageUp")
-    until(page, "s.step > 0 && document.getElementById('count').textContent === `${s.step} of 28`")
+    until(page, "s.step > 0 && document.getElementById('step').value == s.step")
     step, read = state(page)["step"], painted(page, "seen")
     assert (read[step:] == unread[step:]).all()
     assert (unread[..., 3] == 255).all()  # All is tinted, and what is read is not.
@@ -549,7 +736,8 @@ def percent(share):
 WATCH = """() => {
   window.seen = [];
   for (const id of ["count", "said", "answer"]) {
-    new MutationObserver(() => seen.push([id, document.getElementById(id).textContent.trim()]))
+    new MutationObserver(() => seen.push(
+      [id, document.getElementById(id).textContent.replaceAll("\u00a0", " ").trim()]))
       .observe(document.getElementById(id), { childList: true });
   }
 }"""
@@ -612,12 +800,15 @@ def test_everything_is_reached_and_named_by_keyboard(opened, strong):
     page = opened(strong)
     draw(page, SEVEN)
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-        outline = "getComputedStyle(document.activeElement).outlineWidth"
-        assert page.evaluate(outline) == "3px"
-    assert reached == ["clear", "undo", "replay", "sample", "step"]
+        outlined = "document.activeElement.closest('label') ?? document.activeElement"
+        assert page.evaluate(f"getComputedStyle({outlined}).outlineWidth") == "3px"
+    assert reached == ["clear", "undo", "replay", "sample", "file", "step"]
+    page.keyboard.press("Shift+Tab")
+    with page.expect_file_chooser():
+        page.keyboard.press("Space")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
     assert state(page)["label"] == 2  # The first test image.
@@ -627,7 +818,8 @@ def test_everything_is_reached_and_named_by_keyboard(opened, strong):
     for part in (
         'heading "Watch a network read your digit" [level=1]',
         'img "Drawing area: draw a digit here with mouse, finger or pen"',
-        'button "Replay slowly"',
+        'button "Replay"',
+        'button "Open picture"',
         'slider "Rows read"',
         'list "Probability of each class"',
         "listitem: 7 ",
@@ -729,7 +921,7 @@ def test_it_fits_a_phone_and_is_drawn_on_by_touch(opened, classes, noun):
     first, second = np.argsort(shares)[::-1][:2]
     assert text(page, "#answer") == classes[first]
     assert text(page, "#second") == f"then {classes[second]}, {percent(shares[second])}"
-    said = page.locator("#beliefs span").all_text_contents()
+    said = [said.replace("\xa0", " ") for said in page.locator("#beliefs span").all_text_contents()]
     assert said == [percent(share) for share in shares]
     for width in (390, 320):
         page.set_viewport_size({"width": width, "height": 844})

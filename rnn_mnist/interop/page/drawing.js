@@ -3,7 +3,17 @@
 const paper = $("paper").getContext("2d"); // What the user sees: sharp, in the theme's colours.
 const ink = $("ink").getContext("2d", { willReadFrequently: true }); // For the network, white on black.
 let strokes = []; // Each a list of points [x, y], from 0 to SIZE.
-let picture = null; // { image } with { label, number } of a sample, or { bitmap } of a file.
+let picture = null; // { image } with { label, number } of a sample, or { shown, doubts } of a file.
+const past = []; // What was on the paper before each change, for Undo.
+let changes = 0; // All so far. A picture that is still being decoded must not replace a later one.
+
+/** Replace what is on the paper, so that Undo brings it back. */
+function replace(newStrokes, newPicture) {
+  past.push([strokes, picture]);
+  if (past.length > 100) past.shift();
+  [strokes, picture] = [newStrokes, newPicture];
+  changes++;
+}
 
 /** Draw the line to point k of a stroke. */
 function drawTo(stroke, k) {
@@ -38,47 +48,89 @@ function redraw() {
   ink.fillRect(0, 0, SIZE, SIZE);
   for (const stroke of strokes) stroke.forEach((_, k) => drawTo(stroke, k));
   if (!picture) return;
-  const cells = document.createElement("canvas");
-  cells.width = cells.height = SIDE;
+  const cells = makeCanvas(SIDE, SIDE);
   paintCells(cells, picture.image, steps);
-  const shown = picture.bitmap ?? cells, fit = SIZE / Math.max(shown.width, shown.height);
+  const shown = picture.shown ?? cells, fit = SIZE / Math.max(shown.width, shown.height);
   const [width, height] = [shown.width * fit, shown.height * fit];
   paper.imageSmoothingEnabled = shown !== cells;
   paper.drawImage(shown, (SIZE - width) / 2, (SIZE - height) / 2, width, height);
 }
 
-/** Read the grey levels of a canvas. */
-function levels(context) {
-  const { width, height } = context.canvas;
-  const rgba = context.getImageData(0, 0, width, height).data;
-  const luma = new Float64Array(width * height);
-  let light = 0, opaque = 0;
-  for (let k = 0, at = 0; k < luma.length; k++, at += 4) {
-    // The same formula as Pillow's.
-    luma[k] = (rgba[at] * 19595 + rgba[at + 1] * 38470 + rgba[at + 2] * 7471 + 0x8000) >> 16;
-    light += luma[k] * rgba[at + 3];
-    opaque += rgba[at + 3];
-  }
-  // Put transparent pixels on white if the ink is dark, and on black if it is light.
-  const ground = light < 127.5 * opaque ? 255 : 0;
-  for (let k = 0, at = 3; k < luma.length; k++, at += 4) {
-    const share = rgba[at] / 255;
-    luma[k] = Math.floor(luma[k] * share + ground * (1 - share) + 0.5);
-  }
-  return luma;
+function makeCanvas(width, height) {
+  return Object.assign(document.createElement("canvas"), { width, height });
 }
 
-/** Show an image file in place of the drawing. */
+/** The means of a picture's blocks of factor x factor pixels: grey levels, and alpha. */
+function reduce(source, factor) {
+  const { width, height } = source, wide = Math.ceil(width / factor);
+  const luma = new Float64Array(wide * Math.ceil(height / factor)), alpha = luma.slice();
+  // In strips of about a million pixels, to need little memory.
+  const rows = Math.min(height, factor * Math.ceil(2 ** 20 / (width * factor)));
+  const context = makeCanvas(width, rows).getContext("2d", { willReadFrequently: true });
+  for (let top = 0; top < height; top += rows) {
+    context.clearRect(0, 0, width, rows);
+    context.drawImage(source, 0, -top);
+    const rgba = context.getImageData(0, 0, width, rows).data;
+    for (let y = 0, at = 0; y < Math.min(rows, height - top); y++) {
+      const row = Math.floor((top + y) / factor) * wide;
+      for (let x = 0; x < width; x++, at += 4) {
+        const k = row + Math.floor(x / factor);
+        // The same formula as Pillow's.
+        luma[k] += (rgba[at] * 19595 + rgba[at + 1] * 38470 + rgba[at + 2] * 7471 + 0x8000) >> 16;
+        alpha[k] += rgba[at + 3];
+      }
+    }
+  }
+  for (let k = 0; k < luma.length; k++) { // The last blocks can be smaller.
+    const across = Math.min(factor, width - k % wide * factor);
+    const area = across * Math.min(factor, height - Math.floor(k / wide) * factor);
+    luma[k] = Math.floor(luma[k] / area + 0.5);
+    alpha[k] = Math.floor(alpha[k] / area + 0.5);
+  }
+  return { luma, alpha, wide };
+}
+
+/** Read the grey levels of a picture or canvas: { grey, width, height }, reduced if large. */
+function levels(source) {
+  const factor = Math.max(1, Math.floor(Math.max(source.width, source.height) / LARGE));
+  const { luma, alpha, wide } = reduce(source, factor);
+  // Put transparent pixels on white if the ink is dark, and on black if it is light.
+  const light = luma.reduce((total, level, k) => total + level * alpha[k], 0);
+  const ground = light < 127.5 * sum(alpha) ? 255 : 0;
+  const grey = luma.map((level, k) =>
+    Math.floor((level * alpha[k] + ground * (255 - alpha[k])) / 255 + 0.5));
+  return { grey, width: wide, height: grey.length / wide };
+}
+
+/** Open the first of the files that were chosen, dropped or pasted. */
+async function openFirst([file, ...others]) {
+  await open(file);
+  if (others.length && !$("note").textContent) note("Only the first of these files is read.");
+}
+
+/** Show the picture of a file in place of the drawing, or say why not. */
 async function open(file) {
-  const bitmap = await createImageBitmap(file).catch(() => null);
-  const context = document.createElement("canvas").getContext("2d"), { canvas } = context;
-  const scale = bitmap && Math.min(1, 1024 / Math.max(bitmap.width, bitmap.height));
-  canvas.width = bitmap ? Math.ceil(bitmap.width * scale) : 1;
-  canvas.height = bitmap ? Math.ceil(bitmap.height * scale) : 1;
-  if (bitmap) context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const image = prepare(levels(context), canvas.width, canvas.height);
-  show(image && { image, bitmap });
-  if (image) return;
-  $("hint").textContent = $("said").textContent =
-    bitmap ? "This picture is empty" : "This file is not a picture";
+  const begun = changes;
+  note("Reading the picture \u2026");
+  const options = { colorSpaceConversion: "none" }; // Pillow ignores colour profiles, too.
+  const bitmap = file && await createImageBitmap(file, options).catch(() => null);
+  if (changes !== begun || pen !== null) return;
+  if (!bitmap) {
+    note("This is not a picture. Nothing changed.");
+    return;
+  }
+  const found = read(levels(bitmap));
+  if (found) show({ ...found, shown: thumbnail(bitmap) });
+  else note("This picture is empty. Nothing changed.");
+  bitmap.close();
+}
+
+/** A smaller copy of a picture, to show on the paper. */
+function thumbnail(bitmap) {
+  const scale = Math.min(1, LARGE / Math.max(bitmap.width, bitmap.height));
+  const canvas = makeCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas;
 }

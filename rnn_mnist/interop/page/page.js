@@ -1,9 +1,10 @@
 // Reading: the image, the number of steps read, and what moves them: pen, clock or slider. -----
 
 let image = null, network = null, step = 0;
+let doubts = []; // What is doubtful about the image.
 let pen = null; // The pointer that draws.
 let unread = false, earliest = 0; // Whether there is new ink, and the earliest time to read it.
-let playing = null; // { duration, since } of an animation.
+let playing = null; // { duration, since, from } of an animation.
 let settled = true; // Whether everything is computed, shown and announced.
 let awake = false; // Whether a frame is requested.
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -11,30 +12,37 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 /** Read the current drawing or picture. */
 function look() {
   unread = false;
-  image = picture ? picture.image : strokes.length ? prepare(levels(ink), SIZE, SIZE) : null;
+  const found = picture ?? (strokes.length ? read(levels($("ink"))) : null);
+  image = found && found.image;
+  doubts = found?.doubts ?? [];
   network = image && reader(image);
   step = image ? steps : 0;
 }
 
 /** Replace the drawing by a picture, or by nothing. */
 function show(next) {
-  [strokes, picture] = [[], next];
+  replace([], next);
   changed();
 }
 
 function changed() {
+  note("");
   redraw();
   look();
-  play(1000, !still.matches);
+  play(1000, still.matches ? steps : 0);
 }
 
-/** Show the reading from its start, or only its end. */
-function play(duration, moving) {
-  playing = image && moving ? { duration, since: null } : null;
-  step = image && !moving ? steps : 0;
+/** Show the reading from a step on to its end. */
+function play(duration, from) {
+  step = image ? from : 0;
+  playing = image && step < steps ? { duration, since: null, from } : null;
   settled = !image;
   $("said").textContent = "";
-  $("hint").textContent = `Draw a ${noun} here`;
+  wake();
+}
+
+function pause() {
+  playing = null;
   wake();
 }
 
@@ -48,13 +56,13 @@ function tick(now) {
   if (unread && performance.now() >= earliest) {
     const begun = performance.now();
     look();
-    network.after(steps);
+    network?.after(steps);
     earliest = 4 * performance.now() - 3 * begun; // A slow network must not slow down the pen.
   }
   if (playing) {
     playing.since ??= now;
-    step = Math.floor((now - playing.since) / playing.duration * (steps + 1));
-    step = Math.max(0, Math.min(step, steps));
+    const moved = Math.floor((now - playing.since) / playing.duration * (steps + 1));
+    step = Math.min(playing.from + Math.max(0, moved), steps);
     if (step === steps) playing = null;
   }
   const known = network?.complete(pen === null ? performance.now() + 8 : 0);
@@ -67,34 +75,59 @@ function tick(now) {
 
 // Output: what the page shows, and what a screen reader says. -------------------------------------
 
+const SPACE = "\u00a0"; // Numbers and their units stay on one line.
+const UNREAD = `No ${word} is read yet.`, INVITATION = `Draw a ${noun}, or open a picture of one.`;
+
 /** Format a probability in per cent, never as 0 % or 100 %. */
 function percent(share) {
-  if (share >= 0.9995) return "> 99.9 %";
-  return share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
+  if (share >= 0.9995) return "> 99.9 %".replaceAll(" ", SPACE);
+  return share < 0.0005 ? "< 0.1 %".replaceAll(" ", SPACE) : `${(100 * share).toFixed(1)}${SPACE}%`;
 }
 
 const ranked = (belief) => [...belief.keys()].sort((a, b) => belief[b] - belief[a]);
 
+const counted = (count) => `${count} of ${steps}`.replaceAll(" ", SPACE);
+
+/** The name of a class in a sentence. Arabic and Hebrew names keep the order of the words. */
+const named = (label) =>
+  /^[ -\u02ff]*$/.test(classes[label]) ? classes[label] : `\u2068${classes[label]}\u2069`;
+
 /** Name what is being read. At the end, say whether the answer for a sample is right. */
 function subject() {
-  if (!image) return "Nothing is drawn yet";
-  if (picture?.label === undefined) return `Your ${picture ? "picture" : "drawing"} looks like`;
+  if (!image) return strokes.length ? "Nothing can be read here." : "Nothing is drawn yet.";
+  if (picture?.label === undefined) {
+    return `Your ${picture ? "picture" : "drawing"}${step ? " looks like" : ""}`;
+  }
   const right = best(network.after(steps)) === picture.label;
   const verdict = step === steps ? `: ${right ? "right" : "wrong"}` : "";
-  return `Sample ${picture.number}, label ${classes[picture.label]}${verdict}`;
+  return `Sample${SPACE}${picture.number}, label${SPACE}${named(picture.label)}${verdict}`;
 }
 
+/** Say what the page shows: the whole reading, or where it is paused. */
 function spoken() {
-  const belief = network.after(steps);
-  const [first, second] = ranked(belief).map((k) => `${classes[k]}, ${percent(belief[k])}`);
-  return `The answer is ${first}${second ? `, then ${second}` : ""}. Decided at ${word} ` +
-    `${madeUpMind(network.known)} of ${steps}. ${picture ? subject() : ""}`;
+  if (!step) return `Paused. ${UNREAD}`;
+  const belief = network.after(step);
+  const [first, second] = ranked(belief).map((k) => `${named(k)}, ${percent(belief[k])}`);
+  const then = second ? `, then ${second}` : "";
+  if (step < steps) return `Paused at ${word}${SPACE}${counted(step)}. So far: ${first}${then}.`;
+  return [
+    `The answer is ${first}${then}.`,
+    `Decided at ${word}${SPACE}${counted(madeUpMind(network.known))}.`,
+    ...(picture?.label === undefined ? doubts.map(sentence) : [`${subject()}.`]),
+  ].join(" ");
+}
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
+/** Show a line about what cannot be done. It is read aloud at once. */
+function note(text) {
+  $("note").textContent = text;
 }
 
 /** Paint an image into a canvas of 28x28. Only the first `count` steps are read. */
 function paintCells(canvas, image, count) {
-  const context = canvas.getContext("2d"), style = getComputedStyle($("paper"));
-  const { color } = style, tint = style.getPropertyValue("--unread");
+  const context = canvas.getContext("2d");
+  const { color, caretColor: tint } = getComputedStyle($("paper"));
   context.clearRect(0, 0, SIDE, SIDE);
   if (image) data.readAt.forEach((at, pixel) => {
     const [x, y] = [pixel % SIDE, Math.floor(pixel / SIDE)];
@@ -118,7 +151,7 @@ function paintRuns(known) {
     const run = document.createElement("span"), name = classes[winner];
     run.style.width = `${100 * count / steps}%`;
     run.classList.toggle("final", step === steps && k === runs.length - 1);
-    if (name.length * 8 + 4 < count * room) run.textContent = name;
+    if (widths[winner] + 4 < count * room) run.textContent = name;
     return run;
   }));
 }
@@ -146,22 +179,30 @@ function render(known) {
   const belief = step ? network.after(step) : null, whole = step === steps;
   const [first, second] = belief ? ranked(belief) : [];
   const decided = known && whole ? madeUpMind(network.known) : null;
+  const then = second === undefined ? "" : `then ${named(second)}, ${percent(belief[second])}`;
   const texts = {
     subject: subject(),
-    answer: belief ? classes[first] : "",
+    answer: belief ? classes[first] : image ? UNREAD : "",
     share: belief ? percent(belief[first]) : "",
-    second: second === undefined ? "" : `then ${classes[second]}, ${percent(belief[second])}`,
-    mind: decided ? `decided at ${word} ${decided}` : "",
-    count: `${step} of ${steps}`,
+    second: belief ? then : image ? "Replay it, or move the slider." : INVITATION,
+    mind: decided ? `decided at ${word}${SPACE}${decided}` : "",
+    count: counted(step),
+    "beliefs-title": step || !image ? "Probability of each class" : "No probability is known yet.",
+    replay: playing ? "Pause" : step && !whole ? "Resume" : "Replay",
   };
   // A non-breaking space keeps the height of an empty line.
-  for (const [id, text] of Object.entries(texts)) $(id).textContent = text || "\u00a0";
+  for (const [id, text] of Object.entries(texts)) $(id).textContent = text || SPACE;
+  $("doubt").textContent = doubts.map(sentence).join(" ");
+  $("answer").classList.toggle("sentence", !belief);
   $("subject").classList.toggle("wrong", texts.subject.endsWith("wrong"));
   $("hint").hidden = Boolean(strokes.length || picture);
-  for (const id of ["clear", "undo", "replay"]) $(id).setAttribute("aria-disabled", !image);
+  $("clear").setAttribute("aria-disabled", !strokes.length && !picture);
+  $("undo").setAttribute("aria-disabled", !past.length);
+  $("replay").setAttribute("aria-disabled", !image);
   $("step").disabled = !image;
   $("step").value = step;
-  $("step").setAttribute("aria-valuetext", `${word} ${texts.count}: ${texts.answer}`);
+  const heard = belief ? `${word}${SPACE}${texts.count}: ${classes[first]}` : image ? UNREAD : texts.subject;
+  $("step").setAttribute("aria-valuetext", heard);
   items.forEach((item, k) => {
     item.className = k === first ? "first" : whole && k === picture?.label ? "missed" : "";
     item.children[1].style.transform = `scaleX(${belief ? belief[k] : 0})`;
@@ -180,8 +221,10 @@ $("paper").addEventListener("pointerdown", (event) => {
   pen = event.pointerId;
   $("paper").setPointerCapture(pen);
   playing = null;
-  if (picture) show(null);
-  strokes.push([]);
+  note("");
+  const wasPicture = picture;
+  replace([...strokes, []], null);
+  if (wasPicture) redraw();
   addPoint(event);
 });
 $("paper").addEventListener("pointermove", (event) => {
@@ -195,7 +238,7 @@ for (const kind of ["pointerup", "pointercancel"]) {
     if (event.pointerId !== pen) return;
     pen = null;
     look();
-    play(1000, !still.matches);
+    play(1000, still.matches ? steps : 0);
   });
 }
 
@@ -204,24 +247,36 @@ const samples = data.labels.map((label, k) => (
   { image: pixels.slice(k * SIDE * SIDE, (k + 1) * SIDE * SIDE), label, number: k + 1 }));
 let sampled = 0;
 const actions = {
-  clear: () => show(null),
+  clear() { if (strokes.length || picture) show(null); },
   undo() {
-    if (!picture) strokes.pop();
-    picture = null;
+    if (!past.length) return;
+    [strokes, picture] = past.pop();
+    changes++;
     changed();
   },
-  replay: () => play(6000, true),
+  replay() {
+    if (playing) pause();
+    else play(6000, step % steps);
+  },
   sample() { if (samples.length) show(samples[sampled++ % samples.length]); },
 };
 const act = (id) => { if (pen === null) actions[id](); };
 for (const id of Object.keys(actions)) $(id).addEventListener("click", () => act(id));
+const keys = { c: "clear", z: "undo", r: "replay", " ": "replay", s: "sample", o: "open" };
 document.addEventListener("keydown", (event) => {
-  const id = { c: "clear", z: "undo", r: "replay", s: "sample" }[event.key.toLowerCase()];
-  const control = event.ctrlKey || event.metaKey;
+  const id = keys[event.key.toLowerCase()], control = event.ctrlKey || event.metaKey;
   if (!id || event.altKey || event.shiftKey || (control && id !== "undo")) return;
+  if (event.key === " " && event.target.matches("button, [type=file]")) return; // It presses them.
   event.preventDefault();
-  act(id);
+  if (id === "open") $("file").click();
+  else act(id);
 });
+for (const id of ["file", "camera"]) {
+  $(id).addEventListener("change", () => {
+    openFirst($(id).files);
+    $(id).value = ""; // The same file can be chosen again.
+  });
+}
 $("step").addEventListener("input", () => {
   playing = null;
   step = Number($("step").value);
@@ -229,24 +284,30 @@ $("step").addEventListener("input", () => {
 });
 for (const [kind, source] of [["paste", "clipboardData"], ["drop", "dataTransfer"]]) {
   document.addEventListener(kind, (event) => {
-    const file = [...event[source].files][0];
-    if (!file && kind === "paste") return;
+    const { files } = event[source];
+    if (!files.length && kind === "paste") return;
     event.preventDefault(); // Otherwise the browser opens the dropped file in place of the page.
-    if (file) open(file);
+    openFirst(files);
   });
 }
 document.addEventListener("dragover", (event) => event.preventDefault());
 
-const longest = Math.max(...classes.map((name) => name.length));
+const ruler = makeCanvas(1, 1).getContext("2d");
+ruler.font = `700 13px ${getComputedStyle(document.body).fontFamily}`;
+const widths = classes.map((name) => ruler.measureText(name).width); // In pixels, as in #runs.
+const widest = Math.max(...widths);
 $("word").textContent = `${word[0].toUpperCase()}${word.slice(1)}s read`;
 $("step").max = steps;
 $("sample").hidden = !samples.length;
-$("read").classList.toggle("long", longest > 3);
+$("read").classList.toggle("long", widest > 36);
 document.body.classList.toggle("many", classes.length > 12);
-document.body.style.setProperty("--name", `${Math.min(Math.max(longest, 2), 12)}ch`);
+document.body.style.setProperty("--name", `${Math.min(Math.max(widest / 13, 1.25), 8)}em`);
+$("main").hidden = $("tip").hidden = false;
 const repaint = () => { redraw(); wake(); };
 new ResizeObserver(repaint).observe($("paper"));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+  matchMedia(query).addEventListener("change", repaint);
+}
 
 /** For tests, and for the browser's console. */
 window.rnnMnist = Object.freeze({

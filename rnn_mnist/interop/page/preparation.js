@@ -50,3 +50,9 @@ function prepare(grey, width, height) {
     row.map((value) => Math.floor(value * strength + 0.5)), (down + y) * SIDE + across));
   return image;
 }
+
+/** Read a picture: { image, doubts }, or null if nothing is drawn. */
+function read({ grey, width, height }) {
+  const image = prepare(grey, width, height);
+  return image && { image, doubts: [] };
+}
