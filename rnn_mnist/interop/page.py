@@ -21,7 +21,7 @@ from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
 _FOLDER = Path(__file__).with_name("page")
-_SCRIPTS = "network.js", "preparation.js", "drawing.js", "page.js"  # In this order.
+_SCRIPTS = "network", "grids", "ink", "preparation", "drawing", "page"  # In this order.
 
 
 def to_page(result: Result) -> str:
@@ -59,7 +59,10 @@ def to_page(result: Result) -> str:
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    style, script = _read("page.css"), "\n".join(['"use strict";', *map(_read, _SCRIPTS)])
+    style, script = (
+        _read("page.css"),
+        "\n".join(['"use strict";', *(_read(f"{name}.js") for name in _SCRIPTS)]),
+    )
     parts = {
         "policy": _policy(script=script, style=style),
         "noun": _noun(result.classes),

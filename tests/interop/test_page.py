@@ -282,12 +282,31 @@ def test_it_believes_what_python_believes(opened, digits, config):
 
 
 def test_class_names_are_text_and_nothing_else(opened):
-    names = "</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;\u2028", "{{data}}", "4"
+    names = (
+        *("</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;\u2028", "{{data}}", "4"),
+        *(
+            "\"quoted\" & 'single'",
+            "\N{GRINNING FACE}",
+            "\N{ARABIC-INDIC DIGIT THREE}",
+            "long " * 12,
+        ),
+    )
     page = opened(to_page(result_of(names)))
     assert page.locator("#beliefs b").all_text_contents() == list(names)
     assert page.locator("script").count() == 2
     draw(page, FOUR)
-    assert text(page, "#answer") == names[state(page)["answer"]]
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])[-1]
+    first, second = np.argsort(shares)[::-1][:2]
+    said = text(page, "#second").replace("\u2068", "").replace("\u2069", "")
+    assert text(page, "#answer") == names[first].strip()
+    assert said == f"then {names[second]}, {percent(shares[second])}"
+    for width in (1280, 360):  # Whatever its names are, nothing is cut off or out of sight.
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = """[...document.querySelectorAll("b, #answer, #second")]
+          .filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+          .map((e) => e.outerHTML)"""
+        assert page.evaluate(cut) == []
 
 
 def test_without_its_data_there_are_no_samples(monkeypatch, strong):

@@ -1,7 +1,8 @@
 // The drawing: strokes, or a picture in their place. -------------------------------------------
 
 const paper = $("paper").getContext("2d"); // What the user sees: sharp, in the theme's colours.
-const ink = $("ink").getContext("2d", { willReadFrequently: true }); // For the network, white on black.
+// For the network: white on black.
+const ink = $("ink").getContext("2d", { willReadFrequently: true });
 let strokes = []; // Each a list of points [x, y], from 0 to SIZE.
 let picture = null; // { image } with { label, number } of a sample, or { shown, doubts } of a file.
 const past = []; // What was on the paper before each change, for Undo.
@@ -90,16 +91,15 @@ function reduce(source, factor) {
   return { luma, alpha, wide };
 }
 
-/** Read the grey levels of a picture or canvas: { grey, width, height }, reduced if large. */
+/** Read the grey levels of a picture or canvas, reduced if it is large. */
 function levels(source) {
   const factor = Math.max(1, Math.floor(Math.max(source.width, source.height) / LARGE));
   const { luma, alpha, wide } = reduce(source, factor);
   // Put transparent pixels on white if the ink is dark, and on black if it is light.
   const light = luma.reduce((total, level, k) => total + level * alpha[k], 0);
   const ground = light < 127.5 * sum(alpha) ? 255 : 0;
-  const grey = luma.map((level, k) =>
-    Math.floor((level * alpha[k] + ground * (255 - alpha[k])) / 255 + 0.5));
-  return { grey, width: wide, height: grey.length / wide };
+  return makeGrid(wide, luma.length / wide, luma.map((level, k) =>
+    floorHalfUp((level * alpha[k] + ground * (255 - alpha[k])) / 255)));
 }
 
 /** Open the first of the files that were chosen, dropped or pasted. */

@@ -81,6 +81,31 @@ function head(hidden) {
   return shares.map((share) => share / total);
 }
 
+/** The states that the linear layer reads: the last hidden state of each direction. */
+function lastStates(hidden) {
+  if (!bidirectional) return hidden.at(-1);
+  const half = hidden[0].length / 2;
+  return Float64Array.of(...hidden.at(-1).slice(0, half), ...hidden[0].slice(half));
+}
+
+/** Whether the top layer's hidden states are unlike those of the training images. */
+function isUnlike(hidden) {
+  if (!data.likeness) return false;
+  const { units, limit, weights } = data.likeness, size = hidden[0].length;
+  const mean = hidden[0].map((_, k) => sum(hidden.map((state) => state[k])) / steps);
+  const deviation = mean.map((middle, k) =>
+    Math.sqrt(sum(hidden.map((state) => (state[k] - middle) ** 2)) / steps));
+  const features = [...mean, ...deviation, ...lastStates(hidden)];
+  const arrays = new Float32Array(bytes(weights).buffer); // Of a kernel, biases and weights.
+  let score = 0;
+  for (let unit = 0; unit < units; unit++) {
+    let total = arrays[3 * size * units + unit];
+    features.forEach((feature, k) => { total += feature * arrays[k * units + unit]; });
+    score += Math.max(total, 0) * arrays[(3 * size + 1) * units + unit];
+  }
+  return score > limit;
+}
+
 /**
  * Prepare to compute the probabilities of an image (784 levels from 0 to 255) after every step.
  *
@@ -90,20 +115,20 @@ function head(hidden) {
 function reader(image) {
   const sequence = data.places.map((pixels) =>
     Float64Array.from(pixels, (pixel) => (image[pixel] ?? 0) / 255));
-  const known = bidirectional || data.innerValues ? [] : layers(sequence).map(head);
-  const after = (count) => known[count - 1] ??= last(layers(readInner(sequence.slice(0, count))));
-  const last = (hidden) => { // The last hidden state of each direction.
-    if (!bidirectional) return head(hidden.at(-1));
-    const half = hidden[0].length / 2;
-    return head(Float64Array.of(...hidden.at(-1).slice(0, half), ...hidden[0].slice(half)));
-  };
-  let next = 1;
+  const states = (count) => layers(readInner(sequence.slice(0, count)));
+  let all, verdict, next = 1;
+  const whole = () => all ??= states(steps);
+  const known = bidirectional || data.innerValues ? [] : whole().map(head);
+  const after = (count) =>
+    known[count - 1] ??= head(lastStates(count === steps ? whole() : states(count)));
   /** Compute until that time. Returns whether all steps are known. */
   const complete = (until = Infinity) => {
     while (next <= steps && (known[next - 1] || performance.now() < until)) after(next++);
     return next > steps;
   };
-  return { known, after, complete };
+  /** Whether the image is unlike all that the network was trained on. */
+  const unlike = () => verdict ??= isUnlike(whole());
+  return { known, after, complete, unlike };
 }
 
 const best = (belief) => belief.indexOf(Math.max(...belief));

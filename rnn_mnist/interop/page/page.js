@@ -76,7 +76,9 @@ function tick(now) {
 // Output: what the page shows, and what a screen reader says. -------------------------------------
 
 const SPACE = "\u00a0"; // Numbers and their units stay on one line.
-const UNREAD = `No ${word} is read yet.`, INVITATION = `Draw a ${noun}, or open a picture of one.`;
+const UNLIKE = `This is unlike any ${noun}.`;
+const UNREAD = `No ${word} is read yet.`;
+const INVITATION = `Draw a ${noun}, or open a picture of one.`;
 
 /** Format a probability in per cent, never as 0 % or 100 %. */
 function percent(share) {
@@ -96,7 +98,7 @@ const named = (label) =>
 function subject() {
   if (!image) return strokes.length ? "Nothing can be read here." : "Nothing is drawn yet.";
   if (picture?.label === undefined) {
-    return `Your ${picture ? "picture" : "drawing"}${step ? " looks like" : ""}`;
+    return `Your ${picture ? "picture" : "drawing"}${step && !isOdd() ? " looks like" : ""}`;
   }
   const right = best(network.after(steps)) === picture.label;
   const verdict = step === steps ? `: ${right ? "right" : "wrong"}` : "";
@@ -106,16 +108,19 @@ function subject() {
 /** Say what the page shows: the whole reading, or where it is paused. */
 function spoken() {
   if (!step) return `Paused. ${UNREAD}`;
-  const belief = network.after(step);
+  const belief = network.after(step), odd = isOdd();
   const [first, second] = ranked(belief).map((k) => `${named(k)}, ${percent(belief[k])}`);
   const then = second ? `, then ${second}` : "";
   if (step < steps) return `Paused at ${word}${SPACE}${counted(step)}. So far: ${first}${then}.`;
   return [
-    `The answer is ${first}${then}.`,
+    odd ? `${UNLIKE} The nearest class is ${first}.` : `The answer is ${first}${then}.`,
     `Decided at ${word}${SPACE}${counted(madeUpMind(network.known))}.`,
     ...(picture?.label === undefined ? doubts.map(sentence) : [`${subject()}.`]),
   ].join(" ");
 }
+
+/** Whether the whole image is read and is unlike all that the network was trained on. */
+const isOdd = () => step === steps && pen === null && network.unlike();
 
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
@@ -179,12 +184,14 @@ function render(known) {
   const belief = step ? network.after(step) : null, whole = step === steps;
   const [first, second] = belief ? ranked(belief) : [];
   const decided = known && whole ? madeUpMind(network.known) : null;
+  const odd = belief && isOdd();
   const then = second === undefined ? "" : `then ${named(second)}, ${percent(belief[second])}`;
+  const nearest = belief && `The nearest class is ${named(first)}, ${percent(belief[first])}.`;
   const texts = {
     subject: subject(),
-    answer: belief ? classes[first] : image ? UNREAD : "",
-    share: belief ? percent(belief[first]) : "",
-    second: belief ? then : image ? "Replay it, or move the slider." : INVITATION,
+    answer: odd ? UNLIKE : belief ? classes[first] : image ? UNREAD : "",
+    share: belief && !odd ? percent(belief[first]) : "",
+    second: odd ? nearest : belief ? then : image ? "Replay it, or move the slider." : INVITATION,
     mind: decided ? `decided at ${word}${SPACE}${decided}` : "",
     count: counted(step),
     "beliefs-title": step || !image ? "Probability of each class" : "No probability is known yet.",
@@ -193,7 +200,7 @@ function render(known) {
   // A non-breaking space keeps the height of an empty line.
   for (const [id, text] of Object.entries(texts)) $(id).textContent = text || SPACE;
   $("doubt").textContent = doubts.map(sentence).join(" ");
-  $("answer").classList.toggle("sentence", !belief);
+  $("answer").classList.toggle("sentence", !belief || odd);
   $("subject").classList.toggle("wrong", texts.subject.endsWith("wrong"));
   $("hint").hidden = Boolean(strokes.length || picture);
   $("clear").setAttribute("aria-disabled", !strokes.length && !picture);
@@ -201,8 +208,8 @@ function render(known) {
   $("replay").setAttribute("aria-disabled", !image);
   $("step").disabled = !image;
   $("step").value = step;
-  const heard = belief ? `${word}${SPACE}${texts.count}: ${classes[first]}` : image ? UNREAD : texts.subject;
-  $("step").setAttribute("aria-valuetext", heard);
+  $("step").setAttribute("aria-valuetext", !image ? texts.subject
+    : belief ? `${word}${SPACE}${texts.count}: ${texts.answer}` : UNREAD);
   items.forEach((item, k) => {
     item.className = k === first ? "first" : whole && k === picture?.label ? "missed" : "";
     item.children[1].style.transform = `scaleX(${belief ? belief[k] : 0})`;
@@ -311,7 +318,7 @@ for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"])
 
 /** For tests, and for the browser's console. */
 window.rnnMnist = Object.freeze({
-  prepare,
+  read,
   beliefs(image) {
     const { known, complete } = reader(image);
     complete();
@@ -320,5 +327,6 @@ window.rnnMnist = Object.freeze({
   state: () => ({
     step, steps, settled, strokes: strokes.length, label: picture?.label ?? null,
     image: image && [...image], answer: step ? best(network.after(step)) : null,
+    unlike: Boolean(step && isOdd()),
   }),
 });

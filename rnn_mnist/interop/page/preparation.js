@@ -1,6 +1,85 @@
-// Preparation: a picture becomes 28x28 pixels, by the rules of pictures.prepare. ---------------
+// Preparation: ink becomes 28x28 pixels, by the rules of pictures/preparation.py. ----------------
 
+const FAINT = 0.1; // Pixels below this share of the strongest ink are outside of the digit's box.
+const THIN = 1.2, WIDE = 1.8; // Strokes thinner than THIN are widened to WIDE, in pixels of 28x28.
 const round = (value) => Math.floor(value + 0.5 + 1e-6); // Keep halves despite rounding.
+
+/** Crop, scale and centre ink as MNIST's digits were: 784 levels. */
+function toImage(whole) {
+  const faint = FAINT * largest(whole.values);
+  let ink = cut(whole, boxWhere(whole, (value) => value >= faint));
+  if (strokeWidth(ink) * BOX / longest(ink) < THIN) ink = coarse(ink);
+  const before = longest(ink); // Widened strokes may reach out of the box.
+  ink = widened(ink, BOX / before);
+  const [wide, tall] = [ink.width, ink.height].map((size) =>
+    Math.max(1, round(BOX * size / before)));
+  const small = averaged(ink, wide, tall);
+  const strength = 255 / largest(small.values);
+  return centred(mapGrid(small, (value) => value * strength));
+}
+
+const longest = ({ width, height }) => Math.max(width, height);
+
+/** The mean width of a drawing's strokes, in its pixels. */
+function strokeWidth(ink) {
+  // A stroke has two edges. Across it, the ink rises to its full strength and falls again.
+  const { width, height, values } = padded(ink, 1);
+  const slope = (k, at, size, step) => at === 0 ? values[k + step] - values[k]
+    : at === size - 1 ? values[k] - values[k - step] : (values[k + step] - values[k - step]) / 2;
+  let slopes = 0;
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k++) {
+      const down = slope(k, y, height, width), across = slope(k, x, width, 1);
+      if (down || across) slopes += Math.sqrt(down * down + across * across);
+    }
+  }
+  return 2 * sum(ink.values) / slopes;
+}
+
+/** A large drawing in fewer pixels; each gets the strongest ink of those that it replaces. */
+function coarse({ width, height, values }) {
+  const step = Math.max(1, Math.floor(Math.max(width, height) / Math.floor(LARGE / 4)));
+  const small = makeGrid(Math.ceil(width / step), Math.ceil(height / step));
+  for (let y = 0, k = 0; y < height; y++) {
+    const row = Math.floor(y / step) * small.width;
+    for (let x = 0; x < width; x++, k++) {
+      const at = row + Math.floor(x / step);
+      small.values[at] = Math.max(small.values[at], values[k]);
+    }
+  }
+  return small;
+}
+
+/** Widen strokes that would be too thin after scaling. */
+function widened(ink, scale) {
+  const thickness = strokeWidth(ink) * scale;
+  if (thickness >= THIN) return ink;
+  const radius = Math.max(1, roundEven((WIDE - thickness) / scale / 2));
+  const { width, height, values } = padded(ink, radius), wide = makeGrid(width, height);
+  for (let down = -radius; down <= radius; down++) { // A disc is a pile of rows.
+    const reach = Math.floor(Math.sqrt((radius + 0.5) ** 2 - down ** 2));
+    const rows = maximumOfRow(makeGrid(width, height, values), 2 * reach + 1).values;
+    for (let k = Math.max(0, -down * width); k < rows.length + Math.min(0, -down * width); k++) {
+      wide.values[k] = Math.max(wide.values[k], rows[k + down * width]);
+    }
+  }
+  return wide;
+}
+
+/** Reduce a grid to means over equal parts. */
+function averaged(ink, width, height) {
+  const columns = shrink(ink.width, width);
+  const narrow = makeGrid(width, ink.height);
+  for (let y = 0, k = 0; y < ink.height; y++) {
+    for (const { first, shares } of columns) {
+      let total = 0;
+      shares.forEach((share, x) => { total += share * ink.values[y * ink.width + first + x]; });
+      narrow.values[k++] = total;
+    }
+  }
+  if (height === ink.height) return narrow;
+  return transposed(averaged(transposed(narrow), height, width));
+}
 
 /** Where each of `wanted` means over `size` values begins, and the weights of its values. */
 function shrink(size, wanted) {
@@ -14,45 +93,25 @@ function shrink(size, wanted) {
   });
 }
 
-/** Turn levels (0 to 255, row by row) into the 784 of an image, or null if it is empty. */
-function prepare(grey, width, height) {
-  const border = [];
-  for (let x = 0; x < width; x++) border.push(grey[x], grey[(height - 1) * width + x]);
-  for (let y = 0; y < height; y++) border.push(grey[y * width], grey[(y + 1) * width - 1]);
-  border.sort((a, b) => a - b);
-  const ground = (border[border.length / 2 - 1] + border[border.length / 2]) / 2;
-  const lighter = grey.reduce((a, b) => Math.max(a, b)) - ground;
-  const darker = ground - grey.reduce((a, b) => Math.min(a, b));
-  const contrast = Math.max(lighter, darker), sign = lighter > darker ? 1 : -1;
-  if (contrast < 16) return null;
-  const ink = (x, y) => Math.max(sign * (grey[y * width + x] - ground), 0) * (255 / contrast);
-  let top = height, bottom = 0, left = width, right = 0; // Around all ink that is not faint.
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (ink(x, y) < 25.5) continue;
-      [top, bottom] = [Math.min(top, y), y + 1];
-      [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
-    }
-  }
-  const [tall, wide] = [bottom - top, right - left].map((length, _, both) =>
-    Math.max(1, round(BOX * length / Math.max(...both))));
-  const columns = shrink(right - left, wide);
-  const small = shrink(bottom - top, tall).map((row) => columns.map((column) =>
-    sum(row.shares.map((down, y) => sum(column.shares.map((across, x) =>
-      down * across * ink(left + column.first + x, top + row.first + y)))))));
-  const mass = sum(small.flat()), strength = 255 / Math.max(...small.flat());
-  // Move the centre of mass to the middle, as far as the frame allows.
+/** Put a digit into 28x28 pixels, with its centre of mass as near to the middle as it fits. */
+function centred({ width, height, values }) {
+  let mass = 0, down = 0, across = 0;
+  values.forEach((value, k) => {
+    mass += value;
+    down += value * Math.floor(k / width);
+    across += value * (k % width);
+  });
   const place = (centre, size) => Math.min(Math.max(round(SIDE / 2 - centre), 0), SIDE - size);
-  const down = place(sum(small.map((row, y) => y * sum(row))) / mass, tall);
-  const across = place(sum(small.map((row) => sum(row.map((v, x) => x * v)))) / mass, wide);
+  const top = place(down / mass, height), left = place(across / mass, width);
   const image = new Uint8Array(SIDE * SIDE);
-  small.forEach((row, y) => image.set(
-    row.map((value) => Math.floor(value * strength + 0.5)), (down + y) * SIDE + across));
+  values.forEach((value, k) => {
+    image[(top + Math.floor(k / width)) * SIDE + left + k % width] = floorHalfUp(value);
+  });
   return image;
 }
 
 /** Read a picture: { image, doubts }, or null if nothing is drawn. */
-function read({ grey, width, height }) {
-  const image = prepare(grey, width, height);
-  return image && { image, doubts: [] };
+function read(grey) {
+  const found = flatInk(grey);
+  return found && { image: toImage(found.ink), doubts: [] };
 }
