@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -17,6 +17,34 @@ from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare, r
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
 
+
+class Reading(NamedTuple):
+    """One way to read a picture."""
+
+    name: str
+    image: Levels  # (28, 28)
+    score: float  # How much the image looks like a digit; more is better.
+
+
+class Box(NamedTuple):
+    """A part of a picture, in pixels; the bottom and the right are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Drawing(NamedTuple):
+    """A digit, or another thing, that is drawn on a picture."""
+
+    image: Levels  # (28, 28), as the network takes it.
+    reading: str  # The name of the way in which the picture was read; "array" is unchanged.
+    box: Box  # Where it is in the picture, which is turned upright.
+    doubts: tuple[str, ...]  # What may be wrong with it, in sentences without a full stop.
+    readings: tuple[Reading, ...]  # The best first, which gave the image. None of an array.
+
+
 MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
 MOST_BYTES = 4 * MOST_PIXELS  # Larger files are refused.
 _MOST_SCANS = 100  # Of a progressive JPEG, which usually has about ten.
@@ -26,9 +54,21 @@ _FORMATS = "PNG", "JPEG", "WEBP", "GIF", "BMP"
 def read_pictures(source: Path | bytes) -> Levels:
     """Read the pictures of a file as the network takes them: (N, 28, 28) uint8.
 
+    These are the images of `read_drawings`, which explains them and says what is doubtful.
+
+    Raises:
+      InputError: The file is of another kind, damaged, too large, or empty; one line.
+    """
+    return np.stack([drawing.image for drawing in read_drawings(source)])
+
+
+def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]:
+    """Read the drawings of a file, with what is doubtful about each.
+
     NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
     255. Every other array or file is one picture, which `prepare` prepares: PNG, JPEG, WebP, GIF
-    (only its first picture), BMP or `.npy`. The source is a file or its bytes.
+    (only its first picture), BMP or `.npy`. The source is a file or its bytes. A picture has one
+    drawing, the largest; with `every`, it has all of them, line by line and from left to right.
 
     Raises:
       InputError: The file is of another kind, damaged, too large, or empty; one line.
@@ -43,13 +83,22 @@ def read_pictures(source: Path | bytes) -> Levels:
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
     if not content.startswith(b"\x93NUMPY"):
-        return prepare(_decoded(content))[None]
+        return _drawings(_decoded(content), every=every)
     array, scale = _array(content)
     if array.ndim == 2 and array.shape != (FRAME, FRAME):
-        return prepare(reduced(array) * scale)[None]
+        return _drawings(reduced(array) * scale, every=every)
     if array.shape[-2:] != (FRAME, FRAME):
         raise InputError(f"holds an array of shape {array.shape}, not (28, 28) or (N, 28, 28)")
-    return np.rint(array.reshape(-1, FRAME, FRAME) * np.float32(scale)).astype(np.uint8)
+    images = np.rint(array.reshape(-1, FRAME, FRAME) * np.float32(scale)).astype(np.uint8)
+    whole = Box(0, 0, FRAME, FRAME)
+    return [Drawing(image, "array", whole, (), ()) for image in images]
+
+
+def _drawings(grey: Real, *, every: bool) -> list[Drawing]:
+    """For now: the whole picture as one drawing."""
+    del every
+    image, whole = prepare(grey), Box(0, 0, *grey.shape)
+    return [Drawing(image, "whole", whole, (), (Reading("whole", image, 0.0),))]
 
 
 def _decoded(content: bytes) -> Real:
