@@ -3,8 +3,12 @@
 const makeGrid = (width, height, values = new Float64Array(width * height)) =>
   ({ width, height, values });
 const mapGrid = (grid, change) => makeGrid(grid.width, grid.height, grid.values.map(change));
-const makeMask = ({ width, height, values }, holds) =>
-  makeGrid(width, height, Uint8Array.from(values, (value, k) => holds(value, k) ? 1 : 0));
+function makeMask({ width, height, values }, holds) {
+  const mask = makeGrid(width, height, new Uint8Array(values.length)), { length } = values;
+  for (let k = 0; k < length; k++) if (holds(values[k], k)) mask.values[k] = 1; // Quicker than map.
+  return mask;
+}
+
 const largest = (values) => values.reduce((a, b) => Math.max(a, b));
 const smallest = (values) => values.reduce((a, b) => Math.min(a, b));
 
