@@ -15,7 +15,7 @@ Where things are:
   Config, Data         what decides the result of a run, and `read_config` for TOML files
   fit, Result          train a network; `load_run` and `load_pretrained` load one
   load                 images and labels of the MNIST family
-  init, apply, ...     the pure functions below `fit`: train_step, train_epoch, evaluate
+  init, apply, ...     the pure functions below `fit`: train_step, train_epoch, eval_epoch
   RowLSTM, LSTMCell    the network as Flax modules; `to_torch` and `from_torch` for PyTorch
   model, training      the code to read first; every folder's first lines say what it holds
 """
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         Metrics,
         State,
         apply,
+        eval_epoch,
         eval_params,
-        evaluate,
         init,
         make_optimizer,
         nll,
@@ -53,14 +53,14 @@ _HOMES = {
     "metrics": "Epoch",
     "model": "LSTMCell RowLSTM",
     "runs": "Result fit from_torch load_pretrained load_run to_torch",
-    "training": "Metrics State apply eval_params evaluate init make_optimizer nll "
+    "training": "Metrics State apply eval_epoch eval_params init make_optimizer nll "
     "train_epoch train_step",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Config", "Data", "DivergenceError", "Epoch", "InputError", "LSTMCell", "Metrics", "Result",
-    "RowLSTM", "State", "apply", "eval_params", "evaluate", "fit", "from_torch", "init", "load",
+    "RowLSTM", "State", "apply", "eval_epoch", "eval_params", "fit", "from_torch", "init", "load",
     "load_exported", "load_pretrained", "load_run", "make_optimizer", "nll", "read_config",
     "to_torch", "train_epoch", "train_step",
 ]  # fmt: skip

@@ -99,6 +99,11 @@ class Config:
     """Test and save an average of the weights with this decay; 0 turns it off."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
+    calibrate: bool | None = dataclasses.field(default=None, compare=False)
+    """Fit a temperature on held-out training images; without the flag, if labels are smoothed.
+
+    It does not change what a sweep compares, so two configs that differ only here are equal.
+    """
     dropout: float = 0.0
     """Share of hidden units to drop after each layer."""
     augment_shift: float = 0.0
@@ -111,6 +116,10 @@ class Config:
     """Shear images by up to this many degrees."""
     augment_elastic: float = 0.0
     """Bend images: the standard deviation of their pixels' displacement, in pixels."""
+    augment_strokes: float = 0.0
+    """Draw flags, slashes and bars on this share of the digits 0, 1 and 7."""
+    augment_thickness: float = 0.0
+    """Make strokes thicker by up to this many pixels on each side, or thinner by half of it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the LSTM's products; the rest is float32."""
     kernel: Literal["auto", "native", "scan"] = "auto"
@@ -141,6 +150,7 @@ _LOWEST = dict(epochs=1, batch_size=1, hidden_size=1, num_layers=1, inner_size=1
 _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**14, num_layers=100)
 _HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
+_HIGHEST |= dict(augment_strokes=1, augment_thickness=1)
 _BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -161,6 +171,8 @@ def _check(section: Config | Data, prefix: str = "") -> None:
 
 def _type_problem(kind: Any, value: object) -> str:
     """What is wrong with a value of a field of this kind; empty if nothing is."""
+    if kind == bool | None:
+        return "" if value is None else _type_problem(bool, value)
     if choices := typing.get_args(kind):  # A Literal.
         if value in choices:
             return ""
@@ -266,6 +278,8 @@ def to_toml(config: Config) -> str:
     for name, value in _flatten(config).items():
         if name == "data.name":
             lines += ["", "[data]"]
+        if value is None:  # TOML has no such value, so the line is left out.
+            continue
         # TOML writes numbers, booleans and texts as JSON does, except for one control character.
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines.append(f"{name.removeprefix('data.')} = {text}")
@@ -281,7 +295,14 @@ class Difference(NamedTuple):
 
 
 def differences(ours: Config, theirs: Config) -> list[Difference]:
-    """The fields in which two configs differ."""
+    """The fields in which two configs differ.
+
+    If our `calibrate` is not set, the other's is taken. Older versions, which did not set it, did
+    not calibrate.
+    """
+    theirs = dataclasses.replace(theirs, calibrate=bool(theirs.calibrate))
+    if ours.calibrate is None:
+        ours = dataclasses.replace(ours, calibrate=theirs.calibrate)
     pairs = zip(_flatten(ours).items(), _flatten(theirs).values(), strict=True)
     return [Difference(name, mine, other) for (name, mine), other in pairs if mine != other]
 

@@ -25,8 +25,10 @@ _GROUPS = {
     "arguments": "",
     "basics": "epochs hidden_size learning_rate batch_size seed data.name",
     "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono",
-    "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing",
-    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic",
+    "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing "
+    "calibrate",
+    "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"
+    " augment_strokes augment_thickness",
     "data": "data.train data.test | data.placement",
     "logs": "",
     "several devices and machines": "",
@@ -239,8 +241,9 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         rare = rare or (several and group != "basics")
         section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
         default = getattr(section, key)
-        choices = typing.get_args(typing.get_type_hints(section)[key])
-        names, switch = [_flag_name(name), *_ALIASES.get(name, ())], isinstance(default, bool)
+        switch = isinstance(default, bool) or default is None
+        choices = () if switch else typing.get_args(typing.get_type_hints(section)[key])
+        names, kind = [_flag_name(name), *_ALIASES.get(name, ())], bool if switch else type(default)
         settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
         if switch and several:
             off = settings | dict(action="store_const", const=[False])
@@ -250,8 +253,8 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         if switch and not several:
             settings["action"] = argparse.BooleanOptionalAction
         else:
-            settings["type"] = functools.partial(_convert, type(default))
-            settings["metavar"] = _METAVARS.get(name, _METAVARS[type(default)])
+            settings["type"] = functools.partial(_convert, kind)
+            settings["metavar"] = _METAVARS.get(name, _METAVARS[kind])
         if several and section is Config:
             settings["nargs"] = "*" if switch else "+"
         yield _Flag(names, group, settings, rare, choices)

@@ -50,6 +50,8 @@ CONFIGS = (
         ema=0.9,
         augment_rotation=10,
         augment_elastic=1,
+        augment_strokes=0.5,
+        augment_thickness=0.5,
     ),
 )
 
@@ -61,7 +63,7 @@ def trace_run(
     import jax
 
     from rnn_mnist.parallel.mesh import make_shardings
-    from rnn_mnist.training import eval_params, evaluate, train_epoch
+    from rnn_mnist.training import eval_epoch, eval_params, train_epoch
     from rnn_mnist.training.setup import abstract_data, abstract_state, make_learner
 
     shardings = make_shardings(mesh, sharded=sharded)
@@ -77,7 +79,7 @@ def trace_run(
         **settings,
     )
     yield "train", train
-    test = evaluate.trace(eval_params(state), *data, model=learner.model, **settings)
+    test = eval_epoch.trace(eval_params(state), *data, model=learner.model, **settings)
     yield "test", test
 
 

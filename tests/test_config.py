@@ -95,6 +95,7 @@ def test_differences_name_nested_fields():
         ("ema = 1", "ema: must be below 1, not 1.0"),
         ("dropout = -0.1", "dropout: must be at least 0, not -0.1"),
         ("augment_rotation = 181", "augment_rotation: must be at most 180, not 181.0"),
+        ("augment_strokes = 1.1", "augment_strokes: must be at most 1, not 1.1"),
         (
             "reading = 'pixel'",
             "reading: 'pixel' is not one of rows, columns, windows, pixels, permuted; did",

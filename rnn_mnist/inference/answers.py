@@ -58,7 +58,7 @@ def saliency(run: Result, images: ArrayLike) -> Real:
     Classification Models and Saliency Maps", 2014.
     """
     check_images(images)
-    model, variables = make_model(run.config, len(run.classes)), {"params": run.params}
+    model, variables = make_model(run.config, len(run.classes)), {"params": run.calibrated_params}
 
     def highest_logits(images: Array) -> Array:
         # The log-probability of a confident answer hardly changes; its logit does.
@@ -82,7 +82,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
     float32.
     """
     check_images(image)
-    return np.asarray(_beliefs(run.params, image, config=run.config))
+    return np.asarray(_beliefs(run.calibrated_params, image, config=run.config))
 
 
 @functools.partial(jax.jit, static_argnames="config")

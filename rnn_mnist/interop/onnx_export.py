@@ -34,7 +34,7 @@ def to_onnx(result: Result) -> onnx.ModelProto:
         raise InputError(
             f"onnx: its LSTM cannot compute in {config.precision}; choose stablehlo or torch"
         )
-    state = to_torch(result.params)
+    state = to_torch(result.calibrated_params)
     graph = _Graph(state)
     inputs = _sequences(graph, config.reading)
     if (inner := inner_network(config.reading)) is not None:

@@ -38,7 +38,7 @@ def to_stablehlo(result: Result) -> bytes:
     state = result.state
     if not state.opt_state:
         state = State(state.params, learner.optimizer.init(state.params), jnp.int32(0))
-    params, (leaves, tree) = result.params, jax.tree.flatten(state)
+    params, (leaves, tree) = result.calibrated_params, jax.tree.flatten(state)
 
     def predict(images: jax.Array) -> jax.Array:
         return training.apply(params, images, model=learner.model)

@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Weights, lstm, read_layer, uniform
+from rnn_mnist.model.lstm import (
+    PRECISION,
+    Kernel,
+    LSTMCell,
+    Params,
+    Weights,
+    lstm,
+    read_layer,
+    uniform,
+)
 from rnn_mnist.model.reading import Reading, inner_network, read
 from rnn_mnist.randomness import DROPOUT
 
@@ -101,6 +110,22 @@ class RowLSTM(nn.Module):
             input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
         )
         return cell.weights
+
+
+def hidden_states(params: Params, images: Array, *, model: RowLSTM) -> tuple[Array, Array]:
+    """The hidden states of the top layer at each step (B, T, H or 2H), and the last (B, H or 2H).
+
+    Images are (B, 28, 28) float in [0, 1]. The linear layer reads the last state: the last one of
+    each direction.
+    """
+    by_lstm = partial(lstm, dtype=model.dtype, kernel=model.kernel)
+    inputs = read(images, model.reading)  # (B, T, F)
+    if (inner := inner_network(model.reading)) is not None:
+        inputs = inner.read(by_lstm, params, inputs)
+    for layer in range(model.num_layers):
+        names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if model.bidirectional else 1]
+        inputs, last = read_layer(by_lstm, [params[name] for name in names], inputs)
+    return inputs, last
 
 
 def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:

@@ -30,7 +30,7 @@ _settings: Any = jax.config  # Not every version of JAX declares the fields' typ
 
 
 class Shardings(NamedTuple):
-    """How the arguments of `train_epoch` and `evaluate` lie on a mesh."""
+    """How the arguments of `train_epoch` and `eval_epoch` lie on a mesh."""
 
     state: NamedSharding
     """The state and the metrics: every device has a copy."""

@@ -104,6 +104,8 @@ def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
     try:
         before = run.stat()
         with _log_hidden():
+            if step in checkpoints.steps:  # Saved by a longer run that was to be calibrated later.
+                checkpoints.manager.delete(step)
             checkpoints.manager.save(step, args=args, force=True)
         # If somebody renames or removes the run's folder meanwhile, orbax creates it again.
         if not os.path.samestat(before, run.stat()):

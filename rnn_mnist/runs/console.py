@@ -29,7 +29,8 @@ def describe_run(
     plan: Plan, progress: Progress, folder: Path | None, notes: Sequence[str]
 ) -> dict[str, str]:
     """What a run trains, with what, and where it stands: a sentence for each subject."""
-    epochs, count = plan.config.epochs, f"{len(plan.train):,} training, {len(plan.test):,} test"
+    epochs, held = plan.config.epochs, f"{len(plan.held):,} held out, " if len(plan.held) else ""
+    count = f"{len(plan.kept):,} training, {held}{len(plan.test):,} test"
     lines = {
         "jax": describe_devices(list(plan.mesh.devices.flat)),
         "data": f"{plan.version}, {plan.source}: {count} images",

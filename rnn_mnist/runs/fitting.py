@@ -17,14 +17,32 @@ from typing import Any
 import jax
 
 from rnn_mnist import parallel
-from rnn_mnist.config import Config, DivergenceError, InputError, differences, from_dict
+from rnn_mnist.config import (
+    Config,
+    DivergenceError,
+    InputError,
+    differences,
+    from_dict,
+    read_config,
+)
 from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
 from rnn_mnist.parallel import broadcast, fail_together, is_first_process
 from rnn_mnist.runs.console import Console, describe_run, next_steps
 from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
 from rnn_mnist.runs.results import Result, load_result, sized
 from rnn_mnist.runs.writer import Writer
-from rnn_mnist.training import Plan, Progress, advance, compile_programs, init, init_key, make_plan
+from rnn_mnist.training import (
+    Plan,
+    Progress,
+    advance,
+    calibrate,
+    calibration_from_json,
+    calibration_to_json,
+    compile_programs,
+    init,
+    init_key,
+    make_plan,
+)
 
 MOST_STEPS = 100
 """Steps in a call at most, so that the progress bar moves and Ctrl-C stops a run soon."""
@@ -117,6 +135,9 @@ def train_run(
         unfinished = len(progress.history) <= config.epochs
         if unfinished:
             progress = _train(plan, progress, console, writer, watch, stop)
+        elif config.calibrate and progress.calibration is None:  # A longer run was stopped here.
+            progress = _calibrate(plan, progress, console)
+            writer.save(plan, progress)
         writer.finish(progress)
     last = progress.history[-1]
     console.finish(progress.history, next_steps(config, folder, progress.history), timed=unfinished)
@@ -126,7 +147,7 @@ def train_run(
             f"{LOSS_LIMIT:g} a network is of no use; choose a rate below {config.learning_rate:g}, "
             "or set gradient_clip; files in a run folder are kept"
         )
-    return Result(progress.state, progress.history, config, plan.classes)
+    return Result(progress.state, progress.history, config, plan.classes, progress.calibration)
 
 
 def _agree(
@@ -143,8 +164,21 @@ def _agree(
         if different:
             raise InputError(f"{', '.join(different)}; give every process the same settings")
         if is_first_process():  # The other processes need no access to `init_from`.
-            config = sized(config, named=named, folder=folder)
+            config = _with_calibrate(sized(config, named=named, folder=folder), folder)
     return _config_of_first(config), watch
+
+
+def _with_calibrate(config: Config, folder: Path | None) -> Config:
+    """A config that says whether the run calibrates: as its folder says, or if it smooths labels.
+
+    Folders of older versions say nothing. Their runs do not calibrate.
+    """
+    if config.calibrate is not None:
+        return config
+    calibrate = config.label_smoothing > 0
+    if folder is not None and (folder / "config.toml").exists():
+        calibrate = bool(read_config(folder / "config.toml").calibrate)
+    return dataclasses.replace(config, calibrate=calibrate)
 
 
 def _config_of_first(config: Config) -> Config:
@@ -170,14 +204,16 @@ def _first_progress(plan: Plan) -> Progress:
 
 def _share(plan: Plan, progress: Progress) -> Progress:
     """The first process's progress in every process, on the devices that compute."""
-    record = progress.history, progress.partial_epoch, progress.seconds
-    history, totals, seconds = broadcast(record)
+    calibration = progress.calibration and calibration_to_json(progress.calibration)
+    record = progress.history, progress.partial_epoch, progress.seconds, calibration
+    history, totals, seconds, calibration = broadcast(record)
     state = parallel.broadcast_arrays(progress.state)
     return Progress(
         state=parallel.put_tree(state, plan.shardings.state),
         history=tuple(Epoch(*line) for line in history),
         partial_epoch=Totals(*totals),
         seconds=seconds,
+        calibration=calibration and calibration_from_json(calibration),
     )
 
 
@@ -203,6 +239,8 @@ def _train(
             console.report(progress.losses, progress.history, step=progress.step)
             with fail_together():
                 observe(progress)
+            if len(progress.history) > plan.config.epochs:
+                progress = _calibrate(plan, progress, console)
             if stopping or not progress.partial_epoch.examples:
                 writer.save(plan, progress)
             if stopping and len(progress.history) <= plan.config.epochs:
@@ -212,6 +250,18 @@ def _train(
                     f"{plan.config.epochs * plan.steps:,}; run the same again to go on from there"
                 )
     return progress
+
+
+def _calibrate(plan: Plan, progress: Progress, console: Console) -> Progress:
+    """Fit the calibration of a finished run, if its config asks for one."""
+    if not plan.config.calibrate:
+        return progress
+    calibration = calibrate(plan, progress.state)
+    console.print(
+        f"calibrated on {len(plan.held):,} held-out training images: temperature "
+        f"{calibration.temperature:.3f}"
+    )
+    return progress._replace(calibration=calibration)
 
 
 @contextlib.contextmanager

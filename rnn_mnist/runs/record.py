@@ -8,7 +8,13 @@ from typing import Any, NotRequired, TypedDict, cast
 from rnn_mnist import __version__
 from rnn_mnist.metrics import Epoch, Totals
 from rnn_mnist.parallel import visible_cores
-from rnn_mnist.training import Progress, State
+from rnn_mnist.training import (
+    Calibration,
+    Progress,
+    State,
+    calibration_from_json,
+    calibration_to_json,
+)
 
 
 class Record(TypedDict):
@@ -23,13 +29,14 @@ class Record(TypedDict):
     devices: NotRequired[int]
     cores: NotRequired[int]
     kernel: NotRequired[str]
+    calibration: NotRequired[dict[str, Any]]  # From `calibration_to_json`.
 
 
 def make_record(
     progress: Progress, *, version: str, classes: Sequence[str], kernel: str, devices: int = 1
 ) -> Record:
     """The record of a run's progress; `version` is the data set's, `kernel` is in words."""
-    return {
+    record: Record = {
         "rnn_mnist": __version__,
         "data": version,
         "classes": list(classes),
@@ -40,12 +47,26 @@ def make_record(
         "cores": visible_cores(),
         "kernel": kernel.partition(";")[0],  # Without the reason why it is not another one.
     }
+    if progress.calibration is not None:
+        record["calibration"] = calibration_to_json(progress.calibration)
+    return record
 
 
 def to_progress(state: State, record: Record) -> Progress:
     """The progress that a record and its state describe."""
     history = tuple(Epoch(*line) for line in record["history"])
-    return Progress(state, history, Totals(*record["under_way"]), record["seconds"])
+    return Progress(
+        state=state,
+        history=history,
+        partial_epoch=Totals(*record["under_way"]),
+        seconds=record["seconds"],
+        calibration=to_calibration(record),
+    )
+
+
+def to_calibration(record: Record) -> Calibration | None:
+    """The calibration in a record, if it has one. Impossible values raise a ValueError."""
+    return calibration_from_json(record["calibration"]) if "calibration" in record else None
 
 
 def check_record(record: Record) -> None:
@@ -53,6 +74,7 @@ def check_record(record: Record) -> None:
     parse_classes(record.get("classes"))
     if not parse_history(record.get("history")):
         raise ValueError("it has no history")
+    to_calibration(record)
     partial_epoch: object = record.get("under_way")
     numbers = [record.get("seconds"), record.get("devices", 1), record.get("cores", 1)]
     texts = [record.get("data"), record.get("kernel", "")]

@@ -22,10 +22,10 @@ from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
-from rnn_mnist.runs.record import Record, parse_classes, parse_history
+from rnn_mnist.runs.record import Record, parse_classes, parse_history, to_calibration
 from rnn_mnist.runs.state_dict import Sizes, from_torch, readings_of, sizes_of, to_torch
 from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
-from rnn_mnist.training import EVALUATION_BATCH, State
+from rnn_mnist.training import EVALUATION_BATCH, Calibration, State
 
 PRETRAINED = "reference", "strong"
 """Names of the networks that come with this package, trained by the configs of these names."""
@@ -43,11 +43,18 @@ class Result(NamedTuple):
     config: Config
     classes: tuple[str, ...]
     """Names of the classes."""
+    calibration: Calibration | None = None
+    """What makes the probabilities mean what they say; None if the run was not calibrated."""
 
     @property
     def params(self) -> Any:
         """The parameters that were tested: their running average if the config has `ema`."""
         return training.eval_params(self.state)
+
+    @property
+    def calibrated_params(self) -> Any:
+        """`params` with the calibration's temperature in the linear layer, to answer with."""
+        return training.calibrated_params(self.params, self.calibration)
 
     @property
     def tested(self) -> Epoch | None:
@@ -73,7 +80,7 @@ class Result(NamedTuple):
         probabilities = np.zeros((len(images), len(self.classes)), np.float32)
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = training.apply(self.params, images[batch], model=network)
+            log_probs = training.apply(self.calibrated_params, images[batch], model=network)
             probabilities[batch] = np.exp(jax.device_get(log_probs))
         return probabilities
 
@@ -212,7 +219,8 @@ def load_run(folder: Path | str) -> Result:
         damaged = name_checkpoints(restored.damaged)
         warnings.warn(f"{folder}: damaged: {damaged}; the one before is used", stacklevel=2)
     history, classes = restored.record["history"], restored.record["classes"]
-    return Result(restored.state, parse_history(history), config, tuple(classes))
+    calibration = to_calibration(restored.record)
+    return Result(restored.state, parse_history(history), config, tuple(classes), calibration)
 
 
 def load_weights(path: Path | str) -> Result:
@@ -234,6 +242,9 @@ def load_weights(path: Path | str) -> Result:
         config = _with_sizes(from_toml(notes.get("config", "")), sizes)
         classes = parse_classes(json.loads(notes.get("classes", "[]")))
         history = parse_history(json.loads(notes.get("history", "[]")))
+        calibration = None
+        if "calibration" in notes:
+            calibration = training.calibration_from_json(json.loads(notes["calibration"]))
         # Older files have no step. Their weights count as those of the last test.
         step = int(notes.get("step", history[-1].step if history else 0))
         if not 0 <= step < 2**31:
@@ -243,7 +254,7 @@ def load_weights(path: Path | str) -> Result:
     if len(classes) != sizes.num_classes:
         classes = tuple(map(str, range(sizes.num_classes)))
     params = jax.tree.map(jnp.asarray, from_torch(arrays))
-    return Result(State(params, (), jnp.int32(step)), history, config, classes)
+    return Result(State(params, (), jnp.int32(step)), history, config, classes, calibration)
 
 
 def _with_sizes(config: Config, sizes: Sizes) -> Config:
@@ -262,18 +273,25 @@ def _with_sizes(config: Config, sizes: Sizes) -> Config:
 def save_weights(path: Path | str, result: Result) -> None:
     """Write the parameters of a network as a file that PyTorch loads: .safetensors, or .pt.
 
+    A .safetensors file keeps the calibration apart. In a .pt file, its temperature is in the
+    parameters of the linear layer.
+
     Raises:
       InputError: The file has another ending, PyTorch is not installed, or the network has a
         reading that a .pt file cannot tell.
     """
-    state_dict = to_torch(result.params)
+    as_trained = Path(path).suffix == ".safetensors"
+    state_dict = to_torch(result.params if as_trained else result.calibrated_params)
+    notes = describe(result)
     assumed = _with_sizes(Config(), sizes_of(state_dict)).reading
-    if Path(path).suffix != ".safetensors" and result.config.reading != assumed:
+    if not as_trained and result.config.reading != assumed:
         raise InputError(
             f"{path}: this network reads {result.config.reading}, and a {Path(path).suffix} file "
             f"would be loaded as a network that reads {assumed}; write .safetensors instead"
         )
-    write_weights(Path(path), state_dict, describe(result))
+    if result.calibration is not None:
+        notes["calibration"] = json.dumps(training.calibration_to_json(result.calibration))
+    write_weights(Path(path), state_dict, notes)
 
 
 def describe(result: Result) -> dict[str, str]:

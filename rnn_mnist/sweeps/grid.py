@@ -13,7 +13,8 @@ Value = bool | int | float | str
 Grid = Mapping[str, Sequence[Value]]
 """Names of `Config`'s fields, and the values that each takes."""
 
-FIELDS = [field.name for field in dataclasses.fields(Config) if field.name != "data"]
+FIELDS = [field.name for field in dataclasses.fields(Config)]
+FIELDS = [name for name in FIELDS if name not in ("calibrate", "data")]
 """Settings that can be swept."""
 _OPTIMIZER = "learning_rate", "momentum", "weight_decay", "gradient_clip", "ema"
 """Settings that runs of one program may differ in, if they are not zero, beside the seed."""

@@ -106,6 +106,7 @@ def to_csv(runs: Iterable[Run]) -> str:
     for run in runs:
         row = dataclasses.asdict(run.config)
         row |= {f"data.{name}": value for name, value in row.pop("data").items()}
+        del row["calibrate"]  # The runs of a sweep are compared without calibration.
         for epoch in run.history:
             rounded = epoch._replace(seconds=round(epoch.seconds, 3))
             row |= {name: getattr(rounded, _field(name)) for name in _MEASUREMENTS}

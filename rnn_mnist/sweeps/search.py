@@ -24,7 +24,7 @@ from rnn_mnist.sweeps import grid, vmapped
 from rnn_mnist.sweeps.grid import Grid, describe_settings
 from rnn_mnist.sweeps.results import Run, Setting, by_setting, ranked, to_table
 from rnn_mnist.sweeps.validation import final_data, hold_out
-from rnn_mnist.training import Progress, default_cpu_count, describe_kernel
+from rnn_mnist.training import Progress, check_strokes, default_cpu_count, describe_kernel
 
 
 class Sweep(NamedTuple):
@@ -136,6 +136,9 @@ class _Plan(NamedTuple):
     """The runs, each with its own settings in words."""
     final_data: Data
     """What the best setting trains on and is tested on."""
+    calibrate: bool | None
+    """Whether the best setting's run calibrates, as in `Config`. The runs that are compared do not.
+    """
     train: Split
     validation: Split
     devices: list[jax.Device]
@@ -148,7 +151,9 @@ class _Plan(NamedTuple):
 
     def final_config(self, setting: Setting) -> Config:
         """The config that trains a setting on all images."""
-        return dataclasses.replace(setting.runs[0].config, data=self.final_data)
+        return dataclasses.replace(
+            setting.runs[0].config, data=self.final_data, calibrate=self.calibrate
+        )
 
     def final_names(self) -> dict[Config, str]:
         """The configs that may become the best, each with its setting in words."""
@@ -165,7 +170,9 @@ def _make_plan(
     all_images = final_data(config.data, held)
     with naming("data.test"):
         parse_split(all_images.test if final else held.test, archive.sizes)
-    configs = grid.make_configs(dataclasses.replace(config, data=held), values)
+    configs = grid.make_configs(dataclasses.replace(config, data=held, calibrate=False), values)
+    for one in configs:
+        check_strokes(one, archive.classes)
     found = find_devices(devices)
     mesh = vmapped.make_mesh(found[: vmapped.devices_at_once(configs, found)])
     names = [describe_settings({name: getattr(one, name) for name in values}) for one in configs]
@@ -173,6 +180,7 @@ def _make_plan(
         values=values,
         names=dict(zip(configs, names, strict=True)),
         final_data=all_images,
+        calibrate=config.calibrate,
         train=select(archive, held.train),
         validation=select(archive, held.test),
         devices=found,

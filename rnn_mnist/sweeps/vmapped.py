@@ -63,7 +63,7 @@ def make_functions(config: Config, mesh: Mesh, *, num_classes: int, total_steps:
     def train(state: State, images: Any, labels: Any, order: Any, key: Any) -> Any:
         return training.train_epoch(state, images, labels, order, key=key, **learner._asdict())
 
-    test = functools.partial(training.evaluate, model=learner.model)
+    test = functools.partial(training.eval_epoch, model=learner.model)
     own, shared = _PER_RUN, _REPLICATED
     shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=own, check_vma=False)
     trains = shard(jax.vmap(train, (0, None, None, 0, 0)), in_specs=(own, shared, shared, own, own))

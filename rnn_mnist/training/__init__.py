@@ -1,6 +1,14 @@
 """Training as pure functions: the step, the epoch, the loop over epochs, and what they need."""
 
-from rnn_mnist.training.epoch import evaluate, train_epoch
+from rnn_mnist.training.calibration import (
+    Calibration,
+    calibrate,
+    calibrated_params,
+    calibration_from_json,
+    calibration_to_json,
+)
+from rnn_mnist.training.epoch import eval_epoch, train_epoch
+from rnn_mnist.training.likeness import features_of
 from rnn_mnist.training.loop import Progress, advance
 from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.setup import (
@@ -8,6 +16,7 @@ from rnn_mnist.training.setup import (
     EVALUATION_STEPS,
     Plan,
     abstract_state,
+    check_strokes,
     compile_programs,
     default_cpu_count,
     describe_kernel,
@@ -20,8 +29,10 @@ from rnn_mnist.training.setup import (
 from rnn_mnist.training.step import Metrics, State, apply, eval_params, init, nll, train_step
 
 __all__ = [
-    "EVALUATION_BATCH", "EVALUATION_STEPS", "Metrics", "Plan", "Progress", "State",
-    "abstract_state", "advance", "apply", "compile_programs", "default_cpu_count",
-    "describe_kernel", "eval_params", "evaluate", "init", "init_key", "make_learner", "make_model",
-    "make_optimizer", "make_plan", "nll", "step_key", "train_epoch", "train_step",
+    "EVALUATION_BATCH", "EVALUATION_STEPS", "Calibration", "Metrics", "Plan", "Progress", "State",
+    "abstract_state", "advance", "apply", "calibrate", "calibrated_params", "calibration_from_json",
+    "calibration_to_json", "check_strokes", "compile_programs", "default_cpu_count",
+    "describe_kernel", "eval_epoch", "eval_params", "features_of", "init", "init_key",
+    "make_learner", "make_model", "make_optimizer", "make_plan", "nll", "step_key", "train_epoch",
+    "train_step",
 ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Random distortions of images: each is moved, turned, resized, slanted and bent by its own key.
 
+Strokes can be added and made thicker or thinner first.
+
 Shapes are written with B images of M rows and N columns.
 """
 
@@ -10,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnn_mnist.randomness import AFFINE, ELASTIC
+from rnn_mnist.randomness import AFFINE, ELASTIC, STROKES, THICKNESS
+from rnn_mnist.training.strokes import add_strokes
 
 KNOTS = 7  # Points along each side of the grid that bends an image.
 
@@ -25,10 +28,18 @@ class Distortion(NamedTuple):
     elastic: float = 0.0
     """Standard deviation, in pixels, of normal displacements of 7 by 7 grid points. Between the
     points the image bends smoothly."""
+    strokes: float = 0.0  # Share of the digits 0, 1 and 7 that get a slash, a flag, a bar, ...
+    thickness: float = 0.0
+    """Pixels by which strokes grow on each side, at most 1. The most that they shrink is half."""
 
 
-def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> jax.Array:
+def distort(
+    images: jax.Array, distortion: Distortion, *, labels: jax.Array, keys: jax.Array
+) -> jax.Array:
     """Distort each image (B, M, N) float around its middle, by its own key (B,).
+
+    Only strokes depend on the labels (B,), which are then the digits 0 to 9. An image with new
+    strokes is moved so that its centre of mass stays where it was, as in MNIST.
 
     All distortions together are one displacement of the pixels, so each image is resampled once,
     linearly between the four nearest pixels. Values beyond the edges are 0.
@@ -40,7 +51,44 @@ def distort(images: jax.Array, distortion: Distortion, *, keys: jax.Array) -> ja
         return images
     shape = images.shape[1], images.shape[2]
     places = jax.vmap(lambda key: _places(key, shape, distortion))(keys)
+    if distortion.strokes:
+        before = _centres_of_mass(images)
+        own_keys = _keys_for(STROKES, keys)
+        images = add_strokes(images, distortion.strokes, labels=labels, keys=own_keys)
+        places = places + (_centres_of_mass(images) - before)[:, :, None, None]
+    if distortion.thickness:
+        draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, -1, 1))
+        amount = distortion.thickness * draw(_keys_for(THICKNESS, keys))
+        images = thicken(images, amount.astype(images.dtype))
     return resample(images, places.astype(images.dtype))
+
+
+def _keys_for(purpose: int, keys: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
+
+
+def _centres_of_mass(images: jax.Array) -> jax.Array:
+    """The rows and columns (B, 2) of the centres of mass of images (B, M, N)."""
+    mass = jnp.maximum(images.sum((1, 2)), 1e-6)
+    rows, columns = (jnp.arange(size, dtype=images.dtype)[None] for size in images.shape[1:])
+    down, across = (images.sum(2) * rows).sum(1), (images.sum(1) * columns).sum(1)
+    return jnp.stack([down / mass, across / mass], axis=1)
+
+
+def thicken(images: jax.Array, amount: jax.Array) -> jax.Array:
+    """Thicken the strokes of images (B, M, N) by an amount (B,) in pixels, from -1 to 1.
+
+    A negative amount makes them thinner, by half of it. The strongest ink keeps its strength.
+    """
+    amount = amount[:, None, None]
+    near = (1, 3, 3), (1, 1, 1), "SAME"  # Windows of 3x3 pixels.
+    most = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, *near)
+    least = jax.lax.reduce_window(images, jnp.inf, jax.lax.min, *near)
+    thicker = images + amount * (most - images)
+    thinner = images - amount / 2 * (least - images)
+    peak = thinner.max((1, 2), keepdims=True)
+    thinner = thinner * (images.max((1, 2), keepdims=True) / jnp.maximum(peak, 1e-6))
+    return jnp.where(amount > 0, thicker, thinner)
 
 
 def _places(key: jax.Array, shape: tuple[int, int], distortion: Distortion) -> jax.Array:

@@ -84,7 +84,7 @@ def train_epoch(
 
 
 @functools.partial(jit_with_checks, static_argnames=("model", "mesh", "sharded"))
-def evaluate(
+def eval_epoch(
     params: Params,
     images: Array,
     labels: Array,

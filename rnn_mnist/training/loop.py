@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rnn_mnist.config import Config, DivergenceError
 from rnn_mnist.data import epoch_order, make_order
 from rnn_mnist.metrics import Epoch, Totals, diagnose
+from rnn_mnist.training.calibration import Calibration
 from rnn_mnist.training.parts import Part
 from rnn_mnist.training.setup import EVALUATION_BATCH, Plan, Programs
 from rnn_mnist.training.step import Metrics, State, eval_params
@@ -30,6 +31,7 @@ class Progress(NamedTuple):
     partial_epoch: Totals = Totals()  # Of the epoch that is not complete; zero between epochs.
     seconds: float = 0.0  # Spent on that epoch.
     losses: Floats = np.zeros(0)  # Mean loss of each step since the last progress.
+    calibration: Calibration | None = None  # Of a finished run whose config asks for it.
 
     @property
     def step(self) -> int:
@@ -78,7 +80,7 @@ def advance(
         tested = _fetch_test(tests)
         seconds = progress.seconds + (time.perf_counter() - began)
         progress = progress._replace(
-            state=state, partial_epoch=totals, seconds=seconds, losses=losses
+            state=state, partial_epoch=totals, seconds=seconds, losses=losses, calibration=None
         )
         if is_last:
             _check_weights(state, tested, step - 1, plan.config)
@@ -95,7 +97,8 @@ def _parts(
 ) -> Iterator[tuple[Part, bool]]:
     """The parts left to train, from epoch `first`, after `step` steps; and which end an epoch."""
     for epoch in range(first, plan.config.epochs + 1):
-        order = epoch_order(len(plan.train), plan.batch_size, seed=plan.config.seed, epoch=epoch)
+        order = epoch_order(len(plan.kept), plan.batch_size, seed=plan.config.seed, epoch=epoch)
+        order = np.where(order < 0, order, plan.kept[order])
         before = (epoch - 1) * plan.steps
         done = max(step - before, 0)
         inside = [cut - before for cut in cuts if done < cut - before < len(order)]

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from numpy.typing import NDArray
 
 from rnn_mnist import data, kernels
 from rnn_mnist.config import Config, InputError, naming
@@ -22,7 +23,7 @@ from rnn_mnist.model import Kernel, RowLSTM, load_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
 from rnn_mnist.training.augment import Distortion
-from rnn_mnist.training.epoch import evaluate, train_epoch
+from rnn_mnist.training.epoch import eval_epoch, train_epoch
 from rnn_mnist.training.optimizers import make_optimizer
 from rnn_mnist.training.parts import Part, resident_parts, streamed_parts
 from rnn_mnist.training.step import Metrics, State, eval_params, init
@@ -30,6 +31,7 @@ from rnn_mnist.training.step import Metrics, State, eval_params, init
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # Steps in one call. Streaming uses the same, so sums round alike.
 STREAMED_STEPS = 100  # Steps in one part. The device holds all images of a part.
+MOST_HELD = 2000  # Training images that are held out for a calibration.
 _COUNTED = 1000  # Test images that are read to find the most frequent class.
 
 
@@ -65,6 +67,8 @@ class Plan(NamedTuple):
     source: str  # Where the data were found, in words.
     classes: tuple[str, ...]
     train: Resident | PreparedRecords  # On the devices, or records that are streamed.
+    kept: NDArray[np.int32]  # Indices of the images in `train` that are trained on.
+    held: NDArray[np.int32]  # Indices of those that are held out for the calibration.
     test: Resident | PreparedRecords
     guessing: float
     """Share of the most frequent class among the first test images: the accuracy of guessing."""
@@ -72,12 +76,20 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> int:
         """Steps in an epoch."""
-        return -(-len(self.train) // self.batch_size)
+        return -(-len(self.kept) // self.batch_size)
 
     @property
     def batch_size(self) -> int:
         """Images in a step: never more than there are."""
-        return min(self.config.batch_size, len(self.train))
+        return min(self.config.batch_size, len(self.kept))
+
+    def read(self, indices: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Training images (N, 28, 28) and their labels (N,), on this host."""
+        if isinstance(self.train, Resident):
+            images, labels = np.asarray(self.train.images), np.asarray(self.train.labels)
+            return images[indices], labels[indices]
+        records = [self.train[index] for index in indices.tolist()]
+        return np.stack([image for image, _ in records]), np.array([label for _, label in records])
 
     def parts(
         self, split: Resident | PreparedRecords, order: data.Order, steps: int
@@ -121,11 +133,13 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         archive = data.load_all(name, files=files)
         version, source, classes = archive.version, archive.source, archive.classes
         take = functools.partial(data.select, archive)
+    check_strokes(config, classes)
     with naming("data.train"):
         train = _put_split(take(config.data.train), shardings)
+        kept, held = _hold_out(len(train), calibrate=bool(config.calibrate))
     with naming("data.test"):
         tested = take(config.data.test)
-    steps = config.epochs * -(-len(train) // min(config.batch_size, len(train)))
+    steps = config.epochs * -(-len(kept) // min(config.batch_size, len(kept)))
     return Plan(
         config=config,
         learner=make_learner(config, num_classes=len(classes), total_steps=steps),
@@ -136,9 +150,33 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         source=source,
         classes=classes,
         train=train,
+        kept=kept,
+        held=held,
         test=_put_split(tested, shardings),
         guessing=_guessing(tested),
     )
+
+
+def _hold_out(size: int, *, calibrate: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The indices of the training images to train on, and of those held out for calibration.
+
+    These are a thirtieth of all, at most `MOST_HELD`. They are spread evenly, in case the images
+    are sorted by class.
+    """
+    count = min(MOST_HELD, size // 30) if calibrate else 0
+    if calibrate and not count:
+        raise InputError("calibrate: needs at least 30 images, so that one can be held out")
+    held = np.linspace(0, size - 1, count).round().astype(np.int32)
+    return np.delete(np.arange(size, dtype=np.int32), held), held
+
+
+def check_strokes(config: Config, classes: tuple[str, ...]) -> None:
+    """Refuse strokes for classes that are not the digits, which they are drawn on."""
+    if config.augment_strokes and classes != tuple("0123456789"):
+        raise InputError(
+            "augment_strokes: draws on the digits 0 to 9, but the classes of "
+            f"{config.data.name} are others; set it to 0"
+        )
 
 
 def _put_split(
@@ -184,6 +222,8 @@ def make_learner(
             scale=config.augment_scale,
             shear=config.augment_shear,
             elastic=config.augment_elastic,
+            strokes=config.augment_strokes,
+            thickness=config.augment_thickness,
         ),
     )
 
@@ -233,7 +273,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     test_data = arrays(len(plan.test), test_steps, EVALUATION_BATCH)
     spread = {"mesh": plan.mesh, "sharded": sharded}
     train = train_epoch.lower(state, *train_data, key=key, **learner._asdict(), **spread)
-    test = evaluate.lower(eval_params(state), *test_data, model=learner.model, **spread)
+    test = eval_epoch.lower(eval_params(state), *test_data, model=learner.model, **spread)
     return Programs(
         train=train.compile(),
         test=test.compile(),

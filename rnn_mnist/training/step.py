@@ -160,7 +160,7 @@ def train_step(
       key: A run's key for all randomness in its steps.
       label_smoothing: Share of each label that the loss spreads over all classes. The metrics
         ignore it.
-      distortion: How far images are distorted.
+      distortion: How far images are distorted. Its strokes need labels that are the digits.
       axis_name: Mapped axis (of `jax.vmap` or `jax.shard_map`, with or without its `check_vma`)
         over which the batch is spread. The next state and the metrics are equal along this axis.
 
@@ -183,7 +183,7 @@ def train_step(
         places = share * count + jnp.arange(count)  # (B,), in the whole batch.
         step_key = jax.random.fold_in(key, state.step)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, places)
-        images = distort(images, distortion, keys=keys)
+        images = distort(images, distortion, labels=labels, keys=keys)
         random = {"keys": keys} if drops else {}
 
     def summed_loss(params: Params) -> tuple[Array, Metrics]:

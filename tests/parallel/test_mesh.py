@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from rnn_mnist import Config, InputError, RowLSTM, evaluate, init, load, train_epoch, train_step
+from rnn_mnist import Config, InputError, RowLSTM, eval_epoch, init, load, train_epoch, train_step
 from rnn_mnist.data import batches
 from rnn_mnist.model.lstm import lstm
 from rnn_mnist.parallel.mesh import (
@@ -64,7 +64,7 @@ def epochs(count):
         else:
             records = list(zip(test.images, test.labels, strict=True))
             (part,) = parts.streamed_parts(records, shardings, tests, 2)
-        tested = evaluate(state.params, *part, **settings)
+        tested = eval_epoch(state.params, *part, **settings)
         yield jax.device_get((state, metrics, tested))
 
 
@@ -85,7 +85,9 @@ def child(count):
     if count != 3:
         check_step("auto")
         for kernel in ("auto", "scan"):
-            check_step(kernel, Distortion(1, 10), bidirectional=True, remat=4)
+            check_step(
+                kernel, Distortion(1, 10, strokes=0.9, thickness=0.5), bidirectional=True, remat=4
+            )
     pickle.dump(list(epochs(count)), sys.stdout.buffer)
 
 
@@ -135,7 +137,7 @@ def alone():
         start(), train.images, train.labels, order, model=MODEL, optimizer=OPTIMIZER, **RANDOM
     )
     tests = batches.make_order(range(1234), 1000)
-    return state, metrics, evaluate(state.params, test.images, test.labels, tests, model=MODEL)
+    return state, metrics, eval_epoch(state.params, test.images, test.labels, tests, model=MODEL)
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_ten_epochs_compile_each_function_once(verbose, caplog):
         result = fit(config, verbose=verbose)
     assert len(result.history) == 11
     compiled = re.findall(r"Compiling (?:jit\()?(\w+)", caplog.text)
-    assert {"init", "train_epoch", "evaluate"} <= set(compiled)
+    assert {"init", "train_epoch", "eval_epoch"} <= set(compiled)
     assert len(compiled) == len(set(compiled)), sorted(compiled)
 
 

@@ -130,7 +130,15 @@ SWEEPS = {
     ),
     "several on a device": (SMALL, {"learning_rate": [0.1, 0.2], "seed": [0, 1]}),
     "with all that is random": (
-        dataclasses.replace(SMALL, epochs=1, dropout=0.1, augment_shift=1, augment_elastic=1),
+        dataclasses.replace(
+            SMALL,
+            epochs=1,
+            dropout=0.1,
+            augment_shift=1,
+            augment_elastic=1,
+            augment_strokes=0.5,
+            augment_thickness=0.5,
+        ),
         {"ema": [0.5, 0.9], "seed": [0, 1]},
     ),
 }

@@ -15,8 +15,8 @@ from rnn_mnist import (
     RowLSTM,
     State,
     apply,
+    eval_epoch,
     eval_params,
-    evaluate,
     init,
     load,
     make_optimizer,
@@ -312,7 +312,7 @@ def test_evaluation_counts_every_image_once():
     images, labels = toy(57)
     params = start(optax.sgd(0.1)).params
     order = batches.make_order(np.arange(57), 10)
-    metrics = evaluate(params, images, labels, order, model=MODEL)
+    metrics = eval_epoch(params, images, labels, order, model=MODEL)
     log_probs = np.asarray(apply(params, images, model=MODEL), np.float64)
     assert int(metrics.examples) == 57
     assert int(metrics.correct) == (log_probs.argmax(1) == labels).sum()
@@ -326,7 +326,7 @@ def test_epochs_and_evaluation_run_in_a_users_shard_map():
 
     def both(state, images, labels):
         state, _ = train_epoch(state, images, labels, order, model=MODEL, optimizer=optimizer)
-        return state, evaluate(state.params, images, labels, order, model=MODEL)
+        return state, eval_epoch(state.params, images, labels, order, model=MODEL)
 
     mesh = make_mesh(jax.devices()[:1])
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -367,7 +367,7 @@ def calls(images, labels, **settings):
     train = {"model": MODEL, "optimizer": OPTIMIZER, **settings}
     return {
         "train_step": lambda: train_step(state, images, labels, **train),
-        "evaluate": lambda: evaluate(state.params, images, labels, order, model=MODEL),
+        "eval_epoch": lambda: eval_epoch(state.params, images, labels, order, model=MODEL),
         "train_epoch": lambda: train_epoch(state, images, labels, order, **train),
     }
 
@@ -410,7 +410,7 @@ def test_labels_that_name_no_class_do_not_count_where_they_cannot_be_seen():
     images, labels = toy(6)
     labels[:] = 3, -1, 10, 0, 2**30, 9
     kept, smoothed = np.array([0, 3, 5]), {"label_smoothing": 0.1}
-    for name in ("train_step", "evaluate"):
+    for name in ("train_step", "eval_epoch"):
         wanted = calls(images[kept], labels[kept], **smoothed)[name]
         unseen = jax.jit(lambda *given, name=name: calls(*given, **smoothed)[name]())
         assert_same(unseen(images, labels), wanted(), atol=2e-6)
@@ -429,7 +429,7 @@ def test_a_float64_step_is_exact():
     log_probs = apply(params, images, model=model)
     np.testing.assert_allclose(log_probs, wanted, rtol=0, atol=1e-13)
     order = batches.make_order(np.arange(6), 4)
-    tested = evaluate(params, images, labels, order, model=model)
+    tested = eval_epoch(params, images, labels, order, model=model)
     np.testing.assert_allclose(tested.loss, -wanted[np.arange(6), labels].sum(), rtol=1e-13)
 
     step = functools.partial(train_step, model=model, optimizer=OPTIMIZER, key=jax.random.key(0))
