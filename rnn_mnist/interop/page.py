@@ -7,7 +7,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def to_page(result: Result) -> str:
       InputError: The page cannot compute as this network does, or the network does not read 28x28
         images.
     """
-    config, state = result.config, to_torch(result.params)
+    config, state = result.config, to_torch(result.calibrated_params)
     if config.precision != "float32":
         raise InputError(
             f"page: a browser cannot compute in {config.precision}; choose stablehlo or torch"
@@ -54,7 +54,8 @@ def to_page(result: Result) -> str:
         "numLayers": sizes.num_layers,
         "bidirectional": sizes.bidirectional,
         "tensors": [[name, array.shape] for name, array in state.items()],
-        "weights": _base64([array.astype("<f4") for array in state.values()]),
+        "weights": _floats(state.values()),
+        "likeness": _likeness(result),
         **_samples(result),
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
@@ -128,6 +129,19 @@ def _samples(result: Result) -> dict[str, Any]:
     first = [np.flatnonzero(split.labels == label)[:each] for label in range(len(split.classes))]
     chosen = np.sort(np.concatenate(first))
     return {"samples": _base64([split.images[chosen]]), "labels": split.labels[chosen].tolist()}
+
+
+def _likeness(result: Result) -> dict[str, Any] | None:
+    """What tells whether an image is unlike the training images."""
+    if result.calibration is None:
+        return None
+    kernel, bias, weight, limit = result.calibration.likeness
+    return {"units": len(bias), "limit": limit, "weights": _floats((kernel, bias, weight))}
+
+
+def _floats(arrays: Iterable[NDArray[Any]]) -> str:
+    """Arrays as float32, little-endian, one after the other."""
+    return _base64([array.astype("<f4") for array in arrays])
 
 
 def _base64(arrays: Sequence[NDArray[Any]]) -> str:

@@ -22,6 +22,8 @@ from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
 from rnn_mnist.plots.panels import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
+from rnn_mnist.training import Calibration, features_of, make_model
+from rnn_mnist.training.likeness import Likeness
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -66,6 +68,15 @@ def result_of(classes=DIGITS, **config):
         add("lstm", layer, size * directions if layer else features, size, directions)
     arrays = {name: rng.normal(0, 0.8, shape).astype("f4") for name, shape in shapes.items()}
     return Result(State(from_torch(arrays), (), jnp.int32(0)), (), config, tuple(classes))
+
+
+def calibrated(result):
+    """A result with a random calibration."""
+    rng, units = default_rng(4), 5
+    features = 3 * result.config.hidden_size * (1 + result.config.bidirectional)
+    shapes = (features, units), (units,), (units,)
+    likeness = Likeness(*(rng.normal(0, 1, shape).astype("f4") for shape in shapes), limit=0.0)
+    return result._replace(calibration=Calibration(0.6, likeness))
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +280,18 @@ def test_a_page_asks_for_nothing_and_may_not(opened):
     ],
 )
 def test_it_believes_what_python_believes(opened, digits, config):
-    result = result_of(**config)
+    images, result = default_rng(5).choice(digits.images, 8), calibrated(result_of(**config))
+    network = make_model(result.config, len(DIGITS))
+    scores = result.calibration.likeness.scores(features_of(result.params, images, model=network))
+    order = np.argsort(scores)  # Half of the images are unlike the others, by a made-up limit.
+    likeness = result.calibration.likeness._replace(limit=float(scores[order[3:5]].mean()))
+    result = result._replace(calibration=result.calibration._replace(likeness=likeness))
     page = opened(to_page(result))
-    for image in default_rng(5).choice(digits.images, 3):
+    theirs = [
+        page.evaluate("(image) => rnnMnist.unlike(image)", i.ravel().tolist()) for i in images
+    ]
+    assert sorted(np.flatnonzero(theirs)) == sorted(order[4:])
+    for image in images[:3]:
         theirs = np.array(
             page.evaluate("(image) => rnnMnist.beliefs(image)", image.ravel().tolist())
         )
@@ -279,6 +299,29 @@ def test_it_believes_what_python_believes(opened, digits, config):
         assert theirs.shape == ours.shape
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
         assert decision_step(theirs) == decision_step(ours)
+
+
+@pytest.mark.parametrize(("classes", "noun"), [(DIGITS, "digit"), (MANY, "character")])
+def test_what_is_unlike_the_training_images_is_said(opened, classes, noun):
+    result = calibrated(result_of(classes))
+    likeness = result.calibration.likeness._replace(limit=-1e9)  # Everything is unlike them.
+    page = opened(to_page(result._replace(calibration=Calibration(1.0, likeness))))
+    draw(page, FOUR)
+    now = state(page)
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", now["image"])[-1]
+    nearest = f"{classes[now['answer']]}, {percent(max(shares))}."
+    assert now["unlike"]
+    assert text(page, "#subject") == "Your drawing"
+    assert text(page, "#answer") == f"This is unlike any {noun}."
+    assert text(page, "#share") == ""
+    assert text(page, "#second") == f"The nearest class is {nearest}"
+    said = f"This is unlike any {noun}. The nearest class is {nearest} Decided at row "
+    assert text(page, "#said").startswith(said)
+    heard = page.locator("#step").get_attribute("aria-valuetext")
+    assert heard.endswith(f": This is unlike any {noun}.")
+    page.locator("#step").press("ArrowLeft")  # About a part of an image, nothing is known.
+    until(page, "s.step === 27 && !s.unlike")
+    assert text(page, "#answer") in classes
 
 
 def test_class_names_are_text_and_nothing_else(opened):

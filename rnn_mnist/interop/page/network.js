@@ -88,22 +88,23 @@ function lastStates(hidden) {
   return Float64Array.of(...hidden.at(-1).slice(0, half), ...hidden[0].slice(half));
 }
 
-/** Whether the top layer's hidden states are unlike those of the training images. */
-function isUnlike(hidden) {
-  if (!data.likeness) return false;
-  const { units, limit, weights } = data.likeness, size = hidden[0].length;
+const { likeness } = data; // Its arrays are a kernel, biases and weights.
+const likenessArrays = new Float32Array(likeness ? bytes(likeness.weights).buffer : 0);
+
+/** How unlike those of the training images the top layer's hidden states are. */
+function unlikeness(hidden) {
+  const { units } = likeness, size = hidden[0].length, arrays = likenessArrays;
   const mean = hidden[0].map((_, k) => sum(hidden.map((state) => state[k])) / steps);
   const deviation = mean.map((middle, k) =>
     Math.sqrt(sum(hidden.map((state) => (state[k] - middle) ** 2)) / steps));
   const features = [...mean, ...deviation, ...lastStates(hidden)];
-  const arrays = new Float32Array(bytes(weights).buffer); // Of a kernel, biases and weights.
   let score = 0;
   for (let unit = 0; unit < units; unit++) {
     let total = arrays[3 * size * units + unit];
     features.forEach((feature, k) => { total += feature * arrays[k * units + unit]; });
     score += Math.max(total, 0) * arrays[(3 * size + 1) * units + unit];
   }
-  return score > limit;
+  return score;
 }
 
 /**
@@ -127,7 +128,7 @@ function reader(image) {
     return next > steps;
   };
   /** Whether the image is unlike all that the network was trained on. */
-  const unlike = () => verdict ??= isUnlike(whole());
+  const unlike = () => verdict ??= Boolean(likeness) && unlikeness(whole()) > likeness.limit;
   return { known, after, complete, unlike };
 }
 

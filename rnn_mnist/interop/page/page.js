@@ -201,6 +201,7 @@ function render(known) {
   for (const [id, text] of Object.entries(texts)) $(id).textContent = text || SPACE;
   $("doubt").textContent = doubts.map(sentence).join(" ");
   $("answer").classList.toggle("sentence", !belief || odd);
+  $("beliefs").classList.toggle("odd", odd === true);
   $("subject").classList.toggle("wrong", texts.subject.endsWith("wrong"));
   $("hint").hidden = Boolean(strokes.length || picture);
   $("clear").setAttribute("aria-disabled", !strokes.length && !picture);
@@ -324,6 +325,7 @@ window.rnnMnist = Object.freeze({
     complete();
     return known.map((belief) => [...belief]);
   },
+  unlike: (image) => reader(image).unlike(),
   state: () => ({
     step, steps, settled, strokes: strokes.length, label: picture?.label ?? null,
     image: image && [...image], answer: step ? best(network.after(step)) : null,

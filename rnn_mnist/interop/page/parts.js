@@ -100,8 +100,7 @@ const findLines = (mask) =>
 function lineLengths(mask) {
   const factor = Math.max(1, Math.floor(longest(mask) / LINE_SIDE));
   const { width, height, values: small } = blocksWithAny(mask, factor);
-  const thick = small.map((value, k) =>
-    value | (k >= width ? small[k - width] : 0) | (k + width < small.length ? small[k + width] : 0));
+  const thick = small.map((value, k) => value | small[k - width] | small[k + width]);
   const found = new Int32Array(small.length), sheared = makeGrid(width, height, small.slice());
   for (const slope of SLOPES) {
     const shifts = Int32Array.from({ length: width }, (_, x) =>
@@ -150,7 +149,8 @@ function withoutLevel(mask, lines) {
 
 /** A mask in blocks of factor x factor pixels, each set if any of its pixels is. */
 function blocksWithAny({ width, height, values }, factor) {
-  const small = makeMask(makeGrid(Math.ceil(width / factor), Math.ceil(height / factor)), () => false);
+  const [wide, tall] = [width, height].map((size) => Math.ceil(size / factor));
+  const small = makeGrid(wide, tall, new Uint8Array(wide * tall));
   for (let y = 0, k = 0; y < height; y++) {
     const row = Math.floor(y / factor) * small.width;
     for (let x = 0; x < width; x++, k++) small.values[row + Math.floor(x / factor)] |= values[k];

@@ -109,3 +109,9 @@ function centred({ width, height, values }) {
   });
   return image;
 }
+
+/** Read a picture: { image, doubts }, or null if nothing is drawn. */
+function read(grey) {
+  const found = flatInk(grey);
+  return found && { image: toImage(found.ink), doubts: [] };
+}
