@@ -2,23 +2,21 @@
 
 const FAINT = 0.1; // Pixels below this share of the strongest ink are outside of the digit's box.
 const THIN = 1.2, WIDE = 1.8; // Strokes thinner than THIN are widened to WIDE, in pixels of 28x28.
-const round = (value) => Math.floor(value + 0.5 + 1e-6); // Keep halves despite rounding.
+const COARSE = 256; // Thin strokes are widened in drawings of about this side.
 
 /** Crop, scale and centre ink as MNIST's digits were: 784 levels. */
 function toImage(whole) {
   const faint = FAINT * largest(whole.values);
-  let ink = cut(whole, boxWhere(whole, (value) => value >= faint));
+  let ink = cutOut(whole, boxWhere(whole, (value) => value >= faint));
   if (strokeWidth(ink) * BOX / longest(ink) < THIN) ink = coarse(ink);
   const before = longest(ink); // Widened strokes may reach out of the box.
   ink = widened(ink, BOX / before);
   const [wide, tall] = [ink.width, ink.height].map((size) =>
-    Math.max(1, round(BOX * size / before)));
+    Math.max(1, rounded(BOX * size / before)));
   const small = averaged(ink, wide, tall);
   const strength = 255 / largest(small.values);
   return centred(mapGrid(small, (value) => value * strength));
 }
-
-const longest = ({ width, height }) => Math.max(width, height);
 
 /** The mean width of a drawing's strokes, in its pixels. */
 function strokeWidth(ink) {
@@ -38,7 +36,7 @@ function strokeWidth(ink) {
 
 /** A large drawing in fewer pixels; each gets the strongest ink of those that it replaces. */
 function coarse({ width, height, values }) {
-  const step = Math.max(1, Math.floor(Math.max(width, height) / Math.floor(LARGE / 4)));
+  const step = Math.max(1, Math.floor(Math.max(width, height) / COARSE));
   const small = makeGrid(Math.ceil(width / step), Math.ceil(height / step));
   for (let y = 0, k = 0; y < height; y++) {
     const row = Math.floor(y / step) * small.width;
@@ -101,17 +99,11 @@ function centred({ width, height, values }) {
     down += value * Math.floor(k / width);
     across += value * (k % width);
   });
-  const place = (centre, size) => Math.min(Math.max(round(SIDE / 2 - centre), 0), SIDE - size);
+  const place = (centre, size) => Math.min(Math.max(rounded(SIDE / 2 - centre), 0), SIDE - size);
   const top = place(down / mass, height), left = place(across / mass, width);
   const image = new Uint8Array(SIDE * SIDE);
   values.forEach((value, k) => {
     image[(top + Math.floor(k / width)) * SIDE + left + k % width] = floorHalfUp(value);
   });
   return image;
-}
-
-/** Read a picture: { image, doubts }, or null if nothing is drawn. */
-function read(grey) {
-  const found = flatInk(grey);
-  return found && { image: toImage(found.ink), doubts: [] };
 }

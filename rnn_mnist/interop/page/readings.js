@@ -1,106 +1,126 @@
-// Readings: several ways to read a picture, and the best. As pictures/readings.py has it. --------
+// Readings: a picture in several ways, and the best. As pictures/readings.py has it. -------------
 
-const judge = (() => {
+const MOST_LIKELY = 3; // All images that look at least this much like a digit are equally good.
+const ENOUGH = 2; // If the whole picture has this score, nothing else is tried.
+const MOST_INK = 0.6; // Of a picture. More is no ink.
+const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
+const SMALLEST = 0.15; // Things below this share of the picture are small.
+// What makes a reading less plausible, in units of the score.
+const [INSIDE, ALL, FEWER_LINES, SECOND] = [0.5, 1, 0.7, 1.5], [SMALL, HOLE, SEVERAL] = [2, 1, 0.7];
+
+const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
   const floats = new Float64Array(bytes(numbers).buffer);
-  return {
-    units, weights: new Int8Array(bytes(weights).buffer), offset: floats[3 * units],
-    scale: floats.subarray(0, units), bias: floats.subarray(units, 2 * units),
-    out: floats.subarray(2 * units, 3 * units),
-  };
+  const [scale, bias, out] = [0, 1, 2].map((k) => floats.subarray(k * units, (k + 1) * units));
+  return { weights: new Int8Array(bytes(weights).buffer), scale, bias, out, offset: floats.at(-1) };
 })();
 
 /** The log-odds that an image is a digit and nothing else. */
-function likenessOf(image) {
-  const hidden = new Float64Array(judge.units);
+function likelihood(image) {
+  const { weights, scale, bias, out, offset } = judge, units = bias.length;
+  const hidden = new Float64Array(units);
   image.forEach((level, pixel) => {
     if (!level) return;
-    for (let k = 0, at = pixel * judge.units; k < judge.units; k++) hidden[k] += level * judge.weights[at++];
+    for (let k = 0; k < units; k++) hidden[k] += level * weights[pixel * units + k];
   });
-  return judge.offset + sum(hidden.map((value, k) =>
-    Math.max(value * judge.scale[k] + judge.bias[k], 0) * judge.out[k]));
+  return sum(hidden.map((x, k) => Math.max(x * scale[k] + bias[k], 0) * out[k])) + offset;
 }
 
-/** Read a picture: { image, name, doubts }, or null if nothing is drawn. */
-function read(grey) {
-  const found = candidates(grey).map((candidate) => {
-    const image = toImage(candidate.ink);
-    return { ...candidate, image, score: Math.min(likenessOf(image), 3) - candidate.penalty };
-  });
-  found.sort((a, b) => b.score - a.score);
-  return found.length ? { ...found[0], doubts: [], readings: found } : null;
-}
-
-function candidates(grey) {
-  const whole = flatInk(grey), side = Math.min(grey.width, grey.height), found = [];
-  if (whole) found.push({ name: "whole", ink: whole.ink, penalty: 0, count: 1 });
-  const maps = [whole, mostFrequentInk(grey)];
-  for (const reach of [Math.floor(side / 4), Math.floor(side / 9)]) {
-    for (const light of [false, true]) maps.push(localInk(grey, Math.max(3, reach) | 1, light));
+/** Read a picture in all ways, step by step. Returns the readings; the best is first. */
+function* readings(grey) {
+  const found = [];
+  for (const candidate of candidates(grey)) {
+    found.push(candidate);
+    if (candidate.name === "whole" && candidate.score >= ENOUGH) break;
+    yield;
   }
-  return [...found, ...maps.filter(Boolean).flatMap((map) => candidatesOf(map, grey))];
+  return found.sort((a, b) => b.score - a.score);
 }
 
-function candidatesOf(map, grey) {
-  const mask = makeMask(map.ink, (value) => value > map.limit), inked = sum(mask.values);
-  if (!inked || inked > 0.6 * mask.values.length) return [];
-  const seen = new Set(), lines = findLines(mask), found = [];
-  for (const [name, share] of [["", 0], ["without long lines", 0.85], ["without lines", 0.65]]) {
-    const kept = share ? withoutLines(mask, lines, share) : mask;
-    if (share && kept.values.every((value, k) => value === mask.values[k])) continue;
-    const all = connected(kept);
-    const chosen = [[`${map.name} inside`, insideOf(all), 0.5]];
-    if (!share) chosen.push([map.name, all.parts, 1]);
-    for (const [title, parts, penalty] of chosen) {
-      const groups = thingsOf(parts);
-      groups.slice(0, 2).forEach((group, rank) => {
-        const box = around(group), key = JSON.stringify([box, sum(group.map((p) => p.area))]);
-        if (seen.has(key)) return;
+/** All readings, the plainest first. */
+function* candidates(grey) {
+  const plain = wholeInk(grey);
+  if (plain) yield wholeCandidate(plain);
+  for (const ink of inkMaps(grey, plain)) {
+    const seen = new Set();
+    for (const plan of plans(ink)) {
+      for (const [rank, thing] of plan.things.slice(0, 2).entries()) {
+        const key = JSON.stringify([thing.box, sum(thing.parts.map(({ area }) => area))]);
+        if (!seen.has(key)) yield candidateOf(plan, thing, rank, grey);
         seen.add(key);
-        found.push({
-          name: `${title} ${name} ${rank}`.trim(), box,
-          ink: rendered(map, all.labels, group),
-          penalty: penalty + (share ? 0.7 : 0) + 1.5 * rank + implausible(mask, grey, box),
-          count: groups.filter((g) => areaOfBox(around(g)) > 0.2 * areaOfBox(around(groups[0]))).length,
-        });
-      });
+      }
     }
   }
-  return found;
 }
 
-function implausible(mask, grey, box) {
-  const size = sizeOf(box);
-  let penalty = 2 * Math.max(0, 1 - size / (0.15 * longest(grey)));
-  const inner = grown(box, Math.max(2, roundEven(0.05 * size)), grey);
-  const levels = cut(grey, inner).values, inked = cut(mask, inner).values;
-  const mean = (wanted) => {
-    const chosen = levels.filter((_, k) => inked[k] === wanted);
-    return sum(chosen) / chosen.length;
-  };
-  const ink = mean(1), paper = mean(0);
-  const like = (values) => values.filter((v) => Math.abs(v - ink) < Math.abs(v - paper)).length;
-  const near = cut(grey, grown(box, roundEven(0.12 * size), grey)).values;
-  const far = cut(grey, grown(box, roundEven(0.3 * size), grey)).values;
-  const total = far.length - near.length;
-  if (total && like(far) - like(near) > 0.6 * total) penalty += 1;
-  return penalty;
+/** The whole picture as one thing. */
+function wholeCandidate(plain) {
+  const { parts } = connected(maskOf(plain));
+  const things = thingsOf(parts), image = toImage(plain.ink);
+  const penalty = comparable(things).length > 1 ? SEVERAL : 0;
+  const score = Math.min(likelihood(image), MOST_LIKELY) - penalty;
+  return { name: "whole", image, score, box: things[0].box, plan: { penalty: 0, things } };
 }
 
-/** A box with a margin, within a picture. */
-const grown = ({ top, left, bottom, right }, margin, { width, height }) => ({
-  top: Math.max(0, top - margin), left: Math.max(0, left - margin),
-  bottom: Math.min(height, bottom + margin), right: Math.min(width, right + margin),
-});
+/** What may be drawn, by one map of ink: the things that each way to read it finds. */
+function* plans(ink) {
+  const mask = maskOf(ink), inked = sum(mask.values);
+  if (!inked || inked > MOST_INK * mask.values.length) return;
+  const lines = findLines(mask);
+  for (const [cut, share] of LINES) {
+    const left = share ? withoutLines(mask, lines, share) : mask;
+    if (share && equal(left, mask)) continue;
+    const all = connected(left), cost = share ? FEWER_LINES : 0;
+    const chosen = [["inside", inside(all), INSIDE]];
+    if (!share) chosen.push(["all", notFilled(all), ALL]);
+    for (const [name, parts, penalty] of chosen) {
+      const title = [ink.name, name, cut].filter(Boolean).join(", ");
+      const things = thingsOf(parts);
+      yield { name: title, ink, mask, labels: all.labels, things, penalty: penalty + cost };
+    }
+  }
+}
 
-/** The ink of a group of parts, from 0 to 255, with the soft edges of its strokes. */
-function rendered({ ink, limit }, labels, group) {
+/** The image of a thing, and how good it is. */
+function candidateOf(plan, thing, rank, grey) {
+  const image = toImage(drawnInk(plan, thing)), name = rank ? `${plan.name}, second` : plan.name;
+  const penalty = plan.penalty + SECOND * rank + implausible(plan.mask, thing.box, grey);
+  const score = Math.min(likelihood(image), MOST_LIKELY) - penalty;
+  return { name, image, score, box: thing.box, plan };
+}
+
+/** The ink of a thing: fully dark inside, with the soft edge of its strokes. */
+function drawnInk({ ink: { ink, limit }, labels }, thing) {
   const soft = Math.max(1, Math.floor(longest(labels) / 200));
-  const box = grown(around(group), soft, labels), part = cut(ink, box);
-  const numbers = new Set(group.map(({ label }) => label));
-  const kept = makeMask(cut(labels, box), (label) => numbers.has(label));
+  const place = grown(thing.box, soft, labels), part = cutOut(ink, place);
+  const wanted = new Set(thing.parts.map(({ label }) => label));
+  const kept = makeMask(cutOut(labels, place), (label) => wanted.has(label));
   const full = median(part.values.filter((_, k) => kept.values[k]));
-  const edge = maximumFilter(kept, 2 * soft + 1).values;
-  return mapGrid(part, (value, k) => edge[k] && !(value > limit && !kept.values[k])
+  const around = maximumFilter(kept, 2 * soft + 1).values;
+  return mapGrid(part, (value, k) => around[k] && (kept.values[k] || value <= limit)
     ? Math.min(Math.max((value - limit / 2) / (full - limit / 2), 0), 1) * 255 : 0);
 }
+
+/** The penalty of a thing that is small, or that is a hole in the ink of another. */
+function implausible(mask, box, grey) {
+  const side = sideOf(box), penalty = SMALL * Math.max(0, 1 - side / (SMALLEST * longest(grey)));
+  const at = grown(box, Math.max(2, Math.floor(side / 20)), grey);
+  const inked = cutOut(mask, at).values, levels = cutOut(grey, at).values;
+  if (!inked.includes(0)) return penalty + HOLE;
+  // Around ink is paper. Around a hole is ink, and then what is in the hole, too.
+  const mean = (kind) => {
+    const chosen = levels.filter((_, k) => inked[k] === kind);
+    return sum(chosen) / chosen.length;
+  };
+  const dark = mean(1), light = mean(0);
+  const likeInk = (values) => values.reduce((count, level) =>
+    Math.abs(level - dark) < Math.abs(level - light) ? count + 1 : count, 0);
+  const [near, far] = [0.12, 0.3].map((share) =>
+    cutOut(grey, grown(box, roundEven(share * side), grey)).values);
+  const like = likeInk(far) - likeInk(near) > 0.6 * (far.length - near.length);
+  return like ? penalty + HOLE : penalty;
+}
+
+/** The things that are not much smaller than the largest. */
+const comparable = (things) =>
+  things.filter(({ box }) => sideOf(box) >= 0.4 * sideOf(things[0].box));
