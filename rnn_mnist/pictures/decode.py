@@ -13,36 +13,11 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, prepare, reduced
+from rnn_mnist.pictures.drawing import Drawing, find_drawings
+from rnn_mnist.pictures.parts import Box
+from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced, reduction
 
 ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
-
-
-class Reading(NamedTuple):
-    """One way to read a picture."""
-
-    name: str
-    image: Levels  # (28, 28)
-    score: float  # How much the image looks like a digit; more is better.
-
-
-class Box(NamedTuple):
-    """A part of a picture, in pixels; the bottom and the right are outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-
-class Drawing(NamedTuple):
-    """A digit, or another thing, that is drawn on a picture."""
-
-    image: Levels  # (28, 28), as the network takes it.
-    reading: str  # The name of the way in which the picture was read; "array" is unchanged.
-    box: Box  # Where it is in the picture, which is turned upright.
-    doubts: tuple[str, ...]  # What may be wrong with it, in sentences without a full stop.
-    readings: tuple[Reading, ...]  # The best first, which gave the image. None of an array.
 
 
 MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
@@ -66,9 +41,9 @@ def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]
     """Read the drawings of a file, with what is doubtful about each.
 
     NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
-    255. Every other array or file is one picture, which `prepare` prepares: PNG, JPEG, WebP, GIF
-    (only its first picture), BMP or `.npy`. The source is a file or its bytes. A picture has one
-    drawing, the largest; with `every`, it has all of them, line by line and from left to right.
+    255. Every other array or file is one picture: PNG, JPEG, WebP, GIF (only its first picture),
+    BMP or `.npy`. The source is a file or its bytes. A picture has one drawing, the largest; with
+    `every`, it has all of them, line by line and from left to right.
 
     Raises:
       InputError: The file is of another kind, damaged, too large, or empty; one line.
@@ -83,10 +58,12 @@ def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
     if not content.startswith(b"\x93NUMPY"):
-        return _drawings(_decoded(content), every=every)
+        picture = _decoded(content)
+        return find_drawings(picture.grey, scale=picture.scale, every=every)
     array, scale = _array(content)
     if array.ndim == 2 and array.shape != (FRAME, FRAME):
-        return _drawings(reduced(array) * scale, every=every)
+        grey = reduced(array) * scale
+        return find_drawings(grey, scale=max(array.shape) / max(grey.shape), every=every)
     if array.shape[-2:] != (FRAME, FRAME):
         raise InputError(f"holds an array of shape {array.shape}, not (28, 28) or (N, 28, 28)")
     images = np.rint(array.reshape(-1, FRAME, FRAME) * np.float32(scale)).astype(np.uint8)
@@ -94,14 +71,14 @@ def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]
     return [Drawing(image, "array", whole, (), ()) for image in images]
 
 
-def _drawings(grey: Real, *, every: bool) -> list[Drawing]:
-    """For now: the whole picture as one drawing."""
-    del every
-    image, whole = prepare(grey), Box(0, 0, *grey.shape)
-    return [Drawing(image, "whole", whole, (), (Reading("whole", image, 0.0),))]
+class _Picture(NamedTuple):
+    """A picture of about the size at which it is read."""
+
+    grey: Real  # (H, W), from 0 to 255.
+    scale: float  # How many of the file's pixels each of its pixels is wide.
 
 
-def _decoded(content: bytes) -> Real:
+def _decoded(content: bytes) -> _Picture:
     """The grey levels of an image file's first picture, turned upright."""
     most = MOST_PIXELS
     try:
@@ -124,19 +101,21 @@ def _decoded(content: bytes) -> Real:
         raise InputError("cannot be read: damaged") from None
 
 
-def _grey(opened: PIL.Image.Image) -> Real:
+def _grey(opened: PIL.Image.Image) -> _Picture:
     """The grey levels of an opened picture, reduced, upright, and on paper where transparent."""
+    side = max(opened.size)
     opened.draft("L", (SIDE, SIDE))
     picture = PIL.ImageOps.exif_transpose(opened)
     deep = picture.mode.startswith("I")  # 16 bits
     grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
-    values = np.asarray(grey.reduce(max(1, max(grey.size) // SIDE)), np.float64)
+    values = np.asarray(grey.reduce(reduction(max(grey.size))), np.float64)
+    scale = side / max(values.shape[:2])
     if deep:
-        return values / 257
+        return _Picture(values / 257, scale)
     levels, opaque = values[..., 0], values[..., 1] / 255
     # Transparent paper is white under dark ink and black under light ink.
     paper = 255.0 if (levels * opaque).sum() < 127.5 * opaque.sum() else 0.0
-    return np.floor(levels * opaque + paper * (1 - opaque) + 0.5)
+    return _Picture(np.floor(levels * opaque + paper * (1 - opaque) + 0.5), scale)
 
 
 def _array(content: bytes) -> tuple[NDArray[Any], int]:
