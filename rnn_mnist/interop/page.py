@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from rnn_mnist import model
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
+from rnn_mnist.pictures import load_judge
 from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
 _FOLDER = Path(__file__).with_name("page")
-_SCRIPTS = "network", "grids", "ink", "preparation", "drawing", "page"  # In this order.
+_SCRIPTS = (  # In this order.
+    *("network", "grids", "ink", "lines", "parts", "preparation", "readings", "drawing", "page"),
+)
 
 
 def to_page(result: Result) -> str:
@@ -56,6 +59,7 @@ def to_page(result: Result) -> str:
         "tensors": [[name, array.shape] for name, array in state.items()],
         "weights": _floats(state.values()),
         "likeness": _likeness(result),
+        "judge": _judge(),
         **_samples(result),
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
@@ -137,6 +141,17 @@ def _likeness(result: Result) -> dict[str, Any] | None:
         return None
     kernel, bias, weight, limit = result.calibration.likeness
     return {"units": len(bias), "limit": limit, "weights": _floats((kernel, bias, weight))}
+
+
+def _judge() -> dict[str, Any]:
+    """What tells how much an image looks like a digit."""
+    judge = load_judge()
+    numbers = np.concatenate([judge.scale, judge.bias, judge.out, [judge.offset]])
+    return {
+        "units": len(judge.bias),
+        "weights": _base64([judge.weights]),
+        "numbers": _base64([numbers.astype("<f8")]),
+    }
 
 
 def _floats(arrays: Iterable[NDArray[Any]]) -> str:

@@ -2,9 +2,10 @@
 
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_drawings, read_pictures
 from rnn_mnist.pictures.drawing import Drawing, Reading, prepare
+from rnn_mnist.pictures.judge import load_judge
 from rnn_mnist.pictures.parts import Box
 
 __all__ = [
-    "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Reading", "prepare", "read_drawings",
-    "read_pictures",
+    "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Reading", "load_judge", "prepare",
+    "read_drawings", "read_pictures",
 ]  # fmt: skip

@@ -7,19 +7,23 @@ import json
 import re
 import shutil
 import webbrowser
+from importlib import import_module
 from pathlib import Path
 from urllib.request import url2pathname
 
 import jax.numpy as jnp
 import numpy as np
+import papers
+import PIL.Image
 import pytest
 from numpy.random import default_rng
 
-from rnn_mnist import Config, InputError, State, export, from_torch, load
+from rnn_mnist import Config, InputError, State, export, from_torch, interop, load
 from rnn_mnist.draw import main as draw_command
 from rnn_mnist.inference import beliefs, predict, read_pictures
 from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
+from rnn_mnist.pictures import read_drawings
 from rnn_mnist.plots.panels import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
 from rnn_mnist.training import Calibration, features_of, make_model
@@ -411,17 +415,127 @@ DRAWINGS = {
 }
 
 
-def test_drawings_are_prepared_as_python_prepares_them(opened, monkeypatch):
-    # Strokes of this pen are never so thin that Python would widen them.
-    monkeypatch.setattr("rnn_mnist.pictures.preparation._WIDE", 1e9)
+def test_drawings_are_prepared_as_python_prepares_them(opened):
     page = opened(to_page(result_of()))
     for name, strokes in DRAWINGS.items():
         draw(page, strokes)
-        ours = read_pictures(drawn(page))[0].astype(int)
-        theirs = np.reshape(state(page)["image"], (28, 28))
-        assert ours.any(), name
-        assert np.abs(ours - theirs).max() <= 1, name
+        (ours,), now = read_drawings(drawn(page)), state(page)
+        assert ours.image.any(), name
+        assert np.abs(ours.image - np.reshape(now["image"], (28, 28))).max() <= 1, name
+        assert now["doubts"] == list(ours.doubts), name
         page.keyboard.press("c")
+
+
+def papers_of(digits, count, sides):
+    """Test digits on paper, with all that people have around them, some photographed."""
+    rng, changes = default_rng(8), {"as it is": None, **papers.CHANGES, **papers.MORE}
+    for k in range(count):
+        name = list(changes)[k % len(changes)]
+        image, side = rng.choice(digits.images), int(rng.choice(sides))
+        sheet = papers.draw(image, rng, side=side, stroke=("thin", "natural", "thick")[k % 3])
+        if changes[name] is not None:
+            sheet = changes[name](sheet, rng)
+        if k % 4 == 3:
+            sheet = papers.photograph(sheet, rng)
+        yield f"{name}, {side} pixels", np.asarray(papers.rounded(sheet))
+
+
+@pytest.mark.parametrize(
+    ("count", "sides"),
+    [(15, (60, 90)), pytest.param(200, (60, 150, 300, 500), marks=pytest.mark.slow)],
+)
+def test_photographs_are_prepared_as_python_prepares_them(opened, digits, count, sides):
+    page, readings = opened(to_page(result_of())), set()
+    noise = ("noise", default_rng(9).integers(0, 256, (70, 50), np.uint8))
+    for name, levels in [noise, *papers_of(digits, count, sides)]:
+        (ours,) = read_drawings(png(levels))
+        height, width = levels.shape
+        theirs = page.evaluate(
+            "([w, h, levels]) => rnnMnist.read(w, h, levels)",
+            [width, height, levels.ravel().tolist()],
+        )
+        assert np.abs(ours.image - np.reshape(theirs["image"], (28, 28))).max() <= 1, name
+        assert (theirs["reading"], theirs["doubts"]) == (ours.reading, list(ours.doubts)), name
+        readings.add(ours.reading)
+    assert len(readings) >= 4, readings
+
+
+def jpeg(levels, **options):
+    file = io.BytesIO()
+    PIL.Image.fromarray(levels).save(file, "JPEG", quality=85, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("paper", ["plain", "lined"])
+def test_photographs_are_read_as_predict_reads_them(
+    opened, digits, strong, pretrained, paper, count
+):
+    page, rng, right = opened(strong), default_rng(6), 0
+    for k in range(count):
+        sheet = papers.draw(digits.images[k], rng, side=(400, 800, 1300)[k % 3])
+        if paper == "lined":
+            sheet = papers.ruled(sheet, rng)
+        photo = jpeg(papers.photograph(sheet, rng).astype(np.uint8))
+        read_picture(page, photo, give=(choose, drop, paste)[k % 3])
+        answer = predict([pretrained], read_pictures(photo)).argmax()
+        assert state(page)["answer"] == answer
+        right += answer == digits.labels[k]
+    assert right >= 0.9 * count
+
+
+def test_a_photograph_stands_upright_and_is_reduced_as_python_reduces_it(opened):
+    rng = default_rng(7)
+    levels = np.full((800, 1700), 230, np.uint8)
+    levels[200:700, 800:900] = rng.integers(20, 90, (500, 100))
+    levels[600:700, 800:1100] = 50
+    page = opened(to_page(result_of()))
+    for orientation in (1, 6, 8):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        photo = jpeg(levels, exif=exif)
+        read_picture(page, photo, give=choose)
+        ours, theirs = read_pictures(photo)[0], np.reshape(state(page)["image"], (28, 28))
+        # The decoders of JPEG are not the same.
+        assert np.abs(ours.astype(int) - theirs).max() <= 16, orientation
+    flat = png(np.pad(rng.integers(0, 200, (900, 501), np.uint8), 700, constant_values=255))
+    read_picture(page, flat)
+    theirs = np.reshape(state(page)["image"], (28, 28))
+    assert np.abs(read_pictures(flat)[0].astype(int) - theirs).max() <= 1
+
+
+def test_doubts_are_shown_and_said(opened, digits, strong):
+    page = opened(strong)
+    three = [255 - np.kron(image, np.ones((4, 4), np.uint8)) for image in digits.images[:3]]
+    sheet = np.pad(np.hstack(three), 20, constant_values=255)
+    read_picture(page, png(sheet), give=choose)
+    (doubt,) = read_drawings(png(sheet))[0].doubts
+    assert doubt.startswith("3 things are drawn")
+    assert text(page, "#doubt") == f"{doubt}."
+    until(page, "s.settled")
+    assert f"{doubt}." in text(page, "#said")
+    assert page.locator("#doubt").is_visible()
+    page.keyboard.press("s")
+    until(page, "s.label !== null && s.settled")
+    assert text(page, "#doubt") == ""
+
+
+# Where Python has a constant that the scripts, which share their names, call otherwise.
+ELSEWHERE = {"LARGE": "preparation.SIDE", "LINE_SIDE": "lines._SIDE", "MOST_PARTS": "parts._MOST"}
+
+
+def test_the_scripts_have_the_constants_of_python():
+    names = "ink", "lines", "parts", "preparation", "readings", "drawing"
+    modules = {name: vars(import_module(f"rnn_mnist.pictures.{name}")) for name in names}
+    folder, count = Path(interop.__file__).parent / "page", 0
+    for name in names[:-1]:
+        script = (folder / f"{name}.js").read_text(encoding="utf-8")
+        for constant, value in re.findall(r"\b([A-Z_]{3,}) = ([\d.]+)[,;]", script):
+            home, _, theirs = ELSEWHERE.get(constant, f"{name}.{constant}").partition(".")
+            ours = {**modules["drawing"], **modules[home]}
+            assert ours.get(theirs, ours.get(f"_{theirs}")) == float(value), constant
+            count += 1
+    assert count > 20
 
 
 def test_pictures_are_prepared_as_python_prepares_them(opened):

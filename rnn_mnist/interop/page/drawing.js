@@ -93,7 +93,7 @@ function reduce(source, factor) {
 
 /** Read the grey levels of a picture or canvas, reduced if it is large. */
 function levels(source) {
-  const factor = Math.max(1, Math.floor(Math.max(source.width, source.height) / LARGE));
+  const factor = Math.max(1, Math.floor((longest(source) + LARGE / 2) / LARGE));
   const { luma, alpha, wide } = reduce(source, factor);
   // Put transparent pixels on white if the ink is dark, and on black if it is light.
   const light = luma.reduce((total, level, k) => total + level * alpha[k], 0);
@@ -110,19 +110,15 @@ async function openFirst([file, ...others]) {
 
 /** Show the picture of a file in place of the drawing, or say why not. */
 async function open(file) {
-  const begun = changes;
+  const begun = changes, late = () => changes !== begun || pen !== null;
   note("Reading the picture \u2026");
   const options = { colorSpaceConversion: "none" }; // Pillow ignores colour profiles, too.
   const bitmap = file && await createImageBitmap(file, options).catch(() => null);
-  if (changes !== begun || pen !== null) return;
-  if (!bitmap) {
-    note("This is not a picture. Nothing changed.");
-    return;
-  }
-  const found = read(levels(bitmap));
-  if (found) show({ ...found, shown: thumbnail(bitmap) });
-  else note("This picture is empty. Nothing changed.");
-  bitmap.close();
+  const found = bitmap && !late() ? await readCalmly(levels(bitmap)) : null;
+  if (late()) return;
+  if (found) show({ image: found.image, doubts: found.doubts, shown: thumbnail(bitmap) });
+  else note(`This ${bitmap ? "picture is empty" : "is not a picture"}. Nothing changed.`);
+  bitmap?.close();
 }
 
 /** A smaller copy of a picture, to show on the paper. */

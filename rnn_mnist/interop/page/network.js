@@ -2,7 +2,6 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const { classes, noun, steps, word, bidirectional } = data;
 const SIDE = 28, BOX = 20; // MNIST scaled its digits to 20x20 pixels and put them in 28x28.
-const LARGE = 512; // Larger pictures are reduced to about this side.
 const SIZE = 280, PEN = 22; // The drawing and the pen, as thick as the strokes of MNIST.
 const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const sum = (values) => values.reduce((a, b) => a + b, 0);

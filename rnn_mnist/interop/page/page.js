@@ -12,7 +12,9 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 /** Read the current drawing or picture. */
 function look() {
   unread = false;
-  const found = picture ?? (strokes.length ? read(levels($("ink"))) : null);
+  // While the pen is down, the plainest reading is enough, and quick.
+  const readNow = pen === null ? read : readWhole;
+  const found = picture ?? (strokes.length ? readNow(levels($("ink"))) : null);
   image = found && found.image;
   doubts = found?.doubts ?? [];
   network = image && reader(image);
@@ -319,7 +321,11 @@ for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"])
 
 /** For tests, and for the browser's console. */
 window.rnnMnist = Object.freeze({
-  read,
+  /** Read levels from 0 to 255, row by row, as a picture. */
+  read(width, height, levels) {
+    const found = read(makeGrid(width, height, Float64Array.from(levels)));
+    return found && { image: [...found.image], reading: found.name, doubts: found.doubts };
+  },
   beliefs(image) {
     const { known, complete } = reader(image);
     complete();
@@ -329,6 +335,6 @@ window.rnnMnist = Object.freeze({
   state: () => ({
     step, steps, settled, strokes: strokes.length, label: picture?.label ?? null,
     image: image && [...image], answer: step ? best(network.after(step)) : null,
-    unlike: Boolean(step && isOdd()),
+    unlike: Boolean(step && isOdd()), doubts,
   }),
 });

@@ -1,5 +1,6 @@
 // Preparation: ink becomes 28x28 pixels, by the rules of pictures/preparation.py. ----------------
 
+const LARGE = 512; // Larger pictures are reduced to about this side.
 const FAINT = 0.1; // Pixels below this share of the strongest ink are outside of the digit's box.
 const THIN = 1.2, WIDE = 1.8; // Strokes thinner than THIN are widened to WIDE, in pixels of 28x28.
 const COARSE = 256; // Thin strokes are widened in drawings of about this side.

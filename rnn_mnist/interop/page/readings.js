@@ -4,9 +4,10 @@ const MOST_LIKELY = 3; // All images that look at least this much like a digit a
 const ENOUGH = 2; // If the whole picture has this score, nothing else is tried.
 const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
+const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
-const [INSIDE, ALL, FEWER_LINES, SECOND] = [0.5, 1, 0.7, 1.5], [SMALL, HOLE, SEVERAL] = [2, 1, 0.7];
+const INSIDE = 0.5, ALL = 1, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 1, SEVERAL = 0.7;
 
 const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
@@ -37,6 +38,34 @@ function* readings(grey) {
   return found.sort((a, b) => b.score - a.score);
 }
 
+/** The best reading, { name, image, doubts }, or null if nothing is drawn. */
+const bestOf = (found) =>
+  found.length ? { ...found[0], doubts: doubtsAbout(found[0]), readings: found } : null;
+
+/** Read the whole picture as one thing, or return null. */
+function readWhole(grey) {
+  const plain = wholeInk(grey);
+  return plain && { image: toImage(plain.ink), doubts: [] };
+}
+
+/** Read a picture at once. */
+function read(grey) {
+  const steps = readings(grey);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return bestOf(step.value);
+}
+
+/** Read a picture, and let the page live between the steps. */
+async function readCalmly(grey) {
+  const steps = readings(grey);
+  let begun = performance.now();
+  for (let step = steps.next(); ; step = steps.next()) {
+    if (step.done) return bestOf(step.value);
+    if (performance.now() < begun + 30) continue;
+    await new Promise((done) => setTimeout(done));
+    begun = performance.now();
+  }
+}
+
 /** All readings, the plainest first. */
 function* candidates(grey) {
   const plain = wholeInk(grey);
@@ -55,11 +84,11 @@ function* candidates(grey) {
 
 /** The whole picture as one thing. */
 function wholeCandidate(plain) {
-  const { parts } = connected(maskOf(plain));
+  const { labels, parts } = connected(maskOf(plain));
   const things = thingsOf(parts), image = toImage(plain.ink);
-  const penalty = comparable(things).length > 1 ? SEVERAL : 0;
+  const penalty = comparable(things, sideOf(things[0].box)).length > 1 ? SEVERAL : 0;
   const score = Math.min(likelihood(image), MOST_LIKELY) - penalty;
-  return { name: "whole", image, score, box: things[0].box, plan: { penalty: 0, things } };
+  return { name: "whole", image, score, box: things[0].box, plan: { ink: plain, labels, things } };
 }
 
 /** What may be drawn, by one map of ink: the things that each way to read it finds. */
@@ -71,8 +100,7 @@ function* plans(ink) {
     const left = share ? withoutLines(mask, lines, share) : mask;
     if (share && equal(left, mask)) continue;
     const all = connected(left), cost = share ? FEWER_LINES : 0;
-    const chosen = [["inside", inside(all), INSIDE]];
-    if (!share) chosen.push(["all", notFilled(all), ALL]);
+    const chosen = [["inside", inside(all), INSIDE], ["all", notFilled(all), ALL]];
     for (const [name, parts, penalty] of chosen) {
       const title = [ink.name, name, cut].filter(Boolean).join(", ");
       const things = thingsOf(parts);
@@ -121,6 +149,22 @@ function implausible(mask, box, grey) {
   return like ? penalty + HOLE : penalty;
 }
 
-/** The things that are not much smaller than the largest. */
-const comparable = (things) =>
-  things.filter(({ box }) => sideOf(box) >= 0.4 * sideOf(things[0].box));
+/** The things that are not much smaller than one of this side. */
+const comparable = (things, side) => things.filter(({ box }) => sideOf(box) >= 0.4 * side);
+
+/** What is doubtful about a reading, without a full stop. As pictures/drawing.py has it. */
+function doubtsAbout({ name, score, box, plan }) {
+  const area = ({ box }) => heightOf(box) * widthOf(box), same = (other) =>
+    ["top", "left", "bottom", "right"].every((side) => other[side] === box[side]);
+  const others = comparable(plan.things, sideOf(box)).filter((thing) =>
+    !same(thing.box) && likelihood(toImage(drawnInk(plan, thing))) > 0);
+  const found = [], most = Math.max(...others.map(area));
+  if (others.length) {
+    const which = area({ box }) >= most ? "the largest" : "the clearest";
+    found.push(`${others.length + 1} things are drawn; read ${which}`);
+  }
+  if (score < UNCLEAR && name !== "whole") {
+    found.push("it is unclear what is drawn and what surrounds it");
+  }
+  return found;
+}
