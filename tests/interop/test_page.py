@@ -426,6 +426,11 @@ def test_drawings_are_prepared_as_python_prepares_them(opened):
         page.keyboard.press("c")
 
 
+def side_by_side(images):
+    """Digits in dark ink on one sheet."""
+    return np.pad(255 - np.kron(np.hstack(images), np.ones((4, 4), np.uint8)), 20, "edge")
+
+
 def papers_of(digits, count, sides):
     """Test digits on paper, with all that people have around them, some photographed."""
     rng, changes = default_rng(8), {"as it is": None, **papers.CHANGES, **papers.MORE}
@@ -446,8 +451,11 @@ def papers_of(digits, count, sides):
 )
 def test_photographs_are_prepared_as_python_prepares_them(opened, digits, count, sides):
     page, readings = opened(to_page(result_of())), set()
-    noise = ("noise", default_rng(9).integers(0, 256, (70, 50), np.uint8))
-    for name, levels in [noise, *papers_of(digits, count, sides)]:
+    others = [
+        ("noise", default_rng(9).integers(0, 256, (70, 50), np.uint8)),
+        ("several", side_by_side(digits.images[:2])),
+    ]
+    for name, levels in [*others, *papers_of(digits, count, sides)]:
         (ours,) = read_drawings(png(levels))
         height, width = levels.shape
         theirs = page.evaluate(
@@ -506,8 +514,7 @@ def test_a_photograph_stands_upright_and_is_reduced_as_python_reduces_it(opened)
 
 def test_doubts_are_shown_and_said(opened, digits, strong):
     page = opened(strong)
-    three = [255 - np.kron(image, np.ones((4, 4), np.uint8)) for image in digits.images[:3]]
-    sheet = np.pad(np.hstack(three), 20, constant_values=255)
+    sheet = side_by_side(digits.images[:3])
     read_picture(page, png(sheet), give=choose)
     (doubt,) = read_drawings(png(sheet))[0].doubts
     assert doubt.startswith("3 things are drawn")

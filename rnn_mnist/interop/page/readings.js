@@ -161,7 +161,7 @@ function doubtsAbout({ name, score, box, plan }) {
   const found = [], most = Math.max(...others.map(area));
   if (others.length) {
     const which = area({ box }) >= most ? "the largest" : "the clearest";
-    found.push(`${others.length + 1} things are drawn; read ${which}`);
+    found.push(`${others.length + 1} things are drawn; predicted ${which}`);
   }
   if (score < UNCLEAR && name !== "whole") {
     found.push("it is unclear what is drawn and what surrounds it");
