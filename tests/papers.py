@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -26,6 +30,37 @@ def strokes(image: NDArray[np.uint8], size: int, *, stroke: str) -> Sheet:
     limit = min(STROKES[stroke], 0.7 * smooth.max())
     steep = 255 / max(np.abs(np.diff(smooth)).max(), 1)  # An edge is about a pixel wide.
     return ((smooth - limit) / 255 * steep + 0.5).clip(0, 1)
+
+
+def by_hand(image: NDArray[np.uint8], label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A digit, sometimes printed, and sometimes as MNIST's writers do not write it."""
+    if rng.random() < 0.1:
+        return printed(label, rng)
+    if label not in (0, 1, 7) or rng.random() < 0.7:
+        return image
+    rows, columns = np.nonzero(image > 100)
+    top, left, bottom, right = (
+        int(v) for v in (rows.min(), columns.min(), rows.max(), columns.max())
+    )
+    pen = PIL.Image.fromarray(image)
+    ends = {
+        0: [(left, bottom), (right, top)],  # A slashed zero.
+        1: [(right, top), (max(0, left - 4), top + 6)],  # A one with an upstroke.
+        7: [(left + 2, (top + bottom) // 2), (right, (top + bottom) // 2)],  # A crossed seven.
+    }
+    PIL.ImageDraw.Draw(pen).line(ends[label], fill=255, width=2)
+    return np.asarray(pen)
+
+
+def printed(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A digit in one of Matplotlib's fonts."""
+    folder = Path(matplotlib.get_data_path()) / "fonts/ttf"
+    fonts = sorted([*folder.glob("DejaVu*.ttf"), folder / "STIXGeneral.ttf"])
+    fonts = [font for font in fonts if "Display" not in font.name]
+    font = PIL.ImageFont.truetype(str(fonts[int(rng.integers(len(fonts)))]), 24)
+    page = PIL.Image.new("L", (28, 28))
+    PIL.ImageDraw.Draw(page).text((14, 14), str(label), fill=255, font=font, anchor="mm")
+    return np.asarray(page)
 
 
 def draw(
@@ -109,7 +144,7 @@ def frame_with_margin(sheet: Sheet, rng: np.random.Generator) -> Sheet:
 
 def on_white(sheet: Sheet, rng: np.random.Generator) -> Sheet:
     """A picture of grey paper, padded with white."""
-    grey = sheet * (rng.uniform(170, 240) / _paper(sheet))
+    grey = sheet * (rng.uniform(170, 240) / max(_paper(sheet), 1))
     return _grown(grey, rng.uniform(0.05, 0.4), 255.0)
 
 
@@ -219,3 +254,34 @@ MORE: dict[str, Change] = {
     "specks": specks,
     "axes of a figure": on_axes,
 }
+
+
+def sheet_of_digits(
+    images: NDArray[np.uint8], rng: np.random.Generator, *, columns: int, cell: int = 60
+) -> Sheet:
+    """Rows of digits on one sheet of paper, as a person writes them to be photographed."""
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * cell * 5 // 4 + cell, columns * cell + cell), 235.0)
+    for number, image in enumerate(images):
+        size = int(cell * rng.uniform(0.8, 1.0))
+        top = cell // 2 + number // columns * (cell * 5 // 4) + int(rng.integers(-3, 4))
+        left = cell // 2 + number % columns * cell + int(rng.integers(-3, 4))
+        place = sheet[top : top + size, left : left + size]
+        place -= strokes(image, size, stroke="natural") * 180
+    return sheet
+
+
+def surroundings(sheet: Sheet, rng: np.random.Generator, *, other: Sheet) -> Sheet:
+    """Random surroundings, one after the other; sometimes a photograph, or light on dark."""
+    changes = [*CHANGES.values(), *MORE.values()]
+    photographed = rng.random() < 0.4
+    for _ in range(int(rng.choice([0, 1, 1, 1, 1, 1, 2, 2, 3]))):
+        if photographed and rng.random() < 0.3:
+            sheet, photographed = photograph(sheet, rng), False
+        sheet = changes[int(rng.integers(len(changes)))](sheet, rng)
+    if rng.random() < 0.15:
+        height = min(len(other), len(sheet))
+        sheet = np.concatenate([sheet[:height], other[:height]], 1)
+    if photographed:
+        sheet = photograph(sheet, rng)
+    return 255 - sheet if rng.random() < 0.3 else sheet

@@ -56,7 +56,7 @@ def read(grey: Real) -> list[Candidate]:
       InputError: Nothing is drawn on it.
     """
     found = []
-    for candidate in _candidates(grey):
+    for candidate in candidates(grey):
         found.append(candidate)
         if candidate.name == "whole" and candidate.score >= ENOUGH:
             break
@@ -65,7 +65,7 @@ def read(grey: Real) -> list[Candidate]:
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
-def _candidates(grey: Real) -> Iterator[Candidate]:
+def candidates(grey: Real) -> Iterator[Candidate]:
     """All readings, the plainest first."""
     plain = whole(grey)
     if plain is not None:
