@@ -20,14 +20,14 @@ from scipy import ndimage
 Sheet = NDArray[np.float64]
 Change = Callable[[Sheet, np.random.Generator], Sheet]
 
-STROKES = {"thin": 190, "natural": 128, "thick": 60}  # From which level on a pixel is ink.
+STROKES = {"thin": 160, "natural": 128, "thick": 60}  # From which level on a pixel is ink.
 
 
 def strokes(image: NDArray[np.uint8], size: int, *, stroke: str) -> Sheet:
     """A digit's 28x28 pixels as smooth strokes in (size, size) pixels, from 0 to 1."""
     enlarged = PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BICUBIC)
     smooth = ndimage.gaussian_filter(np.asarray(enlarged, np.float64), size / 60)
-    limit = min(STROKES[stroke], 0.7 * smooth.max())
+    limit = min(STROKES[stroke], 0.6 * smooth.max())
     steep = 255 / max(np.abs(np.diff(smooth)).max(), 1)  # An edge is about a pixel wide.
     return ((smooth - limit) / 255 * steep + 0.5).clip(0, 1)
 

@@ -12,6 +12,7 @@ from rnn_mnist.pictures.parts import Box
 from rnn_mnist.pictures.preparation import Levels, reduced
 from rnn_mnist.pictures.readings import Candidate, read, things_of
 
+_UNLIKE = -1.0  # Things that look less like a digit are not counted.
 _UNCLEAR = 0.0  # Below this score, something else may be the digit.
 
 
@@ -72,7 +73,7 @@ def _drawing(
 def _doubts(best: Candidate, all_things: list[Candidate]) -> tuple[str, ...]:
     """What is doubtful, without asking a network."""
     doubts = []
-    others = [each for each in all_things if each.box != best.box and each.score > 0]
+    others = [each for each in all_things if each.box != best.box and each.score > _UNLIKE]
     if others:
         sizes = [each.box.height * each.box.width for each in (best, *others)]
         which = "the largest" if sizes[0] == max(sizes) else "the clearest"

@@ -24,6 +24,7 @@ class InkMap(NamedTuple):
     """What may be ink."""
 
     name: str
+    light: bool  # Whether the ink is lighter than the paper.
     ink: Real  # (H, W), from 0 to 255.
     limit: float  # Ink is above it.
 
@@ -57,7 +58,7 @@ def ink_maps(grey: Real) -> Iterator[InkMap]:
             found = _local(255 - smooth if light else smooth, reach)
             if found.max() >= LEAST_CONTRAST:
                 name = f"{'light' if light else 'dark'} ink, 1/{part}"
-                yield InkMap(name, found, threshold(found))
+                yield InkMap(name, light, found, threshold(found))
 
 
 def _even(grey: Real, ground: float, name: str) -> InkMap | None:
@@ -67,7 +68,7 @@ def _even(grey: Real, ground: float, name: str) -> InkMap | None:
         return None
     ink = grey - ground if lighter > darker else ground - grey
     ink = ink.clip(0) * (255 / max(lighter, darker))
-    return InkMap(name, ink, threshold(ink))
+    return InkMap(name, bool(lighter > darker), ink, threshold(ink))
 
 
 def _local(smooth: Real, reach: int) -> Real:

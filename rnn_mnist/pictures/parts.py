@@ -57,6 +57,11 @@ class Thing(NamedTuple):
     parts: tuple[Part, ...]
     box: Box
 
+    @property
+    def pen(self) -> float:
+        """About the width of its strokes; more, if these turn."""
+        return 0.7 * max(part.area / part.box.side for part in self.parts)
+
 
 class Parts(NamedTuple):
     """All parts of a mask."""
@@ -136,7 +141,7 @@ def things(parts: Sequence[Part]) -> list[Thing]:
     while left:
         thing = Thing((left[0],), left[0].box)
         left = left[1:]
-        while near := [part for part in left if _belongs(part.box, thing.box)]:
+        while near := [part for part in left if _belongs(part.box, thing)]:
             left = [part for part in left if part not in near]
             thing = _joined((*thing.parts, *near))
         found.append(thing)
@@ -149,15 +154,13 @@ def _joined(parts: Sequence[Part]) -> Thing:
     return Thing(tuple(parts), Box(min(tops), min(lefts), max(bottoms), max(rights)))
 
 
-def _belongs(part: Box, thing: Box) -> bool:
+def _belongs(part: Box, thing: Thing) -> bool:
     """Whether a part is so near to a thing that it is a piece of it."""
-    down = max(part.top - thing.bottom, thing.top - part.bottom)
-    across = max(part.left - thing.right, thing.left - part.right)
-    above = -across > 0.4 * min(part.width, thing.width)
-    beside = -down > 0.4 * min(part.height, thing.height)
-    small = part.side < 0.6 * thing.side
-    if above and down < (0.25 if small else 0.1) * thing.side:
-        return True
-    if beside and across < 0.08 * thing.side:
-        return True
-    return max(down, across) < 0.06 * thing.side
+    box = thing.box
+    down = max(part.top - box.bottom, box.top - part.bottom)
+    across = max(part.left - box.right, box.left - part.right)
+    if -across > 0.4 * min(part.width, box.width):  # One is above the other.
+        return down < max((0.25 if part.side < 0.6 * box.side else 0.1) * box.side, thing.pen)
+    if -down > 0.4 * min(part.height, box.height):  # One is beside the other.
+        return across < 0.08 * box.side
+    return max(down, across) < 0.06 * box.side

@@ -25,7 +25,8 @@ LINES = {"": None, "without long lines": 0.85, "without lines": 0.65}
 """The shortest lines that are removed, as shares of the picture."""
 
 # What makes a reading less plausible, in units of the score.
-INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.5, 1.0, 0.7, 1.5, 2.0, 1.0, 0.7
+INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.5, 1.0, 0.7, 1.5, 2.0, 2.0, 0.7
+LIKE_PAPER = 1.0  # Light ink on a picture that is mostly light, or dark ink on a dark one.
 SMALLEST = 0.15  # Things below this share of the picture are small.
 
 
@@ -126,6 +127,8 @@ def _drawn(plan: Plan, thing: Thing) -> Real:
 def _implausible(ink: InkMap, box: Box, grey: Real) -> float:
     """The penalty of a thing that is small, or that is a hole in the ink of another."""
     penalty = SMALL * max(0.0, 1 - box.side / (SMALLEST * max(grey.shape)))
+    if ink.light == bool(np.median(grey) > (grey.min() + grey.max()) / 2):
+        penalty += LIKE_PAPER
     at = box.grown(max(2, box.side // 20))
     inked, levels = ink.mask[at], grey[at]
     if inked.all():
