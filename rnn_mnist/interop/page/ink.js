@@ -36,7 +36,7 @@ function* inkMaps(grey, plain) {
       const ink = localInk(sums, count, reach);
       if (largest(ink.values) < LEAST_CONTRAST) continue;
       const name = `${light ? "light" : "dark"} ink, 1/${part}`;
-      yield { name, ink, limit: threshold(ink.values) };
+      yield { name, light, ink, limit: threshold(ink.values) };
     }
   }
 }
@@ -47,7 +47,7 @@ function evenInk(grey, ground, name) {
   const contrast = Math.max(lighter, darker), sign = lighter > darker ? 1 : -1;
   if (contrast < LEAST_CONTRAST) return null;
   const ink = mapGrid(grey, (level) => Math.max(sign * (level - ground), 0) * (255 / contrast));
-  return { name, ink, limit: threshold(ink.values) };
+  return { name, light: lighter > darker, ink, limit: threshold(ink.values) };
 }
 
 /** How much darker each pixel is than the paper around it, by sums of `count` levels. */

@@ -68,7 +68,7 @@ function thingsOf(parts) {
     sideOf(box) >= 0.12 * most || area > 0.05 * parts[0].area);
   while (left.length) {
     let thing = joined([left.shift()]), near;
-    while ((near = left.filter(({ box }) => belongs(box, thing.box))).length) {
+    while ((near = left.filter(({ box }) => belongs(box, thing))).length) {
       left = left.filter((part) => !near.includes(part));
       thing = joined([...thing.parts, ...near]);
     }
@@ -78,9 +78,10 @@ function thingsOf(parts) {
   return found.sort((a, b) => area(b) - area(a));
 }
 
-/** A thing of these parts. */
+/** A thing of these parts. Its pen is about the width of its strokes; more, if these turn. */
 const joined = (parts) => ({
   parts,
+  pen: 0.7 * Math.max(...parts.map(({ area, box }) => area / sideOf(box))),
   box: {
     top: Math.min(...parts.map(({ box }) => box.top)),
     left: Math.min(...parts.map(({ box }) => box.left)),
@@ -90,13 +91,12 @@ const joined = (parts) => ({
 });
 
 /** Whether a part is so near to a thing that it is a piece of it. */
-function belongs(part, thing) {
-  const down = Math.max(part.top - thing.bottom, thing.top - part.bottom);
-  const across = Math.max(part.left - thing.right, thing.left - part.right);
-  const above = -across > 0.4 * Math.min(widthOf(part), widthOf(thing));
-  const beside = -down > 0.4 * Math.min(heightOf(part), heightOf(thing));
-  const small = sideOf(part) < 0.6 * sideOf(thing);
-  if (above && down < (small ? 0.25 : 0.1) * sideOf(thing)) return true;
-  if (beside && across < 0.08 * sideOf(thing)) return true;
-  return Math.max(down, across) < 0.06 * sideOf(thing);
+function belongs(part, { box, pen }) {
+  const down = Math.max(part.top - box.bottom, box.top - part.bottom), side = sideOf(box);
+  const across = Math.max(part.left - box.right, box.left - part.right);
+  if (-across > 0.4 * Math.min(widthOf(part), widthOf(box))) { // One is above the other.
+    return down < Math.max((sideOf(part) < 0.6 * side ? 0.25 : 0.1) * side, pen);
+  }
+  if (-down > 0.4 * Math.min(heightOf(part), heightOf(box))) return across < 0.08 * side; // Beside.
+  return Math.max(down, across) < 0.06 * side;
 }

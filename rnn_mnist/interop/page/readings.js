@@ -4,10 +4,12 @@ const MOST_LIKELY = 3; // All images that look at least this much like a digit a
 const ENOUGH = 2; // If the whole picture has this score, nothing else is tried.
 const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
+const LIKE_PAPER = 1; // Light ink on a picture that is mostly light, or dark ink on a dark one.
+const UNLIKE_DIGITS = -1; // Things that look less like a digit are not counted.
 const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
-const INSIDE = 0.5, ALL = 1, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 1, SEVERAL = 0.7;
+const INSIDE = 0.5, ALL = 1, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 2, SEVERAL = 0.7;
 
 const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
@@ -67,9 +69,11 @@ async function readCalmly(grey) {
 }
 
 /** All readings, the plainest first. */
-function* candidates(grey) {
-  const plain = wholeInk(grey);
+function* candidates(picture) {
+  const { values } = picture, plain = wholeInk(picture);
   if (plain) yield wholeCandidate(plain);
+  const middle = (smallest(values) + largest(values)) / 2;
+  const grey = { ...picture, light: median(values) > middle };
   for (const ink of inkMaps(grey, plain)) {
     const seen = new Set();
     for (const plan of plans(ink)) {
@@ -112,7 +116,7 @@ function* plans(ink) {
 /** The image of a thing, and how good it is. */
 function candidateOf(plan, thing, rank, grey) {
   const image = toImage(drawnInk(plan, thing)), name = rank ? `${plan.name}, second` : plan.name;
-  const penalty = plan.penalty + SECOND * rank + implausible(plan.mask, thing.box, grey);
+  const penalty = plan.penalty + SECOND * rank + implausible(plan, thing.box, grey);
   const score = Math.min(likelihood(image), MOST_LIKELY) - penalty;
   return { name, image, score, box: thing.box, plan };
 }
@@ -130,8 +134,10 @@ function drawnInk({ ink: { ink, limit }, labels }, thing) {
 }
 
 /** The penalty of a thing that is small, or that is a hole in the ink of another. */
-function implausible(mask, box, grey) {
-  const side = sideOf(box), penalty = SMALL * Math.max(0, 1 - side / (SMALLEST * longest(grey)));
+function implausible({ ink, mask }, box, grey) {
+  const side = sideOf(box);
+  let penalty = SMALL * Math.max(0, 1 - side / (SMALLEST * longest(grey)));
+  if (ink.light === grey.light) penalty += LIKE_PAPER;
   const at = grown(box, Math.max(2, Math.floor(side / 20)), grey);
   const inked = cutOut(mask, at).values, levels = cutOut(grey, at).values;
   if (!inked.includes(0)) return penalty + HOLE;
@@ -157,7 +163,7 @@ function doubtsAbout({ name, score, box, plan }) {
   const area = ({ box }) => heightOf(box) * widthOf(box), same = (other) =>
     ["top", "left", "bottom", "right"].every((side) => other[side] === box[side]);
   const others = comparable(plan.things, sideOf(box)).filter((thing) =>
-    !same(thing.box) && likelihood(toImage(drawnInk(plan, thing))) > 0);
+    !same(thing.box) && likelihood(toImage(drawnInk(plan, thing))) > UNLIKE_DIGITS);
   const found = [], most = Math.max(...others.map(area));
   if (others.length) {
     const which = area({ box }) >= most ? "the largest" : "the clearest";
