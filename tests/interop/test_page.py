@@ -874,6 +874,7 @@ def test_it_is_readable_in_the_colours_that_a_user_forces(opened, strong, scheme
     assert contrast(colours["finalText"], colours["final"]) >= 4.5
     paper = painted(page, "paper")
     assert (np.median(paper[paper[..., 3] == 255], axis=0)[:3] == colours["CanvasText"]).all()
+    page.locator("#step").focus()
     page.keyboard.press("Shift+Tab")
     outline = "getComputedStyle(document.activeElement.closest('label'))"
     assert page.evaluate(f"{outline}.outlineStyle") == "solid"
