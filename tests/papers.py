@@ -184,28 +184,24 @@ def squared(sheet: Sheet, rng: np.random.Generator) -> Sheet:
 def _over_lines(sheet: Sheet, rng: np.random.Generator, *, columns: bool) -> Sheet:
     side, paper = max(sheet.shape), _paper(sheet)
     width = max(1, round(side * rng.uniform(0.003, 0.008)))
-    spacing, level = round(side * rng.uniform(0.15, 0.35)), rng.uniform(0.5, 0.85) * paper
+    spacing = max(width + 2, round(side * rng.uniform(0.15, 0.35)))
     lines = np.full(sheet.shape, paper)
-    for first in range(width):
-        lines[int(rng.integers(spacing)) * 0 + first + spacing // 3 :: spacing] = level
+    for at in range(width):
+        lines[spacing // 3 + at :: spacing] = paper * 0.65
         if columns:
-            lines[:, first + spacing // 2 :: spacing] = level
+            lines[:, spacing // 2 + at :: spacing] = paper * 0.65
     return np.minimum(sheet, lines)
 
 
 def in_a_form(sheet: Sheet, rng: np.random.Generator) -> Sheet:
     """A box of a form, cut out with a piece of its neighbours."""
-    paper, width = _paper(sheet), _pen(sheet, rng)
-    ink = rng.uniform(0, 60)
-    height, across = sheet.shape
-    margin = max(4, round(0.06 * height))
-    grown = np.pad(sheet, margin + width, constant_values=paper)
-    for inside in (True, False):
-        at = margin if inside else -margin - width
-        grown[at : at + width] = ink
-        grown[:, at : at + width] = ink
-    del across
-    return grown
+    width, ink = _pen(sheet, rng), rng.uniform(0, 60)
+    margin = max(4, round(0.06 * max(sheet.shape)))
+    cut = np.pad(sheet, margin + width, constant_values=_paper(sheet))
+    for first in (margin, -margin - width):
+        cut[first : first + width] = ink
+        cut[:, first : first + width] = ink
+    return cut
 
 
 def specks(sheet: Sheet, rng: np.random.Generator) -> Sheet:
@@ -218,21 +214,18 @@ def specks(sheet: Sheet, rng: np.random.Generator) -> Sheet:
 
 
 def on_axes(sheet: Sheet, rng: np.random.Generator) -> Sheet:
-    """A figure with axes: a frame, ticks and their labels."""
-    paper, side = _paper(sheet), max(sheet.shape)
-    pen = max(1, side // 150)
-    grown = _grown(np.pad(sheet, pen, constant_values=0), rng.uniform(0.12, 0.3), 255.0)
-    inner = np.full(sheet.shape, paper)
-    del inner
-    border = (grown.shape[0] - side - 2 * pen) // 2
-    tick = max(2, side // 40)
-    for at in np.linspace(border + tick, border + side - tick, 5).astype(int):
-        grown[at : at + pen, border - tick : border] = 0
-        grown[border + side + 2 * pen : border + side + 2 * pen + tick, at : at + pen] = 0
-        size = max(3, side // 25)
-        label = grown[at - size // 2 : at + size - size // 2, border - tick - 2 * size :][:, :size]
-        label[:, :: max(2, size // 3)] = 60
-    return grown
+    """A figure with axes: a frame, ticks, and labels beside these."""
+    side, pen = max(sheet.shape), max(1, max(sheet.shape) // 150)
+    margin, tick, text = round(side * rng.uniform(0.15, 0.3)), max(2, side // 40), side // 25 + 3
+    figure = np.pad(np.pad(sheet, pen, constant_values=0), margin, constant_values=255)
+    height, width = sheet.shape
+    for part in np.linspace(0.05, 0.95, 5):
+        row, column = margin + int(part * height), margin + int(part * width)
+        figure[row : row + pen, margin - tick : margin] = 0
+        figure[margin + height + 2 * pen :][:tick, column : column + pen] = 0
+        label = figure[row - text // 2 : row + text // 2, margin - tick - text - 2 :][:, :text]
+        label[:, :: max(2, text // 3)] = 60
+    return figure
 
 
 CHANGES: dict[str, Change] = {
@@ -285,3 +278,23 @@ def surroundings(sheet: Sheet, rng: np.random.Generator, *, other: Sheet) -> She
     if photographed:
         sheet = photograph(sheet, rng)
     return 255 - sheet if rng.random() < 0.3 else sheet
+
+
+def unchanged(sheet: Sheet, rng: np.random.Generator) -> Sheet:
+    """Only the digit on its paper."""
+    del rng
+    return sheet
+
+
+ALL: dict[str, Change] = {"unchanged": unchanged, **CHANGES, **MORE}
+"""Every change, and none."""
+_AFTER_PHOTOGRAPHY = on_white, on_black, frame, turned, on_axes
+
+
+def changed(sheet: Sheet, change: Change, rng: np.random.Generator, *, photographed: bool) -> Sheet:
+    """A sheet after a change, which happens before or after it is photographed."""
+    if not photographed:
+        return change(sheet, rng)
+    if change in _AFTER_PHOTOGRAPHY:
+        return change(photograph(sheet, rng), rng)
+    return photograph(change(sheet, rng), rng)

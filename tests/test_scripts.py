@@ -22,6 +22,7 @@ ARGUMENTS = {
     "ladder": ["--quick", "reference", "--seeds", "2"],
     "make_fixture": ["made"],
     "make_golden": ["made.npz"],
+    "make_judge": ["--quick", "made.npz"],
     "make_pictures": ["--quick", "made"],
     "make_shipped_mnist": [str(ORIGINALS), "made.npz"],
     "try_faults": ["--quick", "--only", "clock"],
@@ -30,12 +31,14 @@ ARGUMENTS = {
 LAST = {
     "benchmark": r"\}",
     "check_gpu": r"check: .*'kernel': 'scan', .*'ok': True.*",
+    "check_reading": r"\| axes of a figure, photographed \| 2 \|( \d+\.\d % \|){3}",
     "check_accelerators": r"cuda +8 x GPU +test +1 x 20 float32 sgd: lowered",
     "ladder": r"\| `reference\.toml` \| 4,210 \| 1 \| 0\.\d \| N, N \| N % \| N \| N % \|".replace(
         "N", r"\d+\.\d\d"
     ),
     "make_fixture": "",
     "make_golden": r"made\.npz: [\d,]+ bytes, last loss \d\.\d{4}",
+    "make_judge": r"made\.npz: [\d,]+ bytes from \d+ images",
     "make_pictures": r".*digit\.html: [\d,]+ bytes, .*",
     "make_shipped_mnist": r"made\.npz: [\d,]+ bytes",
     "notebook_baseline": r"epoch 1: test accuracy \d+\.\d\d%",

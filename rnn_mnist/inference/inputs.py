@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError, naming
 from rnn_mnist.data import load
-from rnn_mnist.pictures import ENDINGS, MOST_BYTES, read_pictures
+from rnn_mnist.pictures import ENDINGS, MOST_BYTES, Drawing, read_drawings, read_pictures
 from rnn_mnist.runs import Result
 
 
@@ -22,24 +22,29 @@ class Pictures(NamedTuple):
     names: list[str]
     images: list[NDArray[np.uint8]]  # (28, 28) each.
     errors: dict[str, str]  # Why other files have no image, by their names.
+    drawings: list[Drawing]  # What the images were made of.
 
 
-def read_files(paths: Sequence[Path]) -> Pictures:
-    """Read picture files, the pictures in folders, and standard input, which is the path -."""
-    pictures = Pictures([], [], {})
+def read_files(paths: Sequence[Path], *, every: bool = False) -> Pictures:
+    """Read picture files, the pictures in folders, and standard input, which is the path -.
+
+    A picture has one image, of the largest thing on it. With `every`, it has all of them.
+    """
+    pictures = Pictures([], [], {}, [])
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else []
         # A folder without pictures gets the error line of a file that cannot be read.
         for file in [file for file in inside if file.suffix.lower() in ENDINGS] or [path]:
             try:
                 source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
-                found = read_pictures(source)
+                found = read_drawings(source, every=every)
             except InputError as error:
                 pictures.errors[str(file)] = str(error)
                 continue
             numbers = [f"[{number}]" for number in range(len(found))] if len(found) > 1 else [""]
             pictures.names.extend(f"{file}{number}" for number in numbers)
-            pictures.images.extend(found)
+            pictures.images.extend(drawing.image for drawing in found)
+            pictures.drawings.extend(found)
     return pictures
 
 

@@ -23,7 +23,8 @@ from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
 _FOLDER = Path(__file__).with_name("page")
 _SCRIPTS = (  # In this order.
-    *("network", "grids", "ink", "lines", "parts", "preparation", "readings", "drawing", "page"),
+    *("network", "grids", "ink", "lines", "parts", "preparation", "readings", "doubts"),
+    *("drawing", "page"),
 )
 
 

@@ -1,11 +1,11 @@
 """A person's picture becomes an image like MNIST's: 28x28 grey levels, light on black."""
 
 from rnn_mnist.pictures.decode import ENDINGS, MOST_BYTES, read_drawings, read_pictures
-from rnn_mnist.pictures.drawing import Drawing, Reading, prepare
-from rnn_mnist.pictures.judge import load_judge
-from rnn_mnist.pictures.parts import Box
+from rnn_mnist.pictures.drawing import Drawing
+from rnn_mnist.pictures.judge import likeness, load_judge
+from rnn_mnist.pictures.preparation import Levels, to_image
 
 __all__ = [
-    "ENDINGS", "MOST_BYTES", "Box", "Drawing", "Reading", "load_judge", "prepare",
-    "read_drawings", "read_pictures",
+    "ENDINGS", "MOST_BYTES", "Drawing", "Levels", "likeness", "load_judge", "read_drawings",
+    "read_pictures", "to_image",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,20 +58,19 @@ def find_drawings(grey: Real, *, scale: float, every: bool) -> list[Drawing]:
     """
     found = read(grey)
     best, all_things = found[0], things_of(found[0])
-    readings = tuple(Reading(each.name, each.image, each.score) for each in found)
     if every:
-        return [_drawing(each, scale, (), readings) for each in all_things]
-    return [_drawing(best, scale, _doubts(best, all_things), readings)]
+        return [_drawing([each], (), scale) for each in all_things]
+    return [_drawing(found, _doubts(best, all_things), scale)]
 
 
-def _drawing(
-    found: Candidate, scale: float, doubts: tuple[str, ...], readings: tuple[Reading, ...]
-) -> Drawing:
-    box = Box(*(round(place * scale) for place in found.box))
-    return Drawing(found.image, found.name, box, doubts, readings)
+def _drawing(found: Sequence[Candidate], doubts: tuple[str, ...], scale: float) -> Drawing:
+    """A drawing of its readings, the best first."""
+    readings = tuple(Reading(each.name, each.image, each.score) for each in found)
+    box = Box(*(round(place * scale) for place in found[0].box))
+    return Drawing(readings[0].image, readings[0].name, box, doubts, readings)
 
 
-def _doubts(best: Candidate, all_things: list[Candidate]) -> tuple[str, ...]:
+def _doubts(best: Candidate, all_things: Sequence[Candidate]) -> tuple[str, ...]:
     """What is doubtful, without asking a network."""
     doubts = []
     others = [each for each in all_things if each.box != best.box and each.score > _UNLIKE]

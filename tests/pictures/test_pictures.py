@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rnn_mnist import InputError, load, load_pretrained
 from rnn_mnist.inference import predict, read_pictures
-from rnn_mnist.pictures.preparation import prepare
+from rnn_mnist.pictures.drawing import prepare
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ async function open(file) {
   const bitmap = file && await createImageBitmap(file, options).catch(() => null);
   const found = bitmap && !late() ? await readCalmly(levels(bitmap)) : null;
   if (late()) return;
-  if (found) show({ image: found.image, doubts: found.doubts, shown: thumbnail(bitmap) });
+  if (found) show({ image: found.image, doubts: doubtsAbout(found), shown: thumbnail(bitmap) });
   else note(`This ${bitmap ? "picture is empty" : "is not a picture"}. Nothing changed.`);
   bitmap?.close();
 }

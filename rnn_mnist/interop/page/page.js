@@ -12,13 +12,18 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 /** Read the current drawing or picture. */
 function look() {
   unread = false;
-  // While the pen is down, the plainest reading is enough, and quick.
-  const readNow = pen === null ? read : readWhole;
-  const found = picture ?? (strokes.length ? readNow(levels($("ink"))) : null);
+  const found = picture ?? (strokes.length ? readDrawing(levels($("ink"))) : null);
   image = found && found.image;
   doubts = found?.doubts ?? [];
   network = image && reader(image);
   step = image ? steps : 0;
+}
+
+/** Read the strokes. While the pen is down, the plainest reading is enough, and quick. */
+function readDrawing(grey) {
+  if (pen !== null) return readWhole(grey);
+  const found = read(grey);
+  return found && { image: found.image, doubts: doubtsAbout(found) };
 }
 
 /** Replace the drawing by a picture, or by nothing. */
@@ -324,7 +329,7 @@ window.rnnMnist = Object.freeze({
   /** Read levels from 0 to 255, row by row, as a picture. */
   read(width, height, levels) {
     const found = read(makeGrid(width, height, Float64Array.from(levels)));
-    return found && { image: [...found.image], reading: found.name, doubts: found.doubts };
+    return found && { image: [...found.image], reading: found.name, doubts: doubtsAbout(found) };
   },
   beliefs(image) {
     const { known, complete } = reader(image);

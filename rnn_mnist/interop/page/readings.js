@@ -42,7 +42,7 @@ function* readings(grey) {
 
 /** The best reading, { name, image, doubts }, or null if nothing is drawn. */
 const bestOf = (found) =>
-  found.length ? { ...found[0], doubts: doubtsAbout(found[0]), readings: found } : null;
+  found.length ? { ...found[0], doubts: plainDoubts(found[0]), readings: found } : null;
 
 /** Read the whole picture as one thing, or return null. */
 function readWhole(grey) {
@@ -158,8 +158,8 @@ function implausible({ ink, mask }, box, grey) {
 /** The things that are not much smaller than one of this side. */
 const comparable = (things, side) => things.filter(({ box }) => sideOf(box) >= 0.4 * side);
 
-/** What is doubtful about a reading, without a full stop. As pictures/drawing.py has it. */
-function doubtsAbout({ name, score, box, plan }) {
+/** What is doubtful without asking the network. As pictures/drawing.py has it. */
+function plainDoubts({ name, score, box, plan }) {
   const area = ({ box }) => heightOf(box) * widthOf(box), same = (other) =>
     ["top", "left", "bottom", "right"].every((side) => other[side] === box[side]);
   const others = comparable(plan.things, sideOf(box)).filter((thing) =>
