@@ -129,7 +129,9 @@ function spoken() {
 /** Whether the whole image is read and is unlike all that the network was trained on. */
 const isOdd = () => step === steps && pen === null && network.unlike();
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+/** Words as a sentence. A number stays with what it counts. */
+const sentence = ([first, ...others]) =>
+  `${first.toUpperCase()}${others.join("")}.`.replace(/(\d) /g, `$1${SPACE}`);
 
 /** Show a line about what cannot be done. It is read aloud at once. */
 function note(text) {
@@ -281,7 +283,8 @@ const keys = { c: "clear", z: "undo", r: "replay", " ": "replay", s: "sample", o
 document.addEventListener("keydown", (event) => {
   const id = keys[event.key.toLowerCase()], control = event.ctrlKey || event.metaKey;
   if (!id || event.altKey || event.shiftKey || (control && id !== "undo")) return;
-  if (event.key === " " && event.target.matches("button, [type=file]")) return; // It presses them.
+  const own = !image || event.target.matches("button, [type=file]"); // It scrolls or presses them.
+  if (event.key === " " && own) return;
   event.preventDefault();
   if (id === "open") $("file").click();
   else act(id);
