@@ -2,8 +2,9 @@
 
 python scripts/make_judge.py [FILE] [--quick]
 
-It draws digits on papers with everyday surroundings, reads these in all ways, and trains a small
-network to tell the readings that show the digit alone from all others. It takes half an hour.
+It draws digits on papers with everyday surroundings and reads these in all ways. A small network
+learns to tell the readings that show the digit alone from all others. It also learns from digits in
+many hands, and from what is no digit. It takes half an hour.
 """
 
 import sys
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, quick="few pictures")
     default = Path(__file__).parents[1] / "rnn_mnist" / "pictures" / "judge.npz"
     parser.add_argument("file", nargs="?", type=Path, default=default)
-    parser.add_argument("--pictures", type=int, default=5000, help="how many are drawn")
+    parser.add_argument("--pictures", type=int, default=4000, help="how many are drawn")
     options = parser.parse_args(arguments)
     # Imported here, so that help and mistyped arguments answer at once.
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     digits = load("mnist", "train")
     count = 30 if options.quick else options.pictures
     images, labels = collect(digits.images, digits.labels, count)
-    plain = digits.images[: len(images)]
-    images = np.concatenate([images, plain])
-    labels = np.concatenate([labels, np.ones(len(plain), bool)])
+    drawn, are_digits = draw(digits.images, 4 * count)
+    plain = digits.images[: 3 * count]
+    images = np.concatenate([images, drawn, plain])
+    labels = np.concatenate([labels, are_digits, np.ones(len(plain), bool)])
     np.savez(options.file, **train(images, labels, epochs=1 if options.quick else EPOCHS))
     print(f"{options.file}: {options.file.stat().st_size:,} bytes from {len(images):,} images")
 
@@ -76,6 +78,24 @@ def read(
             yield found.image, min(float(np.abs(found.image - each).mean()) for each in wanted)
     except InputError:
         return
+
+
+def draw(digits: Images, count: int) -> tuple[Images, NDArray]:
+    """Digits in many hands, and what is no digit, in turn."""
+    from _junk import digit, no_digit
+
+    from rnn_mnist.pictures import to_image
+
+    images, labels = [], []
+    for number in range(2 * count):
+        rng = np.random.default_rng([26, number])
+        sheet = digit(digits[int(rng.integers(len(digits)))], rng)
+        if number % 2:
+            sheet = no_digit(sheet, rng)
+        if sheet.max() > 60:
+            images.append(to_image(sheet))
+            labels.append(number % 2 == 0)
+    return np.stack(images), np.array(labels)
 
 
 def train(images: Images, labels: NDArray, *, epochs: int) -> dict[str, NDArray]:

@@ -51,17 +51,17 @@ def find_doubts(
         if drawing.readings
         for question in (*_read_otherwise(number, drawing), *_turned(number, drawing, classes))
     ]
-    answers = ask(np.stack([each.image for each in questions])) if questions else []
-    for question, answer in zip(questions, answers, strict=True):
+    answered = ask(np.stack([each.image for each in questions])) if questions else ()
+    for question, answer in zip(questions, answered, strict=True):
         first, shares = int(answer.argmax()), probabilities[question.drawing]
         least = max(_MOST, shares.max() - 0.02) if question.turned else _SURE
         if first != shares.argmax() and answer[first] > least:
             said = f"{question.words}, it is {classes[first]}, {100 * answer[first]:.1f} %"
             doubts[question.drawing].append(said)
-    for drawing, shares, said in zip(drawings, probabilities, doubts, strict=True):
+    for number, shares in enumerate(probabilities):
         second, first = np.argsort(shares)[-2:]
-        if drawing.readings and shares[first] - shares[second] < _CLOSE:
-            said.append(f"it may also be {classes[second]}")
+        if drawings[number].readings and shares[first] - shares[second] < _CLOSE:
+            doubts[number].append(f"it may also be {classes[second]}")
     return [tuple(said) for said in doubts]
 
 
@@ -79,7 +79,9 @@ def _turned(number: int, drawing: Drawing, classes: Sequence[str]) -> list[_Ques
     upright = likeness(drawing.image)
     if upright > _HARDLY or not set(classes) <= set("0123456789"):
         return []
-    images = {turns: to_image(np.rot90(drawing.image, turns) * 1.0) for turns in _TURNS}
+    images = {
+        turns: to_image(np.rot90(drawing.image.astype(np.float64), turns)) for turns in _TURNS
+    }
     turns = max(images, key=lambda turns: likeness(images[turns]))
     if likeness(images[turns]) < upright + _BETTER:
         return []

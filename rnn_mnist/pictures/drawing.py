@@ -14,6 +14,7 @@ from rnn_mnist.pictures.preparation import Levels, reduced
 from rnn_mnist.pictures.readings import Candidate, read, things_of
 
 _UNLIKE = -1.0  # Things that look less like a digit are not counted.
+_EMPTY = -12.0  # Below this score, it is a frame, lines or a dot, or another kind of thing.
 _UNCLEAR = 0.0  # Below this score, something else may be the digit.
 
 
@@ -78,6 +79,8 @@ def _doubts(best: Candidate, all_things: Sequence[Candidate]) -> tuple[str, ...]
         sizes = [each.box.height * each.box.width for each in (best, *others)]
         which = "the largest" if sizes[0] == max(sizes) else "the clearest"
         doubts.append(f"{len(sizes)} things are drawn; predicted {which}")
-    if best.score < _UNCLEAR and best.name != "whole":
+    if best.score < _EMPTY:
+        doubts.append("perhaps nothing is drawn on it")
+    elif best.score < _UNCLEAR and best.name != "whole":
         doubts.append("it is unclear what is drawn and what surrounds it")
     return tuple(doubts)

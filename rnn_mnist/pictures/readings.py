@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from rnn_mnist.config import InputError
-from rnn_mnist.pictures.ink import InkMap, Real, ink_maps, whole
+from rnn_mnist.pictures.ink import LEAST_CONTRAST, InkMap, Real, ink_maps, whole
 from rnn_mnist.pictures.judge import likeness
 from rnn_mnist.pictures.lines import find_lines, without_lines
 from rnn_mnist.pictures.parts import Box, Parts, Thing, connected, inside, not_filled, things
@@ -81,7 +81,7 @@ def candidates(grey: Real) -> Iterator[Candidate]:
         for plan in _plans(ink):
             for rank, thing in enumerate(plan.things[:2]):
                 key = thing.box, sum(part.area for part in thing.parts)
-                if key not in seen:
+                if key not in seen and _strength(plan, thing) >= LEAST_CONTRAST:
                     yield _candidate(plan, thing, rank, grey)
                 seen.add(key)
 
@@ -112,13 +112,20 @@ def _candidate(plan: Plan, thing: Thing, rank: int, grey: Real) -> Candidate:
     return Candidate(name, image, min(likeness(image), MOST_LIKELY) - penalty, thing.box, plan)
 
 
+def _strength(plan: Plan, thing: Thing) -> float:
+    """The median of a thing's ink; low if it is only noise."""
+    place = thing.box.grown(0)
+    kept = np.isin(plan.parts.labels[place], [part.label for part in thing.parts])
+    return float(np.median(plan.ink.ink[place][kept]))
+
+
 def _drawn(plan: Plan, thing: Thing) -> Real:
     """The ink of a thing: fully dark inside, with the soft edge of its strokes."""
     soft = max(1, max(plan.parts.labels.shape) // 200)
     place = thing.box.grown(soft)
     ink, limit = plan.ink.ink[place], plan.ink.limit
     kept = np.isin(plan.parts.labels[place], [part.label for part in thing.parts])
-    full = np.median(ink[kept])
+    full = _strength(plan, thing)
     around = ndimage.maximum_filter(kept, 2 * soft + 1, mode="constant")
     edge = around & (kept | (ink <= limit))
     return np.where(edge, ((ink - limit / 2) / (full - limit / 2)).clip(0, 1) * 255, 0)
