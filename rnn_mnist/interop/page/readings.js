@@ -6,6 +6,7 @@ const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
 const LIKE_PAPER = 1; // Light ink on a picture that is mostly light, or dark ink on a dark one.
 const UNLIKE_DIGITS = -1; // Things that look less like a digit are not counted.
+const EMPTY = -12; // Below this score, it is a frame, lines or a dot, or another kind of thing.
 const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
@@ -79,7 +80,8 @@ function* candidates(picture) {
     for (const plan of plans(ink)) {
       for (const [rank, thing] of plan.things.slice(0, 2).entries()) {
         const key = JSON.stringify([thing.box, sum(thing.parts.map(({ area }) => area))]);
-        if (!seen.has(key)) yield candidateOf(plan, thing, rank, grey);
+        const known = seen.has(key) || strength(plan, thing) < LEAST_CONTRAST;
+        if (!known) yield candidateOf(plan, thing, rank, grey);
         seen.add(key);
       }
     }
@@ -121,13 +123,24 @@ function candidateOf(plan, thing, rank, grey) {
   return { name, image, score, box: thing.box, plan };
 }
 
+/** Where a part of a picture belongs to a thing. */
+function maskOfThing({ labels }, thing, place) {
+  const wanted = new Set(thing.parts.map(({ label }) => label));
+  return makeMask(cutOut(labels, place), (label) => wanted.has(label));
+}
+
+/** The median of a thing's ink; low if it is only noise. */
+function strength(plan, thing) {
+  const kept = maskOfThing(plan, thing, thing.box).values;
+  return median(cutOut(plan.ink.ink, thing.box).values.filter((_, k) => kept[k]));
+}
+
 /** The ink of a thing: fully dark inside, with the soft edge of its strokes. */
-function drawnInk({ ink: { ink, limit }, labels }, thing) {
+function drawnInk(plan, thing) {
+  const { ink: { ink, limit }, labels } = plan;
   const soft = Math.max(1, Math.floor(longest(labels) / 200));
   const place = grown(thing.box, soft, labels), part = cutOut(ink, place);
-  const wanted = new Set(thing.parts.map(({ label }) => label));
-  const kept = makeMask(cutOut(labels, place), (label) => wanted.has(label));
-  const full = median(part.values.filter((_, k) => kept.values[k]));
+  const kept = maskOfThing(plan, thing, place), full = strength(plan, thing);
   const around = maximumFilter(kept, 2 * soft + 1).values;
   return mapGrid(part, (value, k) => around[k] && (kept.values[k] || value <= limit)
     ? Math.min(Math.max((value - limit / 2) / (full - limit / 2), 0), 1) * 255 : 0);
@@ -169,7 +182,8 @@ function plainDoubts({ name, score, box, plan }) {
     const which = area({ box }) >= most ? "the largest" : "the clearest";
     found.push(`${others.length + 1} things are drawn; predicted ${which}`);
   }
-  if (score < UNCLEAR && name !== "whole") {
+  if (score < EMPTY) found.push("perhaps nothing is drawn on it");
+  else if (score < UNCLEAR && name !== "whole") {
     found.push("it is unclear what is drawn and what surrounds it");
   }
   return found;
