@@ -65,10 +65,8 @@ def to_page(result: Result) -> str:
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    style, script = (
-        _read("page.css"),
-        "\n".join(['"use strict";', *(_read(f"{name}.js") for name in _SCRIPTS)]),
-    )
+    style = _read("page.css")
+    script = "\n".join(['"use strict";', *(_read(f"{name}.js") for name in _SCRIPTS)])
     parts = {
         "policy": _policy(script=script, style=style),
         "noun": _noun(result.classes),

@@ -608,6 +608,19 @@ def test_what_cannot_be_read_is_said_and_erases_nothing(opened, strong):
     assert text(page, "#note") == ""
 
 
+def test_the_latest_of_two_pictures_stays(opened):
+    page = opened(to_page(result_of()))
+    tall, wide = (np.pad(np.full(shape, 255, np.uint8), 20) for shape in ((60, 9), (9, 60)))
+    for first, second in ((tall, wide), (wide, tall)):
+        choose(page, png(first))
+        choose(page, png(second))
+        expected = read_pictures(png(second))[0].ravel().tolist()
+        until(page, f"JSON.stringify(s.image) === JSON.stringify({expected})")
+        page.keyboard.press("z")  # There was one change, or two in this order.
+        until(page, f"JSON.stringify(s.image) !== JSON.stringify({expected})")
+        page.keyboard.press("c")
+
+
 @pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_pasted_digits_are_recognised(opened, digits, strong, count):
     page, right = opened(strong), 0

@@ -5,6 +5,7 @@ const paper = $("paper").getContext("2d"); // What the user sees: sharp, in the 
 const ink = $("ink").getContext("2d", { willReadFrequently: true });
 let strokes = []; // Each a list of points [x, y], from 0 to SIZE.
 let picture = null; // { image } with { label, number } of a sample, or { shown, doubts } of a file.
+const SHOWN = 1024; // The longer side of a large picture on the paper.
 const past = []; // What was on the paper before each change, for Undo.
 let changes = 0; // All so far. A picture that is still being decoded must not replace a later one.
 
@@ -104,26 +105,25 @@ function levels(source) {
 
 /** Open the first of the files that were chosen, dropped or pasted. */
 async function openFirst([file, ...others]) {
-  await open(file);
+  await openPicture(file);
   if (others.length && !$("note").textContent) note("Only the first of these files is read.");
 }
 
 /** Show the picture of a file in place of the drawing, or say why not. */
-async function open(file) {
-  const begun = changes, late = () => changes !== begun || pen !== null;
+async function openPicture(file) {
+  const begun = ++changes, late = () => changes !== begun || pen !== null;
   note("Reading the picture \u2026");
   const options = { colorSpaceConversion: "none" }; // Pillow ignores colour profiles, too.
   const bitmap = file && await createImageBitmap(file, options).catch(() => null);
   const found = bitmap && !late() ? await readCalmly(levels(bitmap)) : null;
-  if (late()) return;
+  if (late()) return; // The user did something else meanwhile.
   if (found) show({ image: found.image, doubts: doubtsAbout(found), shown: thumbnail(bitmap) });
   else note(`This ${bitmap ? "picture is empty" : "is not a picture"}. Nothing changed.`);
-  bitmap?.close();
 }
 
 /** A smaller copy of a picture, to show on the paper. */
 function thumbnail(bitmap) {
-  const scale = Math.min(1, LARGE / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, SHOWN / longest(bitmap));
   const canvas = makeCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
