@@ -9,7 +9,7 @@ The network is the LSTM of a classroom notebook, in JAX and Flax. This trains a 
   500
 
 On the command line, `rnn-mnist train` does so, and `rnn-mnist --help` lists the other commands:
-sweep, predict, draw, plot and export. `python -m rnn_mnist` is the same program.
+sweep, evaluate, predict, draw, plot and export. `python -m rnn_mnist` is the same program.
 
 Where things are:
   Config, Data         what decides the result of a run, and `read_config` for TOML files

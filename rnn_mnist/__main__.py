@@ -12,6 +12,7 @@ from rnn_mnist.config import InputError, did_you_mean
 COMMANDS = {
     "train": "train a network; the classroom notebook's by default",
     "sweep": "train every combination of some settings, and compare the runs",
+    "evaluate": "measure how often networks are right, and how sure they are",
     "predict": "say which digits are in pictures of your own",
     "draw": "open a page to draw a digit on and watch it being read",
     "plot": "draw what a network reads, thinks and gets wrong",
@@ -23,7 +24,7 @@ usage: rnn-mnist COMMAND [arguments]
 A recurrent network reads a handwritten digit row by row and says which digit it is.
 
 commands:
-{chr(10).join(f"  {name:<9}{about}" for name, about in COMMANDS.items())}
+{chr(10).join(f"  {name:<10}{about}" for name, about in COMMANDS.items())}
 
 rnn-mnist COMMAND --help explains a command.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import io
 import logging
 import os
 import signal
@@ -15,32 +16,76 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rnn_mnist.config import InputError
+from rnn_mnist.config import InputError, InputWarning, printable
 
 if TYPE_CHECKING:
-    from rnn_mnist.runs import Result
+    from rnn_mnist.runs import Loaded, ReadAs, Result, Trial
 
 
-def load_runs(sources: Sequence[Path | str], *, say: bool = True) -> dict[str, Result]:
+def load_runs(
+    sources: Sequence[Path | str], *, how: Mapping[str, Any] | None = None, say: bool = True
+) -> dict[str, Result]:
     """Load runs by their names, as `load_result` does; if none is named, a pretrained network.
 
-    If `say`, print which network is used if none is named or if a source is a sweep's folder.
+    `how` holds the fields of `ReadAs` that are set. If `say`, print which network is used if none
+    is named or if a source is a sweep's folder, and what was taken for what in a file of another
+    program. A file whose network misreads most test digits gets a line on standard error.
     """
-    from rnn_mnist.runs import PRETRAINED_BEST, best_run, load_pretrained, load_result
+    from rnn_mnist.runs import PRETRAINED_BEST, ReadAs, best_run, find_network, load_pretrained
 
     runs: dict[str, Result] = {}
+    read_as = ReadAs(**(how or {}))
     for source in map(Path, sources):
         folder = best_run(source)
-        runs[str(source)] = load_result(folder)
+        loaded = find_network(folder, read_as)
+        runs[str(source)] = loaded.result
         if say and folder != source:
-            print(f"{source} is a sweep; its best run is {folder}")
+            print_line(f"{source} is a sweep; its best run is {folder}")
+        _report(source, loaded, read_as, say=say)
     if runs:
         return runs
+    if how:
+        raise InputError(
+            "--mean, --std, --last-output and --reading: only for files of weights from other "
+            "programs; name such a file"
+        )
     best = load_pretrained()
     if say:
         accuracy = f"{100 * best.history[-1].test_accuracy:.2f} % test accuracy"
-        print(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
+        print_line(f"no run is named: using the pretrained network {PRETRAINED_BEST!r}, {accuracy}")
     return {PRETRAINED_BEST: best}
+
+
+def _report(source: Path, loaded: Loaded, how: ReadAs, *, say: bool) -> None:
+    """Print what was taken for what in a file of another program, and whether it reads digits."""
+    from rnn_mnist.runs import try_digits
+
+    if say and loaded.said:
+        both = loaded.result.config.bidirectional and not how.last_output
+        more = "; --last-output reads it as programs that use out[:, -1]" if both else ""
+        print_line(f"{source}: {loaded.said}{more}")
+    if (trial := try_digits(loaded, how)) is not None and trial.others:
+        print(printable(f"{source}: {_doubt(trial)}"), file=sys.stderr)
+
+
+def _doubt(trial: Trial) -> str:
+    """A line about a network that misreads most test digits, with the likeliest remedies."""
+    said = f"reads only {100 * trial.accuracy:.1f} % of {trial.digits:,} test digits rightly; "
+    best = trial.others[0].accuracy
+    if best < max(0.5, trial.accuracy + 0.1):
+        ways = "normalised pixels (--mean, --std), transposed images (--reading columns)"
+        ways += " and the last output of both directions (--last-output)"
+        return f"{said}{ways} make it at most {100 * best:.0f} %; perhaps it was trained on others"
+    helpful = [way for way in trial.others if way.accuracy > max(0.5, best - 0.3)][:3]
+    return said + ", ".join(f"about {100 * way.accuracy:.0f} % {_with(way.how)}" for way in helpful)
+
+
+def _with(how: ReadAs) -> str:
+    """The flags that read weights in this way."""
+    flags = [f"--mean {how.mean:g} --std {how.std:g}"] if (how.mean, how.std) != (0, 1) else []
+    flags += ["--last-output"] if how.last_output else []
+    flags += [f"--reading {how.reading}"] if how.reading not in (None, "rows") else []
+    return f"with {' '.join(flags)}" if flags else "without these flags"
 
 
 def same_classes(runs: Mapping[str, Result]) -> tuple[str, ...]:
@@ -61,6 +106,11 @@ def check_ending(output: Path | None, kind: str, endings: Sequence[str]) -> None
         )
 
 
+def print_line(line: str) -> None:
+    """Print a line. What does not print in it, such as control characters in names, is escaped."""
+    print(printable(line))
+
+
 def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[str] | None], int]:
     """Make the `main` of a command from its body: quiet libraries, errors of one line, exit code.
 
@@ -76,6 +126,9 @@ def program(body: Callable[[Sequence[str]], int | None]) -> Callable[[Sequence[s
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         os.environ["MPLBACKEND"] = "agg"  # A notebook's own may not be installed here.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # Characters that it lacks become escapes.
+                stream.reconfigure(errors="backslashreplace")
         with _stop_at_once(), _quiet():
             try:
                 try:
@@ -129,11 +182,21 @@ def run_and_exit(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the logs and warnings of libraries: they are for their developers."""
+    """Hide the logs and warnings of libraries: they are for their developers. Print ours."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("always", InputWarning)
+            said = set[str]()
+
+            def print_once(message: Warning | str, *_: Any, **__: Any) -> None:
+                line = f"warning: {InputError(str(message))}"
+                if line not in said:
+                    print(line, file=sys.stderr)
+                said.add(line)
+
+            warnings.showwarning = print_once
             yield
     finally:
         logging.disable(level)

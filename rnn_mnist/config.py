@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import difflib
+import io
 import json
 import math
 import re
@@ -15,6 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 
+def printable(text: str) -> str:
+    """A text in one line, with escapes for line ends, control characters and surrogates.
+
+    In Python, the names of files that are not in UTF-8 hold surrogates.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class InputError(Exception):
     """A value, a file or a folder that the user named cannot be used; one line says what to do."""
 
@@ -22,8 +32,12 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         # The message may quote input with line ends, or very long input.
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        shown = printable(message)
         super().__init__(shown if len(shown) <= 2000 else f"{shown[:1600]} ... {shown[-300:]}")
+
+
+class InputWarning(UserWarning):
+    """A part of what the user named was left out or changed; commands print the line."""
 
 
 class DivergenceError(InputError):
@@ -37,7 +51,7 @@ class Data:
     """The images of a run. The first paragraph of each field's docstring is its help."""
 
     name: str = "mnist"
-    """TFDS data set of 28 x 28 grey images, such as fashion_mnist."""
+    """TFDS data set of 28 x 28 grey images, such as fashion_mnist, or a path of own data."""
     train: str = "train"
     """Training split in TFDS's syntax, such as train[:90%]."""
     test: str = "test"
@@ -81,6 +95,10 @@ class Config:
     """Number added to the initial bias of the forget gates."""
     chrono: int = 0
     """Longest memory of the initial biases in steps; 0 uses PyTorch's default initialisation."""
+    uniform_gates: bool = False
+    """Draw initial biases that make the forget gates uniform between 0 and 1."""
+    orthogonal: bool = False
+    """Start with orthogonal recurrent weights in each gate."""
     remat: int = 0
     """Save memory: keep only every N-th step for the backward pass; 0 keeps all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -140,8 +158,12 @@ class Config:
             raise InputError(f'momentum: only optimizer = "sgd" takes it; {how}')
         if self.chrono and self.chrono < 3:
             raise InputError(f"chrono: must be 0 or at least 3 steps, not {self.chrono}")
-        if self.chrono and self.forget_bias:
-            raise InputError("chrono: also sets the forget gates' biases; set forget_bias to 0")
+        rules = dict(forget_bias=0.0, chrono=0, uniform_gates=False)
+        first, *others = [n for n, off in rules.items() if getattr(self, n) != off] or [""]
+        if others:
+            raise InputError(
+                f"{others[-1]}: sets the biases of the gates, as {first} does; use one"
+            )
 
 
 # Every other number is at least 0.
@@ -230,9 +252,12 @@ def read_table(path: Path) -> dict[str, Any]:
     """Read a TOML file and check it as `read_config` does; returns only what the file sets."""
     with naming(path):
         try:
-            with path.open(encoding="utf-8") as file:
-                table = _parse_toml(file.read(_LONGEST + 1))
-        except UnicodeDecodeError:
+            with path.open("rb") as file:
+                # Windows can save both, with a byte-order mark.
+                encoding = "utf-16" if file.peek(2)[:2] in _UTF_16 else "utf-8-sig"
+                with io.TextIOWrapper(file, encoding) as text:
+                    table = _parse_toml(text.read(_LONGEST + 1))
+        except UnicodeError:
             raise InputError("not a text file in UTF-8") from None
         except (OSError, ValueError) as error:  # ValueError: the path has a null character.
             raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}") from None
@@ -245,6 +270,7 @@ def from_toml(text: str) -> Config:
     return from_dict(_parse_toml(text))
 
 
+_UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 _LONGEST = 2**14  # tomllib may need a minute for a text of 100 kB.
 
 

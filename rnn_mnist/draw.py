@@ -10,7 +10,7 @@ from rnn_mnist import cli, flags
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Open a page in the browser. Draw a digit there and watch a network read it.
 
     `rnn-mnist export page -o digit.html` writes the same page as a file to keep.
@@ -31,12 +31,13 @@ def main(words: Sequence[str]) -> None:
 
     from rnn_mnist.interop import to_page
 
-    (result,) = cli.load_runs([options.run] if options.run else []).values()
+    sources = [options.run] if options.run else []
+    (result,) = cli.load_runs(sources, how=options.how()).values()
     path = Path(tempfile.mkdtemp(prefix="rnn_mnist-")) / "digit.html"
     path.write_text(to_page(result), encoding="utf-8")
     opened = webbrowser.open(path.as_uri())
     said = "opened in the browser" if opened else "no browser was found; open this file in one"
-    print(f"{path}: {said}")
+    cli.print_line(f"{path}: {said}")
 
 
 if __name__ == "__main__":

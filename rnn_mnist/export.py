@@ -27,7 +27,7 @@ ABOUT = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(flags.WeightFlags):
     """Write a trained network as a file for other programs.
 
     torch      weights that PyTorch's LSTM and Linear load (.safetensors or .pt)
@@ -55,10 +55,11 @@ def main(words: Sequence[str]) -> None:
     """Parse, export, print."""
     options = flags.parse(Options, words, command="export")
     files.check_file(options.output)
-    (result,) = cli.load_runs([options.run] if options.run else []).values()
+    sources = [options.run] if options.run else []
+    (result,) = cli.load_runs(sources, how=options.how()).values()
     write(options.output, options.format, result)
     size = options.output.stat().st_size
-    print(f"{options.output}: {size:,} bytes, {ABOUT[options.format]}")
+    cli.print_line(f"{options.output}: {size:,} bytes, {ABOUT[options.format]}")
 
 
 def write(path: Path, format: str, result: Result) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+TORCH_ENDINGS = ".pt", ".pth", ".ckpt", ".bin", ".pkl"
+"""Endings of the files that PyTorch writes."""
 _PARTIAL = ".partial"
 
 
@@ -34,12 +36,12 @@ def cache_folder() -> Path:
 
 def check_installed(path: Path) -> None:
     """Refuse a file if the program or package that reads or writes its kind is not installed."""
-    kind, missing = path.suffix, ""
+    kind, missing = path.suffix.lower(), ""
     if kind == ".mp4" and shutil.which("ffmpeg") is None:
         missing = "only ffmpeg writes .mp4; install it, or write a .gif"
     if kind == ".onnx" and importlib.util.find_spec("onnx") is None:
         missing = "onnx is not installed; install the extra onnx (pip install '.[onnx]')"
-    if kind in (".pt", ".pth") and importlib.util.find_spec("torch") is None:
+    if kind in TORCH_ENDINGS and importlib.util.find_spec("torch") is None:
         missing = f"only PyTorch reads and writes {kind}; install it, or use .safetensors"
     if missing:
         raise InputError(f"{path}: {missing}")
@@ -55,8 +57,17 @@ def check_file(path: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be made or written, before any work is done."""
+    check_name(folder)
     existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
     _check_writable(folder, existing, "name another folder")
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a folder that Orbax cannot write checkpoints into."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{folder}: its name is not in UTF-8; name another folder") from None
 
 
 def _check_writable(path: Path, folder: Path, remedy: str) -> None:

@@ -24,7 +24,8 @@ Options = TypeVar("Options")
 _GROUPS = {
     "arguments": "",
     "basics": "epochs hidden_size learning_rate batch_size seed data.name",
-    "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono",
+    "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono "
+    "uniform_gates orthogonal",
     "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing "
     "calibrate",
     "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"
@@ -33,6 +34,8 @@ _GROUPS = {
     "logs": "",
     "several devices and machines": "",
     "speed and memory": "| precision kernel remat",
+    "flags": "",
+    "weights from other programs": "",
     "help": "",
 }
 _ALIASES = {"learning_rate": ["--lr"]}
@@ -46,7 +49,8 @@ def flag(
     """A flag as a field of a command's options; without a default (MISSING) it is required.
 
     Aliases are other names, such as -o. Only --help-all shows a rare flag. The settings are those
-    of argparse's `add_argument`, and `choices` and `hint`, the default that the help shows.
+    of argparse's `add_argument`, and `choices`, `hint`, the default that the help shows, and
+    `name`, if it is not the field's.
     """
     metadata = {"aliases": aliases, "group": group, "rare": rare, **settings}
     return dataclasses.field(default=default, metadata=metadata)
@@ -68,6 +72,30 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"must be a whole number, not {word!r}")
 
     return convert
+
+
+def _foreign(**settings: Any) -> Any:
+    """A flag that tells how weights of another program are read."""
+    return flag(group="weights from other programs", **settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightFlags:
+    """The flags that tell how weights of other programs are read, for commands that load some."""
+
+    mean: float | None = _foreign(type=float, metavar="X", hint=0)
+    """The network was trained on normalised pixels: this mean was subtracted, such as 0.1307."""
+    std: float | None = _foreign(type=float, metavar="X", hint=1)
+    """The standard deviation by which these pixels were then divided, such as 0.3081."""
+    last_output: bool = _foreign(default=False)
+    """The linear layer got out[:, -1], the output of both directions at the last step."""
+    reading: str | None = _foreign(metavar="NAME", choices=("rows", "columns", "pixels"))
+    """What the network reads in each step."""
+
+    def how(self) -> dict[str, Any]:
+        """The flags that are set, as fields of the `ReadAs` of `runs`."""
+        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(WeightFlags)]
+        return {name: value for name, value in values if value is not None and value is not False}
 
 
 def _one_of(choices: Sequence[str], word: str) -> str:
@@ -178,7 +206,7 @@ class Parser(argparse.ArgumentParser):
         takes_config = any(field.name == "config" for field in dataclasses.fields(options))
         groups = {title: self.add_argument_group(title) for title in _GROUPS}
         if not takes_config:
-            groups["basics"] = groups["help"] = self.add_argument_group("flags")
+            groups["basics"] = groups["help"] = groups["flags"]
         flags = [*(_config_flags(several) if takes_config else ()), *_own_flags(options)]
         rare = sum(flag.rare for flag in flags)
         more = f"Show this help with {rare} more flags." if rare else argparse.SUPPRESS
@@ -224,7 +252,7 @@ def _own_flags(options: type) -> Iterator[_Flag]:
         choices, hint = settings.pop("choices", ()), settings.pop("hint", field.default)
         names, required = [field.name], field.default is dataclasses.MISSING
         if group != "arguments":
-            names = [_flag_name(field.name), *aliases]
+            names = [_flag_name(settings.pop("name", field.name)), *aliases]
             settings |= dict(dest=field.name, default=argparse.SUPPRESS, required=required)
         if choices:
             settings["type"] = functools.partial(_one_of, choices)
@@ -286,12 +314,13 @@ def _convert(kind: type, word: str) -> Any:
 @functools.cache
 def _sentences(section: type) -> dict[str, str]:
     """The first paragraph of the docstring of each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
     found = {}
-    for field, doc in itertools.pairwise(cast(ast.ClassDef, tree).body):
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
-            paragraph = inspect.cleandoc(ast.literal_eval(doc.value)).partition("\n\n")[0]
-            found[ast.unparse(field.target)] = paragraph.replace("\n", " ")
+    for part in section.__mro__[:-1]:  # Also the flags that commands share.
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        for field, doc in itertools.pairwise(cast(ast.ClassDef, tree).body):
+            if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
+                paragraph = inspect.cleandoc(ast.literal_eval(doc.value)).partition("\n\n")[0]
+                found[ast.unparse(field.target)] = paragraph.replace("\n", " ")
     return found
 
 

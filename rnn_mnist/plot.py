@@ -31,7 +31,7 @@ USED_BY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Draw what a network reads, thinks and gets wrong, as a picture for a slide.
 
     rows       a digit, revealed row by row, as the network reads it
@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> None:
     from rnn_mnist.plots import movies
     from rnn_mnist.runs import compilation_cache
 
-    runs = cli.load_runs(options.runs)
+    runs = cli.load_runs(options.runs, how=options.how())
     style = matplotlib.style.context("dark_background" if options.dark else {})
     with compilation_cache(), style:
         if path.suffix == ".png":
@@ -102,7 +102,7 @@ def main(words: Sequence[str]) -> None:
                 figure.savefig(file, format="png")
         else:
             movies.write(draw(options, runs, moving=True), path)
-    print(f"{path}: {path.stat().st_size:,} bytes")
+    cli.print_line(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def draw_curves(runs: Mapping[str, Result]) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
@@ -18,22 +17,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rnn_mnist.inference import Pictures
+    from rnn_mnist.pictures import Drawing
+    from rnn_mnist.runs import Result
 
-Answer = Mapping[str, float]
-"""The probability of each class."""
-Doubts = Sequence[str]
-"""What may be wrong with an answer."""
 MOST_SHOWN = 100
-"""The largest number of images in the picture that --show writes."""
+"""The largest number of images in the table, and in the picture that --show writes."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(flags.WeightFlags):
     """Say which digits are in pictures: drawings or photographs of one digit each.
 
     rnn-mnist predict photo.jpg drawing.png
     rnn-mnist predict runs/reference photo.jpg     ask a run of your own
     rnn-mnist predict photo.jpg --show seen.png    draw what the network saw
+    rnn-mnist predict test.csv -o submission.csv   answer Kaggle's digit recognizer
 
     Pictures may have any size and be dark on light or light on dark. An unreadable
     file gets one error line; the other files are still predicted, and the exit
@@ -41,9 +39,10 @@ class Options:
     """
 
     files: tuple[Path, ...] = flags.argument("[RUN ...] FILE ...", default=(), nargs="*", type=Path)
-    """PNG, JPEG, WebP, GIF, BMP or .npy files, folders with such files, or - for standard input.
-    The networks to ask come first: folders of runs or sweeps, files of weights, reference or
-    strong, which is the default. The probabilities of several networks are averaged."""
+    """PNG, JPEG, WebP, GIF, BMP, .npy or .npz files, folders with such files, .csv files with 784
+    values in each row, or - for standard input. The networks to ask come first: folders of runs or
+    sweeps, files of weights, reference or strong, which is the default. The probabilities of
+    several networks are averaged."""
     all: bool = flags.flag(default=False)
     """Predict every digit of each picture, line by line and from left to right, and not only the
     largest."""
@@ -54,6 +53,11 @@ class Options:
     stages: Path | None = flags.flag(type=Path, metavar="FILE")
     """Draw all readings of the first picture, with their names and answers, into this .png file.
     The first reading is the one that counts."""
+    output: Path | None = flags.flag("-o", type=Path, metavar="FILE")
+    """Write the answers to the rows of a .csv file into this .csv file, in Kaggle's form."""
+    sort_into: Path | None = flags.flag(type=Path, metavar="FOLDER")
+    """Write each image into this folder, in a folder for its class. Correct them by moving files,
+    then train on them."""
 
     def __post_init__(self) -> None:
         """Refuse to predict nothing, or to draw into another kind of file."""
@@ -62,112 +66,200 @@ class Options:
         for flag, file in (("--show", self.show), ("--stages", self.stages)):
             if file is not None and file.suffix != ".png":
                 raise InputError(f"{flag}: must be a file that ends in .png, not {str(file)!r}")
+        cli.check_ending(self.output, "the answers' table", [".csv"])
+
+
+class Answer(NamedTuple):
+    """What the networks say of an image."""
+
+    name: str
+    drawing: Drawing
+    shares: dict[str, float]  # The probability of each class.
+    unlike: bool  # Whether the image is unlike all that the networks were trained on.
+    doubts: tuple[str, ...]  # What may be wrong with the answer.
+
+    @property
+    def best(self) -> str:
+        """The most probable class."""
+        return max(self.shares, key=self.shares.__getitem__)
 
 
 @cli.program
 def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
     options = flags.parse(Options, words, command="predict")
-    for file in filter(None, (options.show, options.stages)):
+    for file in filter(None, (options.show, options.stages, options.output)):
         files.check_file(file)
+    if options.sort_into is not None:
+        files.check_folder(options.sort_into)
     # Imported here, so that help and mistyped flags answer at once.
-    import numpy as np
-
-    from rnn_mnist.inference import find_doubts, predict, read_files
+    from rnn_mnist.inference import read_files
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
-    runs = cli.load_runs(sources, say=not options.json)
+    if options.output is not None:
+        check_output(options.output, paths)
+    runs = cli.load_runs(sources, how=options.how(), say=not options.json)
     classes = cli.same_classes(runs)
     pictures = read_files(paths, every=options.all)
-    probabilities, doubts = np.zeros((0, len(classes)), np.float32), []
-
-    def ask(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return predict(list(runs.values()), images)
-
-    if pictures.images:
-        with compilation_cache():
-            probabilities = ask(np.stack(pictures.images))
-            doubts = find_doubts(pictures.drawings, probabilities, classes=classes, ask=ask)
-    answers = [dict(zip(classes, row.tolist(), strict=True)) for row in probabilities]
-    if options.json:
-        print_json(", ".join(runs), pictures, answers, doubts)
-    elif answers:
-        print_table(pictures.names, answers)
-        print_doubts(pictures.names, doubts)
-    if options.show is not None and answers:
-        names = [Path(name).name for name in pictures.names]
-        show(options.show, np.stack(pictures.images), probabilities, classes, names)
-        if not options.json:
-            count = len(pictures.images)
-            some = f", the first {MOST_SHOWN} of {count:,}" if count > MOST_SHOWN else ""
-            print(f"{options.show}: what the network saw{some}")
-    if options.stages is not None and pictures.drawings and pictures.drawings[0].readings:
-        readings = pictures.drawings[0].readings[:MOST_SHOWN]
-        images = np.stack([reading.image for reading in readings])
-        show(options.stages, images, ask(images), classes, [each.name for each in readings])
-        if not options.json:
-            print(f"{options.stages}: the readings of {pictures.names[0]}, the best first")
+    with compilation_cache():
+        answers = ask(list(runs.values()), classes, pictures) if pictures.images else []
+        if options.json:
+            print_json(", ".join(runs), answers, pictures.errors)
+        elif answers and options.output is None:
+            print_table(answers)
+        for line in write_files(options, list(runs.values()), answers) if answers else []:
+            if not options.json:
+                cli.print_line(line)
     for name, error in pictures.errors.items():
         print(f"error: {InputError(f'{name}: {error}')}", file=sys.stderr)
     return 1 if pictures.errors else 0
 
 
 def split_arguments(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The networks, which come first, and the pictures."""
+    """The networks and the pictures. What is neither is refused, before anything is predicted."""
+    from rnn_mnist.pictures import ENDINGS
     from rnn_mnist.runs import is_result
 
-    runs = list(itertools.takewhile(is_result, paths))
-    if len(runs) == len(paths):
+    runs = [path for path in paths if is_result(path)]
+    pictures = [path for path in paths if path not in runs]
+    for path in pictures:
+        if path.suffix.lower() not in ENDINGS and str(path) != "-" and not path.exists():
+            raise InputError(f"{path}: there is no such run and no such picture")
+    if not pictures:
         raise InputError(f"{runs[-1]}: name a picture to look at after it")
-    return runs, list(paths[len(runs) :])
+    return runs, pictures
 
 
-def print_json(
-    network: str, pictures: Pictures, answers: Sequence[Answer], doubts: Sequence[Doubts]
-) -> None:
+def check_output(output: Path, paths: Sequence[Path]) -> None:
+    """Refuse to write a table of answers about anything but another table."""
+    if len(paths) > 1 or paths[0].suffix.lower() != ".csv":
+        raise InputError("--output: answers the rows of one .csv file; name that file alone")
+    if output.resolve() == paths[0].resolve():
+        raise InputError(f"--output: {output} would be overwritten; name another file")
+
+
+def ask(runs: Sequence[Result], classes: Sequence[str], pictures: Pictures) -> list[Answer]:
+    """Ask the networks about each image, and find what is doubtful about their answers."""
+    import numpy as np
+
+    from rnn_mnist.inference import find_doubts, predict, unlike
+
+    images = np.stack(pictures.images)
+    shares, strange = predict(runs, images), unlike(runs, images)
+    doubts = find_doubts(
+        pictures.drawings, shares, classes=classes, ask=lambda other: predict(runs, other)
+    )
+    each = zip(pictures.names, pictures.drawings, shares, strange, doubts, strict=True)
+    return [
+        Answer(name, drawing, dict(zip(classes, row.tolist(), strict=True)), bool(new), said)
+        for name, drawing, row, new, said in each
+    ]
+
+
+def print_json(network: str, answers: Sequence[Answer], errors: Mapping[str, str]) -> None:
     """Print all answers, doubts and errors for other programs."""
-    said = []
-    for k, answer in enumerate(answers):
-        best, drawing = max(answer, key=answer.__getitem__), pictures.drawings[k]
-        about = dict(reading=drawing.reading, box=drawing.box, doubts=doubts[k])
-        shares = dict(digit=best, probability=answer[best], probabilities=answer)
-        said.append(dict(file=pictures.names[k], **shares, **about))
-    print(json.dumps({"network": network, "answers": said, "errors": pictures.errors}, indent=1))
+    said = [
+        dict(
+            file=answer.name,
+            digit=answer.best,
+            probability=answer.shares[answer.best],
+            probabilities=answer.shares,
+            unlike=answer.unlike,
+            reading=answer.drawing.reading,
+            box=answer.drawing.box,
+            doubts=answer.doubts,
+        )
+        for answer in answers
+    ]
+    print(json.dumps({"network": network, "answers": said, "errors": errors}, indent=1))
 
 
-def print_table(names: Sequence[str], answers: Sequence[Answer]) -> None:
-    """Print each file's answer and second guess."""
+def print_table(answers: Sequence[Answer]) -> None:
+    """Print each answer and second guess, then a line for each answer with doubts."""
     from rnn_mnist.runs import Console
 
-    head = "digit" if all(name.isdigit() for name in answers[0]) else "class"
+    head = "digit" if all(name.isdigit() for name in answers[0].shares) else "class"
     rows = [["file", head, "probability", "second guess"]]
-    for name, answer in zip(names, answers, strict=True):
-        first, second = sorted(answer, key=answer.__getitem__, reverse=True)[:2]
-        guess = f"{second}  {100 * answer[second]:.1f} %"
-        rows.append([name, first, f"{100 * answer[first]:.1f} %", guess])
+    for answer in answers[:MOST_SHOWN]:
+        first, second = sorted(answer.shares, key=answer.shares.__getitem__, reverse=True)[:2]
+        guess = f"{second}  {100 * answer.shares[second]:.1f} %"
+        if answer.unlike:
+            guess = f"unlike any {head}"
+        rows.append([answer.name, first, f"{100 * answer.shares[first]:.1f} %", guess])
     Console().print_table(rows)
+    if len(answers) > MOST_SHOWN:
+        print(f"the first {MOST_SHOWN} of {len(answers):,} answers; --json prints all of them")
+    for answer in answers:
+        if answer.doubts:
+            cli.print_line(f"{answer.name}: {'; '.join(answer.doubts)}")
 
 
-def print_doubts(names: Sequence[str], doubts: Sequence[Doubts]) -> None:
-    """Print a line for each file with doubts."""
-    for name, said in zip(names, doubts, strict=True):
-        if said:
-            print(f"{name}: {'; '.join(said)}")
+def write_files(options: Options, runs: Sequence[Result], answers: Sequence[Answer]) -> list[str]:
+    """Write the files that the flags ask for; returns a line about each."""
+    import numpy as np
+
+    from rnn_mnist.inference import predict, write_answers
+
+    said = []
+    if options.output is not None:
+        write_answers(options.output, [answer.shares for answer in answers])
+        said.append(f"{options.output}: {len(answers):,} answers")
+    if options.sort_into is not None:
+        said.append(sort_into(options.sort_into, answers))
+    if options.show is not None:
+        shown = answers[:MOST_SHOWN]
+        draw(
+            options.show,
+            np.stack([answer.drawing.image for answer in shown]),
+            np.array([list(answer.shares.values()) for answer in shown], np.float32),
+            classes=list(answers[0].shares),
+            names=[Path(answer.name).name for answer in shown],
+        )
+        some = f", the first {MOST_SHOWN} of {len(answers):,}" if len(answers) > MOST_SHOWN else ""
+        said.append(f"{options.show}: what the network saw{some}")
+    if options.stages is not None and answers[0].drawing.readings:
+        readings = answers[0].drawing.readings[:MOST_SHOWN]
+        images = np.stack([reading.image for reading in readings])
+        names = [reading.name for reading in readings]
+        shares = predict(runs, images)
+        draw(options.stages, images, shares, classes=list(answers[0].shares), names=names)
+        said.append(f"{options.stages}: the readings of {answers[0].name}, the best first")
+    return said
 
 
-def show(
+def sort_into(folder: Path, answers: Sequence[Answer]) -> str:
+    """Write each image into the folder of its class; returns a line that says what is where."""
+    from rnn_mnist.inference import sort_images
+
+    done = sort_images(
+        folder,
+        names=[answer.name for answer in answers],
+        images=[answer.drawing.image for answer in answers],
+        answers=[answer.shares for answer in answers],
+        doubtful=[answer.unlike or bool(answer.doubts) for answer in answers],
+    )
+    parts = [", ".join(f"{name}: {count}" for name, count in done.counts.items()) or "nothing new"]
+    if done.known:
+        parts.append(f"{done.known:,} were there already")
+    if done.doubtful:
+        some = [*done.doubtful[:5], "..."][: len(done.doubtful)]
+        parts.append(f"{len(done.doubtful):,} are doubtful: {', '.join(some)}")
+    return f"{folder}: {'; '.join(parts)}"
+
+
+def draw(
     path: Path,
     images: NDArray[np.uint8],
     probabilities: NDArray[np.float32],
+    *,
     classes: Sequence[str],
     names: Sequence[str],
 ) -> None:
-    """Draw the first images with the network's answers."""
+    """Draw images with the network's answers."""
     from rnn_mnist.plots import figures
 
-    first = slice(MOST_SHOWN)
-    figure = figures.digits(images[first], probabilities[first], classes, names=names[first])
+    figure = figures.digits(images, probabilities, classes, names=names)
     with files.atomic_write(path) as file:
         figure.savefig(file, format="png")
 

@@ -244,6 +244,7 @@ SMALL = Config(
     schedule="one_cycle",
     ema=0.9,
     label_smoothing=0.1,
+    calibrate=False,  # Tests of its own do so.
     data=Data(train="train[:1000]", test="test[:300]"),
 )
 

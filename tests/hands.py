@@ -4,6 +4,7 @@ A form is a function that gives a digit's strokes in a box: x to the right and y
 A hand decides how they are written: pen, size, width, slant and unsteadiness.
 """
 
+import collections
 import io
 from collections.abc import Callable
 from typing import NamedTuple
@@ -245,7 +246,7 @@ def draw(form: Form, hand: Hand, rng) -> PIL.Image.Image:
     for stroke in form(*rng.random(2)):
         x, y = (stroke - 0.5).T
         x = x * hand.width - y * np.tan(np.radians(hand.slant))
-        # Few points are moved and the rest between them, so that a stroke stays smooth.
+        # At most six points are moved, and all others with them, so that a stroke stays smooth.
         knots = np.linspace(0, len(x) - 1, min(len(x), 6))
         moved = rng.normal(0, hand.shake, (2, len(knots)))
         x, y = (
@@ -282,6 +283,13 @@ def random_drawings(count: int, *, seed: int) -> list[Drawing]:
 def images_of(drawings: list[Drawing]) -> np.ndarray:
     """What the network gets of drawings, saved as PNG: (N, 28, 28) uint8."""
     return np.concatenate([read_pictures(_saved(drawing.picture)) for drawing in drawings])
+
+
+def wrong_forms(result, drawings: list[Drawing]) -> collections.Counter[str]:
+    """How many drawings of each form a network gets wrong."""
+    answers = result.predict(images_of(drawings)).argmax(1)
+    pairs = zip(drawings, answers, strict=True)
+    return collections.Counter(drawn.form for drawn, answer in pairs if answer != drawn.digit)
 
 
 def _saved(picture: PIL.Image.Image) -> bytes:

@@ -78,7 +78,7 @@ def command(tmp_path, monkeypatch, capfd):
         (["--lr", "0.1", "0.2"], "0.2: there is no such config file or run's folder; several val"),
         (["--lr", "0.1", "0.2", "0.3"], "unrecognized arguments: 0.3"),
         (["."], ".: holds no config.toml; name a run's folder or a config file"),
-        (["--data.name", "mnits"], "data.name: TFDS has no data set 'mnits'; did you mean mnist?"),
+        (["--data.name", "mnits"], "data.name: there is no file or folder 'mnits' in the curr"),
         (["--data.train", "tran"], "data.train: split 'tran': not one of train (60,000 images)"),
         (["--data.test", "test[:0]"], "data.test: split 'test[:0]': selects no image"),
         (["--devices", "0"], "--devices: must be from 1 to 1024, not 0"),

@@ -101,7 +101,10 @@ def test_differences_name_nested_fields():
             "reading: 'pixel' is not one of rows, columns, windows, pixels, permuted; did",
         ),
         ("chrono = 2", "chrono: must be 0 or at least 3 steps, not 2"),
-        ("chrono = 9\nforget_bias = 1", "chrono: also sets the forget gates' biases"),
+        (
+            "chrono = 9\nforget_bias = 1",
+            "chrono: sets the biases of the gates, as forget_bias does",
+        ),
         ("optimizer = 'adamm'", "optimizer: 'adamm' is not one of sgd, adam, adamw; did you mean"),
         ("optimizer = 'adam'\nmomentum = 0.9", 'momentum: only optimizer = "sgd" takes it'),
         ("[data]\nname = ''", "data.name: must not be empty"),

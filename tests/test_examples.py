@@ -70,6 +70,7 @@ NOT_RUN = {
     "python scripts/*": "tests/test_scripts.py runs all scripts, shortened",
     "python -m rnn_mnist": "it lists the commands, which are run here",
     "python -m rnn_mnist.predict": "it stands for the command with pictures",
+    "python -m rnn_mnist.* model.pt *": "tests/runs/test_foreign.py runs them with such a file",
     "srun *": "it needs SLURM, whose environment tests/parallel/test_processes.py imitates",
     "gcloud *": "it needs TPUs in the cloud",
     "python -m rnn_mnist.train --distributed *": "test_processes.py trains in two processes",

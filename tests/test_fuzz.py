@@ -426,6 +426,90 @@ def test_pt_files_run_no_code_and_are_read_or_refused(tmp_path, times):
     fuzz(check, damaged(good), examples=30 * times)
 
 
+@TIMES
+def test_checkpoints_of_other_programs_are_read_or_refused(tmp_path, times):
+    """Whatever stands where the state dict, its names, its shapes or the rest are expected."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "some.ckpt"
+    weights = [f"rnn.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    odd = ["weight_ih_l0", "a.b.weight_hh_l1_reverse", "lstm.weight_ih_l0", "inner.weight_ih_l0"]
+    odd += [".weight", "module.", "hidden2digits.weight", "n_averaged", "", "weight"]
+    names = st.sampled_from([*weights, *odd, "fc.weight", "fc.bias"])
+    dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int64])
+    shapes = st.sampled_from([(8, 28), (8, 2), (8,), (10, 2), (10,), (), (0, 3), (2, 2), (1, 1, 1)])
+    tensors = st.builds(lambda shape, dtype: torch.ones(shape, dtype=dtype), shapes, dtypes)
+    keys = st.one_of(names, st.integers(), st.sampled_from(["state_dict", "model", "epoch"]))
+    rest = st.one_of(tensors, scalars.filter(lambda value: value != 10**400), st.just(torch.Size()))
+    inner = st.recursive(rest, lambda some: st.dictionaries(keys, some, max_size=4), max_leaves=8)
+    parts = (8, 28), (8, 2), (8,), (8,), (10, 2), (10,)
+    named = zip([*weights, "fc.weight", "fc.bias"], map(torch.ones, parts), strict=True)
+    tutorial = dict(named)
+    numbers = st.sampled_from([0.0, 1.0, -3e38, 1e-6, 1e6, float("nan"), float("inf")])
+    readings = st.sampled_from([None, "rows", "columns", "pixels"])
+    how = st.builds(runs.ReadAs, numbers, numbers, st.booleans(), readings)
+
+    def check(changes, beside, how):
+        torch.save(beside | {"model": tutorial | changes}, path)
+        with refused():
+            use(loading.find_network(path, how).result, ask=times > 1)
+
+    check({}, {}, runs.ReadAs())
+    changes = st.dictionaries(names, rest, max_size=2)
+    fuzz(check, changes, st.dictionaries(keys, inner, max_size=3), how, examples=30 * times)
+    torch.save({"epoch": 3, "optimizer": {"betas": (0.9, 0.999)}, "state_dict": tutorial}, path)
+    good = path.read_bytes()
+
+    def check_damaged(content):
+        with refused():
+            use(loading.load_weights(write(path, content)), ask=False)
+
+    fuzz(check_damaged, disturbed(good), examples=20 * times)
+
+
+def test_a_checkpoint_that_repeats_its_parts_is_read_or_refused_at_once(tmp_path):
+    """An optimizer's groups repeat a tuple; tuples of tuples could grow without end."""
+    torch = pytest.importorskip("torch")
+    path, betas = tmp_path / "some.ckpt", (0.9, 0.999)
+    zeros = {"lstm.weight_ih_l0": torch.zeros(8, 28)}
+    for groups, message in (
+        (3, "lstm.weight_hh_l0 is missing"),
+        (30, "it repeats parts of itself"),
+    ):
+        torch.save({"groups": [{"betas": betas} for _ in range(groups)], "model": zeros}, path)
+        with pytest.raises(InputError, match=message):
+            loading.load_weights(path)
+    wide = {str(number): number for number in range(1000)}
+    for _ in range(3):  # Each of a thousand is the same dictionary of a thousand.
+        wide = dict.fromkeys(map(str, range(1000)), wide)
+    torch.save({"model": zeros, "rest": wide}, path)
+    with pytest.raises(InputError, match="it repeats parts of itself"):
+        loading.load_weights(path)
+
+
+@TIMES
+def test_halves_in_safetensors_are_read_or_refused(tmp_path, times):
+    path = tmp_path / "half.safetensors"
+    tensors = to_torch(result_of(hidden_size=2).params)
+    head, data = {}, b""
+    for number, (name, array) in enumerate(tensors.items()):
+        kind, size = [("BF16", 2), ("F16", 2), ("F32", 4)][number % 3]
+        end = len(data) + size * array.size
+        shape = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
+        head[name], data = shape, data + bytes(end - len(data))
+    use(loading.load_weights(write(path, written(head, data))), ask=False)
+
+    def check(content):
+        with refused():
+            use(loading.load_weights(write(path, content)), ask=False)
+
+    other = altered(head).map(lambda some: written(some, data))
+    fuzz(check, st.one_of(other, damaged(written(head, data))), examples=40 * times)
+    for kind in ("F8_E4M3", "F64", "I8", "C64"):
+        one = {"lstm.bias_ih_l0": {"dtype": kind, "shape": [0], "data_offsets": [0, 0]}}
+        with pytest.raises(InputError):
+            loading.load_weights(write(path, written(one)))
+
+
 # ----------------------------------------------------------------- data sets and their originals
 
 

@@ -37,7 +37,7 @@ def test_a_table_names_the_digits_and_the_pretrained_network(command):
     code, out, err = command("2.png", "0.png", "4.png")
     assert (code, err) == (0, "")
     first, head, *rows = out.splitlines()
-    assert first == "no run is named: using the pretrained network 'strong', 99.56 % test accuracy"
+    assert first == "no run is named: using the pretrained network 'strong', 99.55 % test accuracy"
     assert head.split("   ")[0] == "file"
     assert [row.split()[:2] for row in rows] == [[f"{n}.png", n] for n in "204"]
     assert all(row.split()[3] == "%" and 85 < float(row.split()[2]) < 100 for row in rows)
@@ -88,7 +88,7 @@ def test_unreadable_files_get_a_line_each_and_the_others_an_answer(command):
     code, out, err = command("text.png", "2.png", "none.png", "white.png", "--show", "seen.png")
     assert code == 1
     assert err.splitlines() == [
-        "error: text.png: no picture; .png, .jpg, .jpeg, .webp, .gif, .bmp, .npy can be read",
+        "error: text.png: no picture; .png, .jpg, .jpeg, .webp, .gif, .bmp, .npy, .npz can be read",
         "error: none.png: cannot be read: No such file or directory",
         "error: white.png: nothing is drawn on it",
     ]

@@ -1,6 +1,6 @@
-"""A TFDS name and split -> arrays of images and labels.
+"""A TFDS name, or a path of own data, and a split -> arrays of images and labels.
 
-TFDS defines a data set: its version, class names, splits, order, files and checksums. A data set is
+TFDS defines its data sets: version, class names, splits, order, files and checksums. A data set is
 decoded once and kept in a cache of arrays. This package brings mnist:3.0.1 decoded.
 """
 
@@ -10,15 +10,17 @@ import contextlib
 import hashlib
 import io
 import json
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_mnist.config import InputError
-from rnn_mnist.data import tfds_builder
+from rnn_mnist.config import InputError, InputWarning, naming
+from rnn_mnist.data import own_data, tfds_builder
 from rnn_mnist.data.originals import fetched, parse
 from rnn_mnist.data.tfds_builder import Archive
 from rnn_mnist.files import atomic_write, cache_folder, read_npz
@@ -37,26 +39,31 @@ class Split(NamedTuple):
     labels: NDArray[np.int32]
     """(N,) int32, each an index into `classes`."""
     classes: tuple[str, ...]
-    """TFDS's names of the classes."""
+    """Names of the classes."""
     version: str
-    """TFDS's name with the version: mnist:3.0.1."""
+    """TFDS's name with the version: mnist:3.0.1; of own data, the path's name with a checksum."""
     source: str
     """Where the arrays were found, in words."""
 
 
 def load(name: str = "mnist", split: str = "train", *, files: Path | str | None = None) -> Split:
-    """Load one split of a TFDS data set of 28x28 images with one channel.
+    """Load one split of a TFDS data set of 28x28 images with one channel, or of own data.
 
     Args:
-      name: TFDS's name, with a configuration or version if needed: emnist/letters, mnist:3.0.1.
+      name: TFDS's name, with a configuration or version if needed: emnist/letters, mnist:3.0.1. Or
+        the path of own data: a folder with a folder of pictures for each class, a .csv or .npz
+        file, or a folder with .npy files.
       split: In TFDS's syntax: train, train[:55000], test[90%:], train+test.
       files: Folder with the data set's original files. They replace the cache and the download.
 
     Returns:
-      The split's arrays, in TFDS's order.
+      The split's arrays, in TFDS's order; those of own data are in a fixed, mixed order.
+
+    Warns:
+      InputWarning: Some of the own data were left out or changed.
 
     Raises:
-      InputError: TFDS knows no such data set or split, its images are not 28x28 with one channel,
+      InputError: There is no such data set or split, its images are not 28x28 with one channel,
         or it cannot be downloaded, read or prepared.
     """
     return select(load_all(name, files=None if files is None else Path(files)), split)
@@ -69,19 +76,43 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     """
     if files is None and name in ("mnist", "mnist:3.0.1"):
         return read_archive(SHIPPED, "shipped with rnn_mnist")
+    if (path := own_data.find_own(name)) is not None:
+        with naming("data.name"), naming(name):
+            archive = _load_own(path, files)
+        for note in archive.notes:
+            warnings.warn(f"{name}: {note}", InputWarning, stacklevel=2)
+        return archive
     builder = tfds_builder.find_builder(name)
     cached = cache_folder() / f"{builder.info.full_name.replace('/', '-')}.npz"
+    return _cached(cached, lambda: _decode(builder, files), fresh=files is not None)
+
+
+def _load_own(path: Path, files: Path | None) -> Archive:
+    """Load own data from the cache if no file has changed."""
+    if files is not None:
+        raise InputError("own data need no other files; leave out data_files")
+    found = own_data.find_files(path)
+    place = hashlib.sha256(ascii(str(path.resolve())).encode()).hexdigest()
+    cached = cache_folder() / "own" / place[:8] / f"{own_data.fingerprint(path, found)[:16]}.npz"
+    if not cached.exists():
+        for outdated in cached.parent.glob("*.npz"):
+            outdated.unlink(missing_ok=True)
+    return _cached(cached, lambda: own_data.read_own(path, found))
+
+
+def _cached(path: Path, decode: Callable[[], Archive], *, fresh: bool = False) -> Archive:
+    """Read an archive from the cache; or decode it, always if `fresh`, and write it there."""
     damaged = ""
-    if files is None and cached.exists():
+    if not fresh and path.exists():
         try:
-            return read_archive(cached, f"cached in {cached}")
+            return read_archive(path, f"cached in {path}")
         except InputError:
             damaged = ", in place of a damaged cache file"
-    archive = _decode(builder, files)
+    archive = decode()
     # If the cache cannot be written, this run goes on; only the next start takes longer.
     with contextlib.suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_archive(cached, archive)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(path, archive)
     return archive._replace(source=archive.source + damaged)
 
 
@@ -123,7 +154,8 @@ def read_archive(path: Path, source: str = "") -> Archive:
         with path.open("rb") as file:
             arrays = read_npz(file)
         meta = json.loads(str(arrays.pop("meta")))
-        archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source)
+        notes = tuple(meta.get("notes", ()))
+        archive = Archive(arrays, tuple(meta["classes"]), meta["version"], source, notes)
         intact = meta["sha256"] == _checksum(archive) and _is_data_set(archive)
     # A flipped byte can raise nearly any error in zip, deflate, npy or JSON.
     except Exception:
@@ -137,6 +169,8 @@ def read_archive(path: Path, source: str = "") -> Archive:
 def write_archive(path: Path, archive: Archive, *, compresslevel: int = 0) -> None:
     """Write a data set as an .npz file with its checksum. Level 9 makes the smallest file."""
     meta = {"version": archive.version, "classes": archive.classes, "sha256": _checksum(archive)}
+    if archive.notes:
+        meta["notes"] = archive.notes
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as npz:
         for key, array in {"meta": np.array(json.dumps(meta)), **archive.arrays}.items():

@@ -34,6 +34,8 @@ class Archive(NamedTuple):
     """TFDS's name with the version: mnist:3.0.1."""
     source: str = ""
     """Where the arrays were found, in words."""
+    notes: tuple[str, ...] = ()
+    """What was left out or changed in own data, in sentences."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -53,7 +55,10 @@ def find_builder(name: str) -> DatasetBuilder:
     bare = re.split("[/:]", name)[0]
     if bare not in known:
         hint = did_you_mean(bare, known) or f"; try {', '.join(FAMILY)}"
-        raise InputError(f"data.name: TFDS has no data set {name!r}{hint}")
+        raise InputError(
+            f"data.name: there is no file or folder {name!r} in the current folder, and TFDS has "
+            f"no data set of this name{hint}"
+        )
     try:
         builder = tfds.builder(name)
         features = builder.info.features

@@ -1,7 +1,8 @@
 """What networks answer, which pixels matter to them, and what their units do at each step.
 
 Runs are results of `fit`, `load_run` or `load_pretrained`. Images hold integers from 0 to 255, or
-floats from 0 to 1; other values raise a ValueError.
+floats from 0 to 1. `rnn_mnist.data.preprocess` says which other forms are recognised; the rest
+raise a ValueError.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.config import Config
-from rnn_mnist.data import check_images, preprocess
+from rnn_mnist.data import as_image, as_images, preprocess
 from rnn_mnist.model import HEAD, PRECISION, inner_network, lstm, read, steps_of
 from rnn_mnist.runs import Result
 from rnn_mnist.training import make_model
@@ -49,6 +50,16 @@ def predict(runs: Sequence[Result], images: ArrayLike) -> Real:
     return np.sum(probabilities, axis=0, dtype=np.float32)
 
 
+def unlike(runs: Sequence[Result], images: ArrayLike) -> NDArray[np.bool_]:
+    """Which images (N, 28, 28) are unlike all that the networks were trained on, (N,).
+
+    At least half of the networks with a calibration must say so. The others do not know.
+    """
+    images = as_images(images)
+    votes = [run.unlike(images) for run in runs if run.calibration is not None]
+    return np.mean(votes, axis=0) >= 0.5 if votes else np.zeros(len(images), bool)
+
+
 def saliency(run: Result, images: ArrayLike) -> Real:
     """Differentiate the highest logit of each image with respect to its pixels, from 0 to 1.
 
@@ -57,7 +68,7 @@ def saliency(run: Result, images: ArrayLike) -> Real:
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps", 2014.
     """
-    check_images(images)
+    images = as_images(images)
     model, variables = make_model(run.config, len(run.classes)), {"params": run.calibrated_params}
 
     def highest_logits(images: Array) -> Array:
@@ -81,7 +92,7 @@ def beliefs(run: Result, image: ArrayLike) -> Real:
     The image is (28, 28). The probabilities of the C classes after each of the T steps are (T, C)
     float32.
     """
-    check_images(image)
+    image = as_image(image)
     return np.asarray(_beliefs(run.calibrated_params, image, config=run.config))
 
 
@@ -179,7 +190,7 @@ def units(run: Result, image: ArrayLike) -> dict[str, Units]:
       bidirectional, `lstm_l1` and so on. The steps are in the order of the image, also for the
       reverse direction. The cells of an inner network are left out.
     """
-    check_images(image)
+    image = as_image(image)
     inputs = _inputs(run.params, image, run.config)  # (1, T, F)
     found = {}
     for layer in range(run.config.num_layers):

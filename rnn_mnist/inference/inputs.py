@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_mnist.config import InputError, naming
-from rnn_mnist.data import load
-from rnn_mnist.pictures import ENDINGS, MOST_BYTES, Drawing, read_drawings, read_pictures
+from rnn_mnist.config import InputError, InputWarning, naming
+from rnn_mnist.data import load, read_csv
+from rnn_mnist.pictures import (
+    ENDINGS,
+    MOST_BYTES,
+    Drawing,
+    as_drawings,
+    read_drawings,
+    read_pictures,
+)
 from rnn_mnist.runs import Result
 
 
@@ -26,7 +34,7 @@ class Pictures(NamedTuple):
 
 
 def read_files(paths: Sequence[Path], *, every: bool = False) -> Pictures:
-    """Read picture files, the pictures in folders, and standard input, which is the path -.
+    """Read picture files, the pictures in folders, CSV files, and standard input, which is -.
 
     A picture has one image, of the largest thing on it. With `every`, it has all of them.
     """
@@ -37,7 +45,8 @@ def read_files(paths: Sequence[Path], *, every: bool = False) -> Pictures:
         for file in [file for file in inside if file.suffix.lower() in ENDINGS] or [path]:
             try:
                 source = sys.stdin.buffer.read(MOST_BYTES + 1) if str(file) == "-" else file
-                found = read_drawings(source, every=every)
+                is_table = file.suffix.lower() == ".csv"
+                found = _rows(file) if is_table else read_drawings(source, every=every)
             except InputError as error:
                 pictures.errors[str(file)] = str(error)
                 continue
@@ -46,6 +55,15 @@ def read_files(paths: Sequence[Path], *, every: bool = False) -> Pictures:
             pictures.images.extend(drawing.image for drawing in found)
             pictures.drawings.extend(found)
     return pictures
+
+
+def _rows(file: Path) -> list[Drawing]:
+    """The images of a CSV file, with warnings about what is not used as it is."""
+    table = read_csv(file)
+    unused = ["its labels are not used"] if table.labels else []
+    for note in [*unused, *table.notes]:
+        warnings.warn(f"{file}: {note}", InputWarning, stacklevel=2)
+    return as_drawings(table.images)
 
 
 class Images(NamedTuple):

@@ -24,7 +24,7 @@ SAMPLES = 20  # A page has about this many test images, and at least one of each
 _FOLDER = Path(__file__).with_name("page")
 _SCRIPTS = (  # In this order.
     *("network", "grids", "ink", "lines", "parts", "preparation", "readings", "doubts"),
-    *("drawing", "page"),
+    *("kept", "drawing", "page"),
 )
 
 

@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
-from rnn_mnist.data import check_images, check_labels, preprocess
+from rnn_mnist.data import as_images, as_labels, preprocess
 from rnn_mnist.files import open_zip, read_npz
 
 PREDICT, TRAIN, LEAVES = "predict.bin", "train_step.bin", "leaves.npz"
@@ -110,8 +110,7 @@ def _checked(run: Program, step: Program, *, classes: int) -> tuple[Predict, Tra
     """Wrap both programs, so that they also take integers and refuse wrong values."""
 
     def floats(images: ArrayLike) -> jax.Array:
-        check_images(images)
-        return preprocess(jnp.asarray(images)).astype(jnp.float32)
+        return preprocess(jnp.asarray(as_images(images))).astype(jnp.float32)
 
     def predict(images: ArrayLike) -> jax.Array:
         return run(floats(images))
@@ -119,7 +118,7 @@ def _checked(run: Program, step: Program, *, classes: int) -> tuple[Predict, Tra
     def train_step(
         leaves: Leaves, images: ArrayLike, labels: ArrayLike, seed: SupportsIndex
     ) -> Stepped:
-        check_labels(labels, classes)
+        labels = as_labels(labels, classes)
         if not isinstance(seed, jax.core.Tracer) and not 0 <= operator.index(seed) < 2**32:
             raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {seed}")
         labels, key = jnp.asarray(labels, jnp.int32), jnp.asarray(seed, jnp.uint32)

@@ -44,18 +44,26 @@ def uniform(fan: int) -> nn.initializers.Initializer:
     return init
 
 
-def _init_biases(key: Array, hidden_size: int, forget_bias: float, chrono: int) -> Array:
-    """Draw biases (4H,) of the gates i, f, g, o, for memories of 1 to `chrono` steps if it is set.
+def _init_biases(key: Array, cell: LSTMCell) -> Array:
+    """Draw biases (4H,) of the gates i, f, g, o, as the cell's settings say."""
+    size = cell.hidden_size
+    if not cell.chrono and not cell.uniform_gates:
+        i, f, g, o = jnp.split(uniform(size)(key, (4 * size,)), 4)
+        return jnp.concatenate([i, f + cell.forget_bias, g, o])
+    if cell.chrono:
+        f = jnp.log(jax.random.uniform(key, (size,), jnp.float32, 1, cell.chrono - 1))
+    else:
+        # The ends are those of the source: no gate begins wholly closed or open.
+        gate = jax.random.uniform(key, (size,), jnp.float32, 1 / size, 1 - 1 / size)
+        f = jnp.log(gate / (1 - gate))
+    return jnp.concatenate([-f, f, jnp.zeros(2 * size, jnp.float32)])
 
-    Sources: Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of Recurrent Network
-    Architectures", 2015, for the forget bias; Tallec and Ollivier, "Can Recurrent Neural Networks
-    Warp Time?", 2018, for chrono.
-    """
-    if chrono:
-        f = jnp.log(jax.random.uniform(key, (hidden_size,), jnp.float32, 1, chrono - 1))
-        return jnp.concatenate([-f, f, jnp.zeros(2 * hidden_size, jnp.float32)])
-    i, f, g, o = jnp.split(uniform(hidden_size)(key, (4 * hidden_size,)), 4)
-    return jnp.concatenate([i, f + forget_bias, g, o])
+
+def _orthogonal_gates(key: Array, shape: tuple[int, int]) -> Array:
+    """Draw recurrent weights (H, 4H): an orthogonal matrix (H, H) for each gate."""
+    draw = nn.initializers.orthogonal()
+    blocks = [draw(key, (shape[0], shape[0])) for key in jax.random.split(key, 4)]
+    return jnp.concatenate(blocks, axis=1)
 
 
 class LSTMCell(nn.RNNCellBase):
@@ -89,20 +97,38 @@ class LSTMCell(nn.RNNCellBase):
     and the rest of the step are float32, or float64 if the arrays are. With a type smaller than
     float32, the cell has no derivative in forward mode."""
     forget_bias: float = 0.0
-    """Added to the initial bias of the forget gate."""
+    """Added to the initial bias of the forget gate.
+
+    Source: Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of Recurrent Network
+    Architectures", 2015."""
     chrono: int = 0
-    """Longest memory, in steps, of the initial biases; 0 uses PyTorch's default initialisation."""
+    """Longest memory, in steps, of the initial biases; 0 uses PyTorch's default initialisation.
+
+    Source: Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018."""
+    uniform_gates: bool = False
+    """Draw initial biases so that the forget gates are uniform between 1/H and 1 - 1/H, and each
+    input gate is 1 minus the forget gate. It replaces `chrono`.
+
+    Source: Gu, Gulcehre, Paine, Hoffman and Pascanu, "Improving the Gating Mechanism of Recurrent
+    Neural Networks", 2020."""
+    orthogonal: bool = False
+    """Start with orthogonal recurrent weights in each gate.
+
+    Source: Saxe, McClelland and Ganguli, "Exact Solutions to the Nonlinear Dynamics of Learning in
+    Deep Linear Neural Networks", 2014."""
 
     def setup(self) -> None:
         """Declare the parameters. A hidden size below 1 raises a ValueError."""
         size, gates = self.hidden_size, 4 * self.hidden_size
         if size < 1:
             raise ValueError(f"hidden_size must be at least 1, not {size}")
-        bias_hh = nn.initializers.zeros if self.chrono else uniform(size)
+        zero = self.chrono or self.uniform_gates
+        bias_hh = nn.initializers.zeros if zero else uniform(size)
+        weight_hh = _orthogonal_gates if self.orthogonal else uniform(size)
         self.weights: Weights = {
             "weight_ih": self.param("weight_ih", uniform(size), (self.input_size, gates)),
-            "weight_hh": self.param("weight_hh", uniform(size), (size, gates)),
-            "bias_ih": self.param("bias_ih", _init_biases, size, self.forget_bias, self.chrono),
+            "weight_hh": self.param("weight_hh", weight_hh, (size, gates)),
+            "bias_ih": self.param("bias_ih", _init_biases, self),
             "bias_hh": self.param("bias_hh", bias_hh, (gates,)),
         }
 

@@ -5,7 +5,8 @@ Shapes are written with B images in a batch, T steps of F values, H hidden units
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,7 @@ from rnn_mnist.model.lstm import (
     read_layer,
     uniform,
 )
-from rnn_mnist.model.reading import Reading, inner_network, read
+from rnn_mnist.model.reading import Reading, inner_network, places, read
 from rnn_mnist.randomness import DROPOUT
 
 HEAD = "hidden2digits"  # The linear layer's name in the parameters, as in the notebook.
@@ -54,6 +55,10 @@ class RowLSTM(nn.Module):
     """As in `LSTMCell`."""
     chrono: int = 0
     """As in `LSTMCell`."""
+    uniform_gates: bool = False
+    """As in `LSTMCell`."""
+    orthogonal: bool = False
+    """As in `LSTMCell`."""
     remat: int = 0
     """As in `lstm`."""
     inner_size: int = 16
@@ -73,24 +78,24 @@ class RowLSTM(nn.Module):
           Log-probabilities (B, C) float32, or float64 if the parameters or the images are float64.
 
         Raises:
-          ValueError: The images do not have three axes, or a size is below 1.
+          ValueError: The images do not have three axes or are no floats, or a size is below 1.
         """
         for name in ("hidden_size", "num_layers", "num_classes", "inner_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if images.ndim != 3:
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images must be floats from 0 to 1, not {images.dtype}")
         by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
         inputs = read(images, self.reading)  # (B, T, F)
         if (inner := inner_network(self.reading)) is not None:
             sizes = inner.cells(self.inner_size).items()
-            # Without chrono: the inner sequences are short.
-            params = {name: self._cell(name, n, self.inner_size, chrono=0) for name, n in sizes}
+            params = {name: self._cell(name, n, self.inner_size, inner=True) for name, n in sizes}
             inputs = inner.read(by_lstm, params, inputs)
         for layer in range(self.num_layers):
             names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if self.bidirectional else 1]
-            features, chrono = inputs.shape[-1], self.chrono
-            cells = [self._cell(n, features, self.hidden_size, chrono=chrono) for n in names]
+            cells = [self._cell(name, inputs.shape[-1], self.hidden_size) for name in names]
             # Only a layer above reads all hidden states (B, T, H or 2H); `last` is (B, H or 2H).
             sequence = layer < self.num_layers - 1
             inputs, last = read_layer(by_lstm, cells, inputs, sequence=sequence)
@@ -104,10 +109,24 @@ class RowLSTM(nn.Module):
         )
         return nn.log_softmax(head(last))  # (B, C)
 
-    def _cell(self, name: str, input_size: int, hidden_size: int, *, chrono: int) -> Weights:
+    def takes(self, params: Mapping[str, Weights], shape: tuple[int, ...]) -> bool:
+        """Whether a network with these parameters reads images of a shape (rows, columns)."""
+        values = _values(self.reading, (shape[0], shape[1]), self.inner_size)
+        return bool(params["lstm_l0"]["weight_ih"].shape[0] == values)
+
+    def _cell(
+        self, name: str, input_size: int, hidden_size: int, *, inner: bool = False
+    ) -> Weights:
         """Declare a cell of this name: its parameters, as `lstm` takes them."""
         cell = LSTMCell(
-            input_size, hidden_size, forget_bias=self.forget_bias, chrono=chrono, name=name
+            input_size,
+            hidden_size,
+            forget_bias=self.forget_bias,
+            # The sequences of an inner network are short.
+            chrono=0 if inner else self.chrono,
+            uniform_gates=self.uniform_gates and not inner,
+            orthogonal=self.orthogonal,
+            name=name,
         )
         return cell.weights
 
@@ -126,6 +145,14 @@ def hidden_states(params: Params, images: Array, *, model: RowLSTM) -> tuple[Arr
         names = [f"lstm_l{layer}", f"lstm_l{layer}_reverse"][: 2 if model.bidirectional else 1]
         inputs, last = read_layer(by_lstm, [params[name] for name in names], inputs)
     return inputs, last
+
+
+@cache
+def _values(reading: Reading, shape: tuple[int, int], inner_size: int) -> int:
+    """The number of values that the first layer reads in each step of an image of this shape."""
+    values = places(reading, shape).shape[1]
+    inner = inner_network(reading)
+    return values if inner is None else inner.features(values, inner_size)
 
 
 def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:

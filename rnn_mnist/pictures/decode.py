@@ -13,11 +13,14 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from rnn_mnist.config import InputError
+from rnn_mnist.files import read_npz
+from rnn_mnist.pictures.arrays import arrange, as_levels, describe
 from rnn_mnist.pictures.drawing import Drawing, find_drawings
+from rnn_mnist.pictures.kept import from_png, is_prepared
 from rnn_mnist.pictures.parts import Box
 from rnn_mnist.pictures.preparation import FRAME, SIDE, Levels, Real, reduced, reduction
 
-ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy"
+ENDINGS = ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz"
 
 
 MOST_PIXELS = 100_000_000  # In a picture. A file of a few bytes can claim any size.
@@ -40,10 +43,12 @@ def read_pictures(source: Path | bytes) -> Levels:
 def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]:
     """Read the drawings of a file, with what is doubtful about each.
 
-    NumPy arrays (28, 28) or (N, 28, 28) are not changed, except that values from 0 to 1 become 0 to
-    255. Every other array or file is one picture: PNG, JPEG, WebP, GIF (only its first picture),
-    BMP or `.npy`. The source is a file or its bytes. A picture has one drawing, the largest; with
-    `every`, it has all of them, line by line and from left to right.
+    NumPy arrays of 28x28 images, in the forms of `rnn_mnist.data.preprocess`, are not changed,
+    except that values from 0 to 1 become 0 to 255. Nor are pictures that are prepared already.
+    Every other array (H, W) or file is one picture: PNG, JPEG, WebP, GIF (only its first picture),
+    BMP, `.npy`, or `.npz` with a single array of images. The source is a file or its bytes. A
+    picture has one drawing, the largest; with `every`, it has all of them, line by line and from
+    left to right.
 
     Raises:
       InputError: The file is of another kind, damaged, too large, or empty; one line.
@@ -57,16 +62,22 @@ def read_drawings(source: Path | bytes, *, every: bool = False) -> list[Drawing]
         raise InputError(f"cannot be read: {error}") from None
     if len(content) > MOST_BYTES:
         raise InputError(f"too large: at most {MOST_BYTES:,} bytes are read")
-    if not content.startswith(b"\x93NUMPY"):
+    if (kept := from_png(content)) is not None:
+        return as_drawings(kept[None])
+    if not content.startswith((b"\x93NUMPY", b"PK")):
         picture = _decoded(content)
+        if is_prepared(picture.grey):
+            return as_drawings(np.rint(picture.grey).astype(np.uint8)[None])
         return find_drawings(picture.grey, scale=picture.scale, every=every)
-    array, scale = _array(content)
-    if array.ndim == 2 and array.shape != (FRAME, FRAME):
-        grey = reduced(array) * scale
-        return find_drawings(grey, scale=max(array.shape) / max(grey.shape), every=every)
-    if array.shape[-2:] != (FRAME, FRAME):
-        raise InputError(f"holds an array of shape {array.shape}, not (28, 28) or (N, 28, 28)")
-    images = np.rint(array.reshape(-1, FRAME, FRAME) * np.float32(scale)).astype(np.uint8)
+    array = _array(content)
+    if array.ndim == 3:
+        return as_drawings(array)
+    grey = reduced(array)
+    return find_drawings(grey, scale=max(array.shape) / max(grey.shape), every=every)
+
+
+def as_drawings(images: Levels) -> list[Drawing]:
+    """Images (N, 28, 28) that are ready for the network, as drawings without doubts."""
     whole = Box(0, 0, FRAME, FRAME)
     return [Drawing(image, "array", whole, (), ()) for image in images]
 
@@ -110,23 +121,48 @@ def _grey(opened: PIL.Image.Image) -> _Picture:
     grey = picture.convert("I") if deep else picture.convert("RGBA").convert("LA")
     values = np.asarray(grey.reduce(reduction(max(grey.size))), np.float64)
     scale = side / max(values.shape[:2])
-    if deep:
-        return _Picture(values / 257, scale)
+    if deep:  # The file does not say how many of its 16 bits are used.
+        high = np.asarray(grey).max()
+        bits = next(bits for bits in (8, 10, 12, 14, 16, 32) if high < 2**bits)
+        return _Picture(values * (255 / (2**bits - 1)), scale)
     levels, opaque = values[..., 0], values[..., 1] / 255
     # Transparent paper is white under dark ink and black under light ink.
     paper = 255.0 if (levels * opaque).sum() < 127.5 * opaque.sum() else 0.0
     return _Picture(np.floor(levels * opaque + paper * (1 - opaque) + 0.5), scale)
 
 
-def _array(content: bytes) -> tuple[NDArray[Any], int]:
-    """A NumPy file's array, and the factor that makes it grey levels from 0 to 255."""
+def _array(content: bytes) -> Levels:
+    """The images (N, 28, 28) of a NumPy file, or its picture (H, W), from 0 to 255."""
+    given = _loaded(content)
+    images = arrange(given)
+    if images is None and (given.ndim != 2 or len(given) == FRAME**2):
+        raise InputError(
+            f"holds {describe(given)}, which is neither images, as (N, 28, 28) or (N, 784), nor a "
+            "picture (H, W) of grey levels; reshape it, and turn colours into grey"
+        )
+    if not 1 <= given.size <= MOST_PIXELS:
+        raise InputError(f"holds {describe(given)}; 1 to {MOST_PIXELS:,} pixels are read")
+    if images is None and given.dtype.kind == "f" and given.max() > 1:
+        given = np.rint(given)  # A picture's white is measured, so it need not be whole numbers.
     try:
-        given = np.load(io.BytesIO(content), allow_pickle=False)
+        levels = as_levels(given if images is None else images)
+    except ValueError as error:
+        raise InputError(f"holds no grey levels: {error}") from None
+    if levels.dtype.kind not in "iu":  # White is 1.
+        levels = np.rint(levels * np.float32(255))
+    return levels.astype(np.uint8)
+
+
+def _loaded(content: bytes) -> NDArray[Any]:
+    """The array of an .npy file, or the only one of two axes or more of an .npz file."""
+    try:
+        if not content.startswith(b"PK"):
+            return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+        arrays = read_npz(io.BytesIO(content))
     except Exception as error:  # A damaged file can cause any error in the library.
         raise InputError(f"cannot be read: {error}".splitlines()[0]) from None
-    if given.dtype.kind not in "buif" or not 1 <= given.size <= MOST_PIXELS or given.ndim < 2:
-        raise InputError(f"holds {given.dtype} of shape {given.shape}, not grey levels (H, W)")
-    low, high = given.min(), given.max()
-    if not (low >= 0 and high <= 255):  # NaN fails this as well.
-        raise InputError("holds values that are no grey levels: from 0 to 255, or from 0 to 1")
-    return given, 255 if high <= 1 else 1
+    found = [name for name, array in arrays.items() if array.ndim > 1 or len(arrays) == 1]
+    if len(found) != 1:
+        names = ", ".join(found or arrays) or "no array"
+        raise InputError(f"holds {names}; save the images alone, with numpy.save")
+    return arrays[found[0]]

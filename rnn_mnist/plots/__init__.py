@@ -2,6 +2,6 @@
 
 from rnn_mnist.plots import charts, figures, movies
 from rnn_mnist.plots.charts import style_axes
-from rnn_mnist.plots.style import palette
+from rnn_mnist.plots.style import drawable, palette, use_fonts
 
-__all__ = ["charts", "figures", "movies", "palette", "style_axes"]
+__all__ = ["charts", "drawable", "figures", "movies", "palette", "style_axes", "use_fonts"]

@@ -23,10 +23,11 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_mnist.metrics import confusion_matrix
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
 from rnn_mnist.plots import panels, style
 from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real
-from rnn_mnist.plots.style import left_to_right, new_figure, use_fonts
+from rnn_mnist.plots.style import drawable, left_to_right, new_figure, use_fonts
 
 
 def rows(image: Image, *, reading: Reading = "rows", title: str = "") -> Figure:
@@ -57,7 +58,7 @@ def digits(
     for k, axes in enumerate(grid):
         panels.draw_answer(axes, images[k], probabilities[k], classes, label=truth[k])
         if names:
-            name = names[k]
+            name = drawable(names[k])
             axes.set_xlabel(name if len(name) <= 24 else f"...{name[-21:]}", fontsize="small")
     return use_fonts(figure)
 
@@ -134,8 +135,7 @@ def confusion(
     `predictions` is (N,) integers, the network's answers.
     """
     labels, predictions, count = np.asarray(labels), np.asarray(predictions), len(classes)
-    counts = np.zeros((count, count), int)
-    np.add.at(counts, (labels, predictions), 1)
+    counts = confusion_matrix(labels, predictions, count)
     diagonal = np.eye(count, dtype=bool)
     errors, right = np.where(diagonal, 0, counts), int(np.trace(counts))
     scale = ScalarMappable(Normalize(0, max(1, errors.max())), style.error_map())

@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import Reading, steps_at
-from rnn_mnist.plots.style import is_dark, left_to_right, palette
+from rnn_mnist.plots.style import drawable, is_dark, left_to_right, palette
 
 Image = NDArray[np.uint8]
 Images = NDArray[np.uint8]
@@ -64,6 +64,7 @@ def name_classes(axes: Axes, classes: Names) -> None:
 
 def short(name: str) -> str:
     """The name of a class in at most 12 characters."""
+    name = drawable(name)
     return name if len(name) <= 12 else f"{name[:11]}."
 
 

@@ -16,6 +16,8 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from matplotlib.text import Text
 from matplotlib.typing import ColorType
 
+from rnn_mnist.config import printable
+
 Layout = Literal["compressed", "constrained"]
 
 # Okabe and Ito, "Color Universal Design", 2008.
@@ -67,7 +69,7 @@ def new_figure(
     # "compressed" moves images close together, and lets texts below each other overlap.
     figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     if title:
-        figure.suptitle(title, wrap=True)
+        figure.suptitle(drawable(title), wrap=True)
     return figure
 
 
@@ -76,18 +78,33 @@ def use_fonts(figure: Figure) -> Figure:
     default = tuple(matplotlib.rcParams["font.family"])
     for text in figure.findobj(Text):
         if isinstance(text, Text) and not text.get_text().isascii():
-            text.set_fontfamily(_families(text.get_text(), default))
+            families, _ = _families(text.get_text(), default)
+            text.set_fontfamily(families)
     return figure
 
 
 def left_to_right(name: str) -> str:
     """Keep a name in Arabic or Hebrew from reordering the words and numbers around it."""
+    name = drawable(name)
     return name if name.isascii() else f"\u200e{name}\u200e"
 
 
+def drawable(text: str) -> str:
+    """A text with escapes for what does not print, and for what no installed font has.
+
+    Matplotlib would read a formula between two dollar signs.
+    """
+    text = printable(text)
+    if not text.isascii():
+        _, lacking = _families(text, tuple(matplotlib.rcParams["font.family"]))
+        escapes = {c: chr(c).encode("ascii", "backslashreplace").decode() for c in lacking}
+        text = text.translate(escapes)
+    return text.replace("$", r"\$")
+
+
 @functools.lru_cache(maxsize=1000)
-def _families(text: str, default: tuple[str, ...]) -> list[str]:
-    """The default font, then installed fonts for the letters that it lacks."""
+def _families(text: str, default: tuple[str, ...]) -> tuple[list[str], set[int]]:
+    """The default font and installed fonts for the letters that it lacks; what they all lack."""
     families = list(default)
     missing = _missing(set(map(ord, text)), findfont(FontProperties(family=families)))
     for font in fontManager.ttflist:
@@ -96,7 +113,7 @@ def _families(text: str, default: tuple[str, ...]) -> list[str]:
             left = _missing(missing, font.fname)
             if left != missing:
                 families, missing = [*families, font.name], left
-    return families
+    return families, missing
 
 
 def _missing(characters: set[int], path: str) -> set[int]:

@@ -12,12 +12,15 @@ from rnn_mnist.runs.folder import (
     lock_folder,
     write_file,
 )
+from rnn_mnist.runs.foreign import ReadAs
 from rnn_mnist.runs.observe import Watch
 from rnn_mnist.runs.program_cache import compilation_cache
 from rnn_mnist.runs.results import (
     PRETRAINED_BEST,
+    Loaded,
     Result,
     describe,
+    find_network,
     is_result,
     load_pretrained,
     load_result,
@@ -25,11 +28,13 @@ from rnn_mnist.runs.results import (
     save_weights,
 )
 from rnn_mnist.runs.state_dict import from_torch, readings_of, sizes_of, to_torch
+from rnn_mnist.runs.trial import Trial, try_digits
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [
-    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Result", "Watch",
-    "best_run", "check_run_folder", "compilation_cache", "describe", "describe_devices", "fit",
-    "from_torch", "is_result", "load_pretrained", "load_result", "load_run", "lock_folder",
-    "readings_of", "save_weights", "sizes_of", "to_torch", "train_run", "write_file", "write_run",
+    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Loaded", "ReadAs",
+    "Result", "Trial", "Watch", "best_run", "check_run_folder", "compilation_cache", "describe",
+    "describe_devices", "find_network", "fit", "from_torch", "is_result", "load_pretrained",
+    "load_result", "load_run", "lock_folder", "readings_of", "save_weights", "sizes_of", "to_torch",
+    "train_run", "try_digits", "write_file", "write_run",
 ]  # fmt: skip

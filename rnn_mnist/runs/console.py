@@ -18,7 +18,7 @@ from rich import progress as bars
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from rnn_mnist.config import Config
+from rnn_mnist.config import Config, printable
 from rnn_mnist.metrics import Epoch, confidence_interval
 from rnn_mnist.model import inner_network
 from rnn_mnist.runs.folder import RUN_FILES, sweep_of
@@ -139,7 +139,12 @@ class Console:
     def print(self, line: str, *, style: str | None = None) -> None:
         """Print a line, above the progress bar if there is one."""
         if not self.quiet:
-            self._rich.print(line, markup=False, style=style)
+            self._rich.print(self._shown(line), markup=False, style=style)
+
+    def _shown(self, text: str) -> str:
+        """A text with escapes for what does not print, or is not in the terminal's encoding."""
+        encoding = self._rich.encoding
+        return printable(text).encode(encoding, "backslashreplace").decode(encoding)
 
     def print_facts(self, facts: Mapping[str, str]) -> None:
         """Print a line for each fact, after its name."""
@@ -148,8 +153,9 @@ class Console:
 
     def print_table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first row is its header. Each column is as wide as its widest cell."""
-        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-        for number, row in enumerate(rows):
+        shown = [list(map(self._shown, row)) for row in rows]
+        widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+        for number, row in enumerate(shown):
             cells = map(set_cell_size, row, widths)
             self.print("   ".join(cells).rstrip(), style=None if number else "bold")
 
@@ -177,7 +183,11 @@ class Console:
     def compiling(self) -> Iterator[None]:
         """Count the time within as compiling, and show on a terminal that something happens."""
         began = time.perf_counter()
-        with self._rich.status("compiling") if self._has_bar else contextlib.nullcontext():
+        with (
+            self._rich.status("compiling", spinner="line")
+            if self._has_bar
+            else contextlib.nullcontext()
+        ):
             yield
         self._compile = time.perf_counter() - began
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rnn_mnist.config import Config, InputError, differences, read_config, to_toml
-from rnn_mnist.files import atomic_write
+from rnn_mnist.files import atomic_write, check_name
 from rnn_mnist.metrics import Epoch, to_csv
 
 AGAIN = "fix this and run the same command again"
@@ -86,6 +86,7 @@ def lock_folder(folder: Path) -> Iterator[list[str]]:
     A folder on a drive without locks is used without a lock. If another process trains there, or
     the folder cannot be written, this raises an InputError.
     """
+    check_name(folder)
     with explained(f"{folder}: cannot be written", "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

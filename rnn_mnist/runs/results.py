@@ -19,12 +19,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist import __version__, model, training
 from rnn_mnist.config import Config, InputError, from_toml, read_config, to_toml
+from rnn_mnist.data import as_images
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
+from rnn_mnist.runs.foreign import PLAIN, ReadAs, fold
 from rnn_mnist.runs.record import Record, parse_classes, parse_history, to_calibration
-from rnn_mnist.runs.state_dict import Sizes, from_torch, readings_of, sizes_of, to_torch
-from rnn_mnist.runs.weight_files import ENDINGS, read_weights, write_weights
+from rnn_mnist.runs.state_dict import (
+    Sizes,
+    StateDict,
+    from_torch,
+    readings_of,
+    rename,
+    sizes_of,
+    to_torch,
+)
+from rnn_mnist.runs.weight_files import ENDINGS, OTHER_ENDINGS, read_weights, write_weights
 from rnn_mnist.training import EVALUATION_BATCH, Calibration, State
 
 PRETRAINED = "reference", "strong"
@@ -71,18 +81,34 @@ class Result(NamedTuple):
         """Probabilities of the classes, (N, C) float32, which add up to 1 for each image.
 
         Args:
-          images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1].
+          images: (N, 28, 28): integers in 0 to 255, or floats in [0, 1]; or another form that
+            `rnn_mnist.data.preprocess` recognises.
 
         Raises:
-          ValueError: The images have values outside of these ranges.
+          ValueError: The images have another shape or values outside of these ranges.
         """
-        images, network = np.asarray(images), training.make_model(self.config, len(self.classes))
-        probabilities = np.zeros((len(images), len(self.classes)), np.float32)
+        return np.exp(self.log_probs(images))
+
+    def log_probs(self, images: ArrayLike) -> NDArray[np.float32]:
+        """Logarithms of the probabilities that `predict` gives."""
+        images, network = as_images(images), training.make_model(self.config, len(self.classes))
+        params, found = self.calibrated_params, np.zeros((len(images), len(self.classes)), "f4")
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
-            log_probs = training.apply(self.calibrated_params, images[batch], model=network)
-            probabilities[batch] = np.exp(jax.device_get(log_probs))
-        return probabilities
+            found[batch] = jax.device_get(training.apply(params, images[batch], model=network))
+        return found
+
+    def unlike(self, images: ArrayLike) -> NDArray[np.bool_]:
+        """Which images (N, 28, 28) are unlike what the network was trained on: (N,).
+
+        Without a calibration, none is.
+        """
+        images = as_images(images)
+        if self.calibration is None or not len(images):
+            return np.zeros(len(images), bool)
+        network = training.make_model(self.config, len(self.classes))
+        features = training.features_of(self.params, images, model=network)
+        return self.calibration.likeness.is_unlike(features)
 
     def __repr__(self) -> str:
         config, measured = self.config, "not tested"
@@ -105,33 +131,64 @@ class Result(NamedTuple):
         return f'{line}<img alt="accuracy and loss by epoch" src="data:image/png;base64,{data}">'
 
 
-def load_result(source: Path | str) -> Result:
+class Loaded(NamedTuple):
+    """A network, and how it was found in its file."""
+
+    result: Result
+    said: str = ""
+    """What was taken for what, in words; empty if there is nothing to say."""
+    foreign: StateDict | None = None
+    """The tensors of a file that this package did not describe, before `ReadAs` changes them."""
+
+
+def load_result(source: Path | str, how: ReadAs = PLAIN) -> Result:
     """Load a trained network.
 
     Args:
       source: A run's folder; a sweep's folder, which stands for its best run; a file of weights
         from this package or from PyTorch; or the name of a pretrained network.
+      how: How a network in a file from another program was trained.
 
     Raises:
-      InputError: The source is none of these, or cannot be read.
+      InputError: The source is none of these, or cannot be read; or `how` is set, and the source
+        is no file from another program.
     """
+    return find_network(source, how).result
+
+
+def find_network(source: Path | str, how: ReadAs = PLAIN) -> Loaded:
+    """Load a trained network as `load_result` does, and tell how it was found."""
     source = Path(source)
-    if source.suffix in ENDINGS:
-        return load_weights(source)
+    ending = source.suffix.lower()
+    if ending in ENDINGS and not source.is_dir():
+        return read_network(source, how)
+    if ending in OTHER_ENDINGS and not source.is_dir():
+        raise InputError(
+            f"{source}: networks are read from files of weights, which end in {', '.join(ENDINGS)}"
+        )
+    if how != PLAIN:
+        raise InputError(f"{source}: {_HOW_FOR_FILES}")
     if source.exists():
-        return load_run(source)
+        return Loaded(load_run(source))
     if str(source) in PRETRAINED:
-        return load_pretrained(str(source))
+        return Loaded(load_pretrained(str(source)))
     raise InputError(
         f"{source}: no such run; name a run's folder, a sweep's folder, weights that end in "
         f"{', '.join(ENDINGS)}, or a pretrained network: {', '.join(PRETRAINED)}"
     )
 
 
+_HOW_FOR_FILES = (
+    "mean, std, last_output and reading are for files of weights from other programs; the config "
+    "of this network says how it reads"
+)
+
+
 def is_result(source: Path) -> bool:
     """Whether a path names a source for `load_result`, and not pictures."""
     pretrained = str(source) in PRETRAINED and not source.exists()
-    return pretrained or source.suffix in ENDINGS or is_run_or_sweep(source)
+    of_weights = source.suffix.lower() in (*ENDINGS, *OTHER_ENDINGS)
+    return pretrained or of_weights or is_run_or_sweep(source)
 
 
 def load_pretrained(name: str = PRETRAINED_BEST) -> Result:
@@ -224,22 +281,25 @@ def load_run(folder: Path | str) -> Result:
 
 
 def load_weights(path: Path | str) -> Result:
-    """Load a file of weights: .safetensors, or .pt if PyTorch is installed.
+    """Load a file of weights, as `read_network` does."""
+    return read_network(Path(path)).result
+
+
+def read_network(path: Path, how: ReadAs = PLAIN) -> Loaded:
+    """Load a file of weights: .safetensors, or PyTorch's own if PyTorch is installed.
 
     The tensors tell the sizes. The rest of the config, the classes and the history are in files
-    that this program wrote. The classes of other files are numbers. There is no optimizer state.
+    that this program wrote. The classes of other files are numbers, and `how` tells how their
+    networks were trained. There is no optimizer state.
     """
-    path = Path(path)
     arrays, notes = read_weights(path)
+    foreign = "config" not in notes
     try:
-        sizes = sizes_of(arrays)
-        if not readings_of(sizes) or sizes.num_classes < 2:
-            raise InputError(
-                f"the network reads {sizes.input_size} values in each step and knows "
-                f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
-                "the output of its inner LSTMs, and needs at least 2 classes"
-            )
-        config = _with_sizes(from_toml(notes.get("config", "")), sizes)
+        tensors, said = rename(arrays)
+        sizes = _check_sizes(tensors, said)
+        if how != PLAIN and (not foreign or sizes.inner_size):
+            raise InputError(_HOW_FOR_FILES)
+        result = network_of(tensors, how, from_toml(notes.get("config", "")))
         classes = parse_classes(json.loads(notes.get("classes", "[]")))
         history = parse_history(json.loads(notes.get("history", "[]")))
         calibration = None
@@ -251,10 +311,43 @@ def load_weights(path: Path | str) -> Result:
             raise ValueError(f"its step is {step}")
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
-    if len(classes) != sizes.num_classes:
-        classes = tuple(map(str, range(sizes.num_classes)))
-    params = jax.tree.map(jnp.asarray, from_torch(arrays))
-    return Result(State(params, (), jnp.int32(step)), history, config, classes, calibration)
+    if len(classes) == sizes.num_classes:
+        result = result._replace(classes=classes)
+    state = result.state._replace(step=jnp.int32(step))
+    result = result._replace(state=state, history=history, calibration=calibration)
+    return Loaded(result, said, tensors if foreign else None)
+
+
+def _check_sizes(tensors: StateDict, said: str) -> Sizes:
+    """The sizes of a network that this program can read; its errors repeat what was said of it."""
+    try:
+        sizes = sizes_of(tensors)
+    except InputError as error:
+        raise InputError(f"{error} ({said})" if said else str(error)) from None
+    if not readings_of(sizes) or sizes.num_classes < 2:
+        raise InputError(
+            f"the network reads {sizes.input_size} values in each step and knows "
+            f"{sizes.num_classes} classes; this program reads 28 values or 1 in each step, or "
+            "the output of its inner LSTMs, and needs at least 2 classes"
+        )
+    return sizes
+
+
+def network_of(tensors: StateDict, how: ReadAs, config: Config = Config()) -> Result:
+    """The network of tensors by the names of `to_torch`. The names of its classes are numbers."""
+    weights = fold(tensors, how)
+    sizes = sizes_of(weights)
+    known = readings_of(sizes)
+    if how.reading is not None:
+        config = dataclasses.replace(config, reading=how.reading)
+        if how.reading not in known:
+            raise InputError(
+                f"reading: this network reads {sizes.input_size} values in each step, so it is "
+                f"one of {', '.join(known)}, not {how.reading}"
+            )
+    classes = tuple(map(str, range(sizes.num_classes)))
+    params = jax.tree.map(jnp.asarray, from_torch(weights))
+    return Result(State(params, (), jnp.int32(0)), (), _with_sizes(config, sizes), classes)
 
 
 def _with_sizes(config: Config, sizes: Sizes) -> Config:
@@ -280,7 +373,7 @@ def save_weights(path: Path | str, result: Result) -> None:
       InputError: The file has another ending, PyTorch is not installed, or the network has a
         reading that a .pt file cannot tell.
     """
-    as_trained = Path(path).suffix == ".safetensors"
+    as_trained = Path(path).suffix.lower() == ".safetensors"
     state_dict = to_torch(result.params if as_trained else result.calibrated_params)
     notes = describe(result)
     assumed = _with_sizes(Config(), sizes_of(state_dict)).reading

@@ -50,20 +50,110 @@ def to_torch(params: Mapping[str, Mapping[str, ArrayLike]]) -> StateDict:
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> dict[str, StateDict]:
-    """A state dict of tensors or arrays, as `to_torch` gives it, as `RowLSTM`'s parameters.
+    """A state dict of tensors or arrays as `RowLSTM`'s parameters.
+
+    Its names are those of `to_torch`, or others, as in `rename`.
 
     Raises:
       InputError: Names are missing or unknown, or shapes or types do not fit; one line lists them.
     """
-    arrays = {name: np.asarray(value) for name, value in state_dict.items()}
+    renamed, _ = rename(state_dict)
     params: dict[str, StateDict] = {}
-    for name, tensor in _tensors(sizes_of(arrays)).items():
-        params.setdefault(tensor.layer, {})[tensor.kind] = np.ascontiguousarray(arrays[name].T)
+    for name, tensor in _tensors(sizes_of(renamed)).items():
+        array = np.asarray(renamed[name]).T
+        params.setdefault(tensor.layer, {})[tensor.kind] = np.ascontiguousarray(array)
     return params
 
 
+class Renamed(NamedTuple):
+    """A state dict with this package's names."""
+
+    state_dict: dict[str, Any]
+    said: str  # What was taken for what, in words; empty if the names were the same.
+
+
+# The four kinds of tensors of an LSTM. The group is the name of the LSTM, with its dot.
+_OF_LSTM = re.compile(r"((?:.*\.)?)(?:weight|bias)_[ih]h_l\d+(?:_reverse)?", re.DOTALL)
+# What PyTorch's DataParallel and compile, and other programs, put before all names.
+_PREFIXES = {"module", "_orig_mod", "model"}
+
+
+def rename(state_dict: Mapping[str, Any]) -> Renamed:
+    """Name the tensors of a network that has one LSTM and one linear layer of any names.
+
+    Counters, such as that of PyTorch's AveragedModel, are left out.
+
+    Raises:
+      InputError: There are several LSTMs or linear layers, or the LSTM is another recurrent layer.
+    """
+    tensors = {n: t for n, t in state_dict.items() if t.ndim or "int" not in str(t.dtype)}
+    plain = _without_prefix(tensors)
+    if _lstms(plain).keys() == {"inner.", "lstm."}:  # This package has inner networks.
+        return Renamed(plain, "")
+    lstms = _lstms(tensors)
+    heads = {
+        name.removesuffix("weight"): tensor.shape
+        for name, tensor in tensors.items()
+        if f".{name}".endswith(".weight") and tensor.ndim == 2
+    }
+    if not lstms or not heads:
+        return Renamed(tensors, "")
+    for kind, found in (("LSTMs", lstms), ("linear layers", heads)):
+        if len(found) > 1:
+            listed = [f"{name} ({shape[1]} -> {shape[0]})" for name, shape in _named(found)]
+            raise InputError(
+                f"it holds {len(found)} {kind}: {', '.join(listed)}; only networks with one LSTM "
+                "and one linear layer are read"
+            )
+    ((lstm, _),), ((head, _),) = lstms.items(), heads.items()
+    _check_gates(tensors, lstm)
+    names = {f"{head}{kind}": f"{HEAD}.{kind}" for kind in ("weight", "bias")}
+    ours = {
+        name: f"lstm.{name.removeprefix(lstm)}" if _OF_LSTM.fullmatch(name) else names.get(name)
+        for name in tensors
+    }
+    said = ""
+    if (lstm, head) != ("lstm.", f"{HEAD}."):
+        (one, _), (other, _) = _named(lstms | heads)
+        said = f"{one} is read as the LSTM, and {other} as the linear layer"
+    return Renamed({ours[name] or name: tensor for name, tensor in tensors.items()}, said)
+
+
+def _without_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors without prefixes such as `module.` that all names have."""
+    while len(first := {name.partition(".")[0] for name in tensors}) == 1 and first <= _PREFIXES:
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _lstms(tensors: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """The LSTMs, by their names with a dot, and the shapes (hidden size, input size) of each."""
+    found = dict[str, tuple[int, int]]()
+    for name, tensor in tensors.items():
+        if of_lstm := _OF_LSTM.fullmatch(name):
+            found.setdefault(of_lstm[1], (0, 0))
+            if name == f"{of_lstm[1]}weight_ih_l0" and tensor.ndim == 2:
+                found[of_lstm[1]] = tensor.shape[0] // 4, tensor.shape[1]
+    return found
+
+
+def _named(layers: Mapping[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+    """The layers with names to print, which may be any text in a file."""
+    names = [ascii(name.removesuffix("."))[1:-1][:60] or "(no name)" for name in layers]
+    return list(zip(names, layers.values(), strict=True))
+
+
+def _check_gates(tensors: Mapping[str, Any], lstm: str) -> None:
+    """Refuse a GRU or a plain RNN, which have the names of an LSTM and fewer gates."""
+    weight = tensors.get(f"{lstm}weight_hh_l0")
+    rows, columns = weight.shape if weight is not None and weight.ndim == 2 else (0, 0)
+    for gates, kind in ((1, "a plain RNN"), (3, "a GRU")):
+        if columns and rows == gates * columns:
+            raise InputError(f"{lstm.removesuffix('.') or 'it'} is {kind}; only LSTMs are read")
+
+
 def sizes_of(state_dict: Mapping[str, Any]) -> Sizes:
-    """The sizes of the network with this state dict; raises as `from_torch`."""
+    """The sizes of the network with this state dict by our names; raises as `from_torch`."""
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
     sizes = _claimed_sizes(shapes)
     wanted = _tensors(sizes)

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnn_mnist.plots import palette, style_axes
+from rnn_mnist.plots import drawable, palette, style_axes, use_fonts
 from rnn_mnist.sweeps.grid import describe_settings, format_value
 from rnn_mnist.sweeps.results import Setting
 
@@ -31,7 +31,8 @@ def draw_sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
         by_epoch = list(zip(*accuracies, strict=True))
         means = [sum(column) / len(column) for column in by_epoch]
         name = describe_settings({name: setting.values[name] for name in knobs}) or "all runs"
-        axes.plot(epochs, means, color=colour, label=f"{name}: {means[-1]:.2f} %")
+        label = f"{drawable(name)}: {means[-1]:.2f} %"
+        axes.plot(epochs, means, color=colour, label=label)
         low, high = [min(column) for column in by_epoch], [max(column) for column in by_epoch]
         axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="epoch", ylabel="validation images classified right (%)")
@@ -43,8 +44,8 @@ def draw_sweep(settings: Sequence[Setting], *, title: str = "") -> Figure:
     if two:
         _heat_map(figure.add_subplot(1, 2, 2), settings, knobs)
     if title:
-        figure.suptitle(title)
-    return figure
+        figure.suptitle(drawable(title))
+    return use_fonts(figure)
 
 
 def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any]]) -> None:
@@ -59,6 +60,6 @@ def _heat_map(axes: Axes, settings: Sequence[Setting], knobs: dict[str, list[Any
             colour = "white" if mean < middle else "black"
             axes.text(x, y, f"{mean:.2f}", ha="center", va="center", color=colour)
     axes.set(xlabel=across, ylabel=down, title="accuracy after the last epoch (%)")
-    axes.set_xticks(range(len(columns)), list(map(format_value, columns)))
-    axes.set_yticks(range(len(rows)), list(map(format_value, rows)))
+    axes.set_xticks(range(len(columns)), [drawable(format_value(value)) for value in columns])
+    axes.set_yticks(range(len(rows)), [drawable(format_value(value)) for value in rows])
     axes.figure.colorbar(image, ax=axes)

@@ -48,7 +48,7 @@ def write(folder: Path, runs: Iterable[Run]) -> None:
 def read(folder: Path) -> dict[Config, Run]:
     """The finished runs in a folder's sweep.csv."""
     try:
-        runs = from_csv((folder / SWEEP_CSV).read_text(encoding="utf-8"))
+        runs = from_csv((folder / SWEEP_CSV).read_text(encoding="utf-8-sig"))
     except (ValueError, csv.Error, InputError) as error:
         raise InputError(
             f"{folder / SWEEP_CSV}: cannot be read ({error}); fix it, or name another folder"

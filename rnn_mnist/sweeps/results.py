@@ -96,6 +96,8 @@ _MEASUREMENTS |= dict(seconds=float, validation_accuracy=float)
 _COLUMNS: dict[str, type] = {name: type(getattr(Config, name)) for name in FIELDS}
 _COLUMNS |= {f"data.{field.name}": str for field in dataclasses.fields(Data)}
 _COLUMNS |= _MEASUREMENTS
+_ADDED = "augment_strokes", "augment_thickness", "uniform_gates", "orthogonal"
+"""Columns that version 0.1.0 did not write; its runs had the defaults."""
 
 
 def to_csv(runs: Iterable[Run]) -> str:
@@ -115,19 +117,20 @@ def to_csv(runs: Iterable[Run]) -> str:
 
 
 def from_csv(text: str) -> list[Run]:
-    """The runs that `to_csv` wrote.
+    """The runs that `to_csv` wrote, in this version or in 0.1.0.
 
     Raises:
       ValueError: This version of `to_csv` did not write it.
     """
     histories, reader = dict[Config, list[Epoch]](), csv.reader(io.StringIO(text))
-    if next(reader, None) != list(_COLUMNS):
+    columns = next(reader, [])
+    if columns != [name for name in _COLUMNS if name in columns or name not in _ADDED]:
         raise ValueError("its columns are not those of this version")
     for cells in reader:
-        row = {name: _parse(name, cell) for name, cell in zip(_COLUMNS, cells, strict=True)}
+        row = {name: _parse(name, cell) for name, cell in zip(columns, cells, strict=True)}
         measured = {_field(name): row.pop(name) for name in _MEASUREMENTS}
         del measured["test_accuracy"]
-        settings = {name: row.pop(name) for name in FIELDS}
+        settings = {name: row.pop(name) for name in FIELDS if name in row}
         data = {name.removeprefix("data."): value for name, value in row.items()}
         history = histories.setdefault(from_dict({**settings, "data": data}), [])
         epoch = Epoch(**measured)

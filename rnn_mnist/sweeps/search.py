@@ -51,7 +51,8 @@ def sweep(
 
     Runs that differ only in numbers (seed, learning rate, momentum, weight decay, gradient clip,
     ema) train as one program, spread over the devices. Each ends with the parameters that `fit`
-    gives it, up to rounding. They are compared on images held out from the training split.
+    gives it without calibration, up to rounding. They are compared on images held out from the
+    training split.
 
     Args:
       config: The settings that all runs share. If it tests on the test split, the last twelfth of

@@ -1,6 +1,6 @@
 """Random distortions of images: each is moved, turned, resized, slanted and bent by its own key.
 
-Strokes can be added and made thicker or thinner first.
+Before this, digits can get more strokes, and strokes can get thicker or thinner.
 
 Shapes are written with B images of M rows and N columns.
 """
@@ -12,14 +12,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnn_mnist.randomness import AFFINE, ELASTIC, STROKES, THICKNESS
+from rnn_mnist.randomness import AFFINE, ELASTIC, THICKNESS
 from rnn_mnist.training.strokes import add_strokes
 
 KNOTS = 7  # Points along each side of the grid that bends an image.
 
 
 class Distortion(NamedTuple):
-    """The largest distortions. Each amount is drawn uniformly between it and its negative."""
+    """The largest distortions.
+
+    Each amount but `strokes` is drawn uniformly between it and its negative.
+    """
 
     shift: float = 0.0  # Pixels, both vertically and horizontally.
     rotation: float = 0.0  # Degrees.
@@ -28,9 +31,8 @@ class Distortion(NamedTuple):
     elastic: float = 0.0
     """Standard deviation, in pixels, of normal displacements of 7 by 7 grid points. Between the
     points the image bends smoothly."""
-    strokes: float = 0.0  # Share of the digits 0, 1 and 7 that get a slash, a flag, a bar, ...
-    thickness: float = 0.0
-    """Pixels by which strokes grow on each side, at most 1. The most that they shrink is half."""
+    strokes: float = 0.0  # Share of the digits 0, 1 and 7 that `add_strokes` draws on.
+    thickness: float = 0.0  # Pixels on each side of a stroke, at most 1. See `thicken`.
 
 
 def distort(
@@ -53,18 +55,12 @@ def distort(
     places = jax.vmap(lambda key: _places(key, shape, distortion))(keys)
     if distortion.strokes:
         before = _centres_of_mass(images)
-        own_keys = _keys_for(STROKES, keys)
-        images = add_strokes(images, distortion.strokes, labels=labels, keys=own_keys)
+        images = add_strokes(images, distortion.strokes, labels=labels, keys=keys)
         places = places + (_centres_of_mass(images) - before)[:, :, None, None]
     if distortion.thickness:
-        draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, -1, 1))
-        amount = distortion.thickness * draw(_keys_for(THICKNESS, keys))
-        images = thicken(images, amount.astype(images.dtype))
+        amounts = distortion.thickness * jax.vmap(_thickness)(keys)
+        images = thicken(images, amounts.astype(images.dtype))
     return resample(images, places.astype(images.dtype))
-
-
-def _keys_for(purpose: int, keys: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
 def _centres_of_mass(images: jax.Array) -> jax.Array:
@@ -75,12 +71,17 @@ def _centres_of_mass(images: jax.Array) -> jax.Array:
     return jnp.stack([down / mass, across / mass], axis=1)
 
 
-def thicken(images: jax.Array, amount: jax.Array) -> jax.Array:
-    """Thicken the strokes of images (B, M, N) by an amount (B,) in pixels, from -1 to 1.
+def _thickness(key: jax.Array) -> jax.Array:
+    """A number from -1 to 1."""
+    return jax.random.uniform(jax.random.fold_in(key, THICKNESS), (), jnp.float32, -1, 1)
 
-    A negative amount makes them thinner, by half of it. The strongest ink keeps its strength.
+
+def thicken(images: jax.Array, amounts: jax.Array) -> jax.Array:
+    """Thicken the strokes of images (B, M, N) on each side by amounts (B,) of -1 to 1 pixels.
+
+    A negative amount makes strokes thinner, by half of it. The strongest ink keeps its strength.
     """
-    amount = amount[:, None, None]
+    amount = amounts[:, None, None]
     near = (1, 3, 3), (1, 1, 1), "SAME"  # Windows of 3x3 pixels.
     most = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, *near)
     least = jax.lax.reduce_window(images, jnp.inf, jax.lax.min, *near)

@@ -109,7 +109,7 @@ def calibration_from_json(table: object) -> Calibration:
     except (TypeError, KeyError, ValueError):
         raise ValueError("its calibration cannot be read") from None
     finite = all(np.isfinite(array).all() for array in (temperature, limit, kernel, bias, weight))
-    if not finite or temperature <= 0 or len(weight) != len(bias):
+    if not finite or temperature <= 0 or len(weight) != len(bias) or not kernel.size:
         raise ValueError("its calibration has impossible values")
     return calibration
 

@@ -25,7 +25,7 @@ from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.shapes import draw_shapes
 
 MOST_IMAGES = 20_000
-"""Training images that the small network learns from at most. It learns from as many shapes."""
+"""Training images that the small network learns from at most. It sees twice as many shapes."""
 _HIDDEN, _EPOCHS, _BATCH = 64, 10, 200
 _PART = 1000  # Images that are distorted at once.
 _READ = 28_000  # Steps of all images that are read at once, so that long sequences fit into memory.
@@ -87,7 +87,7 @@ def fit_likeness(
     Its limit is chosen on the features (M, F) of held-out images. Less than a hundredth of them are
     above it, so that few other images are, either.
     """
-    shapes = draw_shapes(max(len(images), _BATCH), np.random.default_rng([seed, CALIBRATE]))
+    shapes = draw_shapes(max(2 * len(images), _BATCH), np.random.default_rng([seed, CALIBRATE]))
     key = jax.random.fold_in(jax.random.key(seed), CALIBRATE)
     learn_key, distort_key = jax.random.split(key)
     keys, draw = jax.random.split(distort_key, len(images)), jax.jit(distort, static_argnums=1)
@@ -100,12 +100,12 @@ def fit_likeness(
     unknown = features_of(params, shapes, model=model)
     likeness = _train(np.concatenate(known), unknown, learn_key)
     scores = np.sort(likeness.scores(held))
-    return likeness._replace(limit=float(scores[-1 - len(scores) // 150]))
+    return likeness._replace(limit=float(scores[-1 - len(scores) // 125]))
 
 
 def _train(known: Real, unknown: Real, key: Array) -> Likeness:
     """Train the small network to tell known features (N, F) from unknown ones (M, F)."""
-    mean, scale = known.mean(0), known.std(0) + 0.1 * known.std()
+    mean, scale = known.mean(0), known.std(0) + 0.1 * known.std() + 1e-6
     features = (np.concatenate([known, unknown]) - mean) / scale
     labels = np.concatenate([np.zeros(len(known), np.float32), np.ones(len(unknown), np.float32)])
     orders = [jax.random.permutation(k, len(labels)) for k in jax.random.split(key, _EPOCHS)]

@@ -121,6 +121,8 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     shardings = make_shardings(mesh, sharded=streamed)
     take: Callable[[str], data.Split | PreparedRecords]
     if streamed:
+        if data.find_own(name) is not None:
+            raise InputError("data.placement: own data cannot be streamed; choose resident")
         if importlib.util.find_spec("grain") is None:
             raise InputError(
                 "data.placement: streamed needs grain; install the extra stream "
@@ -241,6 +243,8 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         dropout=config.dropout,
         forget_bias=config.forget_bias,
         chrono=config.chrono,
+        uniform_gates=config.uniform_gates,
+        orthogonal=config.orthogonal,
         remat=config.remat,
         inner_size=config.inner_size,
     )

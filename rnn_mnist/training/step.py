@@ -4,10 +4,11 @@ Shapes are written with B images in a batch, T rows of F values and C classes. `
 `optimizer` are static: pass the same objects in every call, or JAX compiles again.
 
 Images (B, T, F) are integers of any type from 0 to 255, or floats from 0 to 1; labels (B,) are
-integers from 0 to C - 1. A call with other values raises a ValueError. Inside `jax.jit`, `jax.vmap`
-and the like values cannot be seen: every integer is divided by 255, floats stay as they are, and an
-image does not count if its label names no class. All is computed in float32, or in float64 if the
-parameters or the images are float64.
+integers from 0 to C - 1. `rnn_mnist.data.preprocess` says which other forms are recognised. Any
+other call raises a ValueError. Inside `jax.jit`, `jax.vmap` and the like values cannot be seen:
+every integer is divided by 255, floats stay as they are, and an image does not count if its label
+names no class. All is computed in float32, or in float64 if the parameters or the images are
+float64.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from rnn_mnist.data import check_images, check_labels, preprocess
+from rnn_mnist.data import as_images, as_labels, preprocess
 from rnn_mnist.kernels import vary_alike
-from rnn_mnist.model import Params
+from rnn_mnist.model import Params, RowLSTM
 from rnn_mnist.parallel import psum
 from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.optimizers import averaged
@@ -50,16 +51,25 @@ class Metrics(NamedTuple):
 
 
 def jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
-    """Like `jax.jit`, but every call first checks the values of images and labels."""
+    """Like `jax.jit`, but every call first recognises or refuses the images and labels."""
     jitted, signature = jax.jit(function, **settings), inspect.signature(function)
 
     def checked(*arguments: Any, **named: Any) -> Any:
-        given = signature.bind(*arguments, **named).arguments
-        check_images(given["images"])
-        classes = getattr(given["model"], "num_classes", None)
-        if "labels" in given and classes is not None:
-            check_labels(given["labels"], classes, given.get("mask"))
-        return jitted(*arguments, **named)
+        bound = signature.bind(*arguments, **named)
+        given, model, takes = bound.arguments, bound.arguments["model"], None
+        if isinstance(model, RowLSTM):
+            params = given["params"] if "params" in given else given["state"].params
+            takes = functools.partial(model.takes, params)
+        given["images"] = as_images(given["images"], takes)
+        if "labels" in given:
+            classes = getattr(model, "num_classes", None)
+            given["labels"] = as_labels(given["labels"], classes, given.get("mask"))
+            sizes = given["images"].shape[0], given["labels"].shape[0]
+            if sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"images and labels must have the same length, not {sizes[0]} and {sizes[1]}"
+                )
+        return jitted(*bound.args, **bound.kwargs)
 
     wrapped: Any = functools.wraps(jitted)(checked)
     wrapped.lower, wrapped.trace = jitted.lower, jitted.trace  # These check nothing.

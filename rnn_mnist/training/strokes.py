@@ -15,18 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_mnist.randomness import STROKES
+
 _INK = 0.4  # Pixels above this are ink.
 
 
 def add_strokes(images: Array, share: float, *, labels: Array, keys: Array) -> Array:
-    """Draw strokes on this share of the images (B, M, N), float from 0 to 1, of a 0, 1 or 7.
+    """Add strokes to a share of the 0s, 1s and 7s among images (B, M, N), float from 0 to 1.
 
-    The labels (B,) are the digits. The strokes are drawn from the keys (B,). Other digits do not
-    change.
+    The labels (B,) are the digits. Each image has its own key (B,). Other digits do not change.
     """
 
     def drawn(image: Array, label: Array, key: Array) -> Array:
-        u = jax.random.uniform(key, (8,), jnp.float32)
+        u = jax.random.uniform(jax.random.fold_in(key, STROKES), (8,), jnp.float32)
         ends = _segments(image > _INK, label, u[3:])  # (2, 2, 2)
         segments = jax.vmap(lambda ends: draw_segment(ends, image.shape, radius=0.6 + u[2]))(ends)
         struck = (u[0] < share) & ((label == 0) | (label == 1) | (label == 7))

@@ -137,10 +137,14 @@ def test_emnist_comes_out_upright(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnits", "TFDS has no data set 'mnits'; did you mean mnist?"),
-        ("zzzzzz", "TFDS has no data set 'zzzzzz'; try mnist, fashion_mnist, kmnist, emnist"),
-        ("huggingface:mnist", "TFDS has no data set"),
-        ("../etc/passwd", "TFDS has no data set"),
+        (
+            "mnits",
+            "there is no file or folder 'mnits' in the current folder, and TFDS has no data set of "
+            "this name; did you mean mnist?",
+        ),
+        ("zzzzzz", "no data set of this name; try mnist, fashion_mnist, kmnist, emnist"),
+        ("huggingface:mnist", "TFDS has no data set of this name"),
+        ("../etc/passwd", "../etc/passwd: there is no such file or folder"),
         ("mnist:9.9.9", "only: 3.0.1"),
         ("emnist/digit", "its configurations are byclass, bymerge, balanced, letters, digits"),
         ("cifar10", "has images of shape (32, 32, 3); (28, 28, 1) with a label is needed"),

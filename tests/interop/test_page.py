@@ -23,7 +23,7 @@ from rnn_mnist.draw import main as draw_command
 from rnn_mnist.inference import beliefs, find_doubts, predict, read_pictures
 from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
-from rnn_mnist.pictures import read_drawings
+from rnn_mnist.pictures import read_drawings, to_png
 from rnn_mnist.plots.panels import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
 from rnn_mnist.training import Calibration, features_of, make_model
@@ -606,6 +606,18 @@ def test_what_cannot_be_read_is_said_and_erases_nothing(opened, strong):
             assert page.locator("#note").bounding_box()["height"] < 30  # One line.
     draw(page, [DOT])  # The next change takes the line away.
     assert text(page, "#note") == ""
+
+
+def test_pictures_that_are_prepared_stay_what_they_are(opened, digits):
+    page = opened(to_page(result_of()))
+    for image in digits.images[:2]:
+        off = np.roll(image, 4, 0)  # Not as MNIST has it.
+        for content in (png(image), to_png(image), png(off), png(255 - image)):
+            read_picture(page, content, give=choose)
+            theirs = np.reshape(state(page)["image"], (28, 28))
+            assert np.abs(read_pictures(content)[0].astype(int) - theirs).max() <= 1
+        read_picture(page, to_png(off), give=choose)
+        assert (np.reshape(state(page)["image"], (28, 28)) == off).all()
 
 
 def test_the_latest_of_two_pictures_stays(opened):

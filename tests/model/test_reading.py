@@ -150,6 +150,21 @@ def test_initial_biases_for_long_memories():
     sorted_draws = (np.sort(np.exp(f)) - 1) / 782
     assert abs(sorted_draws - np.arange(1000) / 1000).max() < 0.062
     assert not np.concatenate([g, o, drawn_hh]).any()
+    drawn, drawn_hh = biases(uniform_gates=True)
+    i, f, g, o = np.split(drawn, 4)
+    np.testing.assert_array_equal(i, -f)
+    sorted_gates = (np.sort(1 / (1 + np.exp(-f.astype(float)))) - 0.001) / 0.998
+    assert abs(sorted_gates - np.arange(1000) / 1000).max() < 0.062
+    assert not np.concatenate([g, o, drawn_hh]).any()
+
+
+def test_orthogonal_recurrent_weights():
+    cell, zeros = LSTMCell(3, 40, orthogonal=True), jnp.zeros((1, 40))
+    params = cell.init(jax.random.key(0), (zeros, zeros), jnp.zeros((1, 3)))["params"]
+    gates = np.split(np.asarray(params["weight_hh"], float), 4, axis=1)
+    for gate, other in zip(gates, gates[1:] + gates[:1], strict=True):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(40), atol=1e-5)
+        assert abs(gate - other).max() > 0.1
 
 
 def test_only_its_module_and_the_table_of_readings_know_of_windows():

@@ -128,6 +128,7 @@ def test_every_kind_of_file_gives_the_same():
         "webp": saved(seven(), "WEBP", lossless=True),
         "turned": saved(turned, "PNG", exif=exif),
         "npy": array.getvalue(),
+        "npy up to 254.7": arrays(picture=np.asarray(seven()) * 0.999),
     }
     for name, content in files.items():
         (found,) = read_pictures(content)
@@ -161,6 +162,31 @@ def test_arrays_of_28x28_are_taken_as_they_are(digits, tmp_path):
     np.testing.assert_array_equal(read_pictures(tmp_path / "one.npy"), digits.images[:1])
 
 
+def test_arrays_in_other_forms_are_the_same_images(digits):
+    images = digits.images[:6]
+    forms = {
+        "as Kaggle has them": images.reshape(6, 784).astype(np.int64),
+        "as scikit-learn has them": images.reshape(6, 784).astype(np.float64),
+        "as MATLAB has them": images.transpose(1, 2, 0),
+        "as Keras has them": images[..., None] / np.float32(255),
+        "as PyTorch has them": images[:, None] / np.float32(255),
+    }
+    for name, form in forms.items():
+        np.testing.assert_array_equal(read_pictures(array(form)), images, err_msg=name)
+    both = arrays(labels=digits.labels[:6], images=images)
+    np.testing.assert_array_equal(read_pictures(both), images)
+    np.testing.assert_array_equal(read_pictures(array(images[0].ravel())), images[:1])
+    np.testing.assert_array_equal(read_pictures(array(images[0] > 127)), 255 * (images[:1] > 127))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_pictures_of_16_bits_are_scaled_by_the_bits_that_they_use(bits):
+    wanted = prepare(np.asarray(seven()))
+    deep = (np.asarray(seven()) * ((2**bits - 1) / 255)).astype(np.uint16)
+    (found,) = read_pictures(saved(PIL.Image.fromarray(deep), "PNG"))
+    assert np.abs(found.astype(int) - wanted).max() <= 3
+
+
 def bomb():
     """A small PNG that claims to have 40,000 x 40,000 pixels."""
 
@@ -179,6 +205,12 @@ def array(values):
     return file.getvalue()
 
 
+def arrays(**values):
+    file = io.BytesIO()
+    np.savez_compressed(file, **values)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -189,11 +221,22 @@ def array(values):
         (bomb(), "too large: at most 100,000,000 pixels"),
         (saved(PIL.Image.new("1", (12000, 9000)), "PNG"), "too large: at most 100,000,000 pixels"),
         (saved(seven(), "TIFF"), "no picture"),
-        (array(np.zeros((2, 3, 4, 5))), r"array of shape \(2, 3, 4, 5\)"),
+        (
+            array(np.zeros((2, 3, 4, 5))),
+            r"float64 \(2, 3, 4, 5\) from .*neither images, as \(N, 28",
+        ),
+        (array(np.zeros((784, 9), np.uint8)), "neither images, .*reshape it"),
+        (array(np.zeros((28, 28, 3))), "turn colours into grey"),
+        (array(np.full((2, 28, 28), 99.5)), "floats from 0 to 1, not float64.*divide them by 255"),
+        (array(np.zeros((28, 28)) - 1), "undo their normalisation"),
+        (array(np.zeros((0, 28, 28))), "1 to 100,000,000 pixels are read"),
+        (arrays(a=np.zeros((28, 28)), b=np.zeros((28, 28))), "holds a, b; save the images alone"),
+        (arrays(a=np.zeros((28, 28)))[:-60], "cannot be read"),
         (array(np.full((30, 30), np.nan)), "no grey levels"),
         (array(np.full((28, 28), 300)), "no grey levels"),
-        (array(np.array(["a", "b"])), "not grey levels"),
-        (array(np.zeros(784)), "not grey levels"),
+        (array(np.array(["a", "b"])), "neither images"),
+        (array(np.full((28, 28), "a")), "no grey levels: must be numbers"),
+        (array(np.zeros(783)), "neither images"),
         (array(np.array([[object()]], dtype=object)), "cannot be read: Object arrays"),
         (array(np.zeros((28, 28)))[:-40], "cannot be read"),
         (

@@ -18,6 +18,7 @@ from rnn_mnist import Config, Data, InputError, fit, load, load_run
 from rnn_mnist.config import to_toml
 from rnn_mnist.data import loading as data
 from rnn_mnist.metrics import Epoch, to_csv
+from rnn_mnist.runs import fitting
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.folder import best_run
 from rnn_mnist.runs.results import load_result
@@ -26,6 +27,7 @@ from rnn_mnist.sweeps import folder as sweep_folder
 from rnn_mnist.sweeps import grid, results, search, vmapped
 from rnn_mnist.sweeps.chart import draw_sweep
 from rnn_mnist.sweeps.search import sweep
+from rnn_mnist.training import Calibration
 
 HELD = Data(train="train[:1000]", test="train[55000:55300]")
 SMALL = Config(epochs=2, batch_size=64, hidden_size=8, data=HELD)
@@ -335,11 +337,32 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert len(results.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
+def test_only_the_best_run_is_calibrated(monkeypatch):
+    there = Calibration(2.0, None)
+    monkeypatch.setattr(fitting, "calibrate", lambda *_: there)
+    smoothed = Config(epochs=1, hidden_size=2, label_smoothing=0.1)
+    data = Data(train="train[:300]", test="test[:50]")
+    found = sweep(dataclasses.replace(smoothed, data=data), {})
+    assert found.best.calibration is there
+    (setting,) = found.settings
+    assert [run.config.calibrate for run in setting.runs] == [False]
+    assert found.best.history[-1].step == 3  # 290 of 300 images are trained on.
+
+
+def test_a_file_of_an_older_version_is_read(swept):
+    text = (swept[1] / "sweep.csv").read_text()
+    rows = [line.split(",") for line in text.splitlines()]
+    new = [number for number, name in enumerate(rows[0]) if name in results._ADDED]
+    older = [[cell for i, cell in enumerate(row) if i not in new] for row in rows]
+    assert len(new) == len(results._ADDED)
+    assert results.from_csv("\n".join(map(",".join, older))) == results.from_csv(text)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda text: text.replace("learning_rate", "rate"),
-        lambda text: text[: len(text) // 2],
+        lambda text: text[: text.rindex(",")],
         lambda text: text.replace("sgd", "sgdd"),
         lambda text: text.replace(",64,", ",x,"),
         lambda _: "",

@@ -375,21 +375,123 @@ def calls(images, labels, **settings):
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (np.int16(-1), "int16 from -1 to -1"),
-        (np.int64(256), "int64 from 256 to 256"),
-        (np.float32(255), "float32 from 255.0 to 255.0"),
-        (np.float32(1.5), "float32 from 1.5"),
-        (jnp.float32(-0.5), "float32 from -0.5"),
-        (np.float64(np.nan), "float64 from nan to nan"),
+        (np.int16(-1), "int16 .* from -1 to -1; undo their normalisation"),
+        (np.int64(256), "int64 .* from 256 to 256; divide them by the value of white"),
+        (np.float32(254.5), "float32 .* from 254.5 to 254.5; divide them by 255"),
+        (np.float32(1.5), "float32 .* from 1.5 to 1.5; divide"),
+        (jnp.float32(-0.5), "float32 .* from -0.5 to -0.5; undo"),
+        (np.float64(np.nan), "float64 .* from nan to nan; replace what is not a number"),
     ],
 )
 def test_images_of_other_values_are_refused(value, found):
     images = value * np.ones((4, 28, 28), value.dtype)
+    found = found.replace(".*", r"\(4, 28, 28\)")
     refused = f"^images: integers must be from 0 to 255 and floats from 0 to 1, not {found}"
     others = {"apply": lambda: apply(start(OPTIMIZER).params, images, model=MODEL)}
     for call in (calls(images, np.zeros(4, np.int32)) | others).values():
         with pytest.raises(ValueError, match=refused):
             call()
+
+
+FORMS = {
+    "flat": lambda x: x.reshape(len(x), 784),
+    "a channel last": lambda x: x[..., None],
+    "a channel first": lambda x: x[:, None],
+    "the number last": lambda x: x.transpose(1, 2, 0),
+    "the number last, with a channel": lambda x: x.transpose(1, 2, 0)[:, :, None],
+    "int64": np.int64,
+    "float32 up to 255": np.float32,
+    "float64 up to 255, flat, on a device": lambda x: jnp.array(x.reshape(len(x), 784), float),
+    "lists": lambda x: x.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_in_other_forms_are_recognised(form):
+    images, labels = toy(6)
+    for name, call in calls(FORMS[form](images), labels).items():
+        wanted = calls(images, labels)[name]
+        assert_same(call(), wanted())
+    params, given = start(OPTIMIZER).params, FORMS[form](images)
+    wanted = apply(params, images, model=MODEL)
+    assert_same(apply(params, given, model=MODEL), wanted)
+    if not isinstance(given, list) and "255" not in form:  # Shapes are known inside of jit, too.
+        inside = jax.jit(lambda images: apply(params, images, model=MODEL))
+        np.testing.assert_allclose(inside(given), wanted, rtol=0, atol=1e-6)
+    assert_same(apply(params, images[0].ravel(), model=MODEL), wanted[:1], atol=1e-6)
+
+
+def test_black_and_white_images_are_the_same_in_every_type():
+    white, params = (toy(6)[0] > 127).astype(np.uint8), start(OPTIMIZER).params
+    wanted = apply(params, 255 * white, model=MODEL)
+    for given in (white, np.int16(white), jnp.int32(white), np.float64(white), white == 1):
+        assert_same(apply(params, given, model=MODEL), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((6, 785), r"\(N, 28, 28\) or \(N, 784\), not uint8 \(6, 785\)"),
+        ((784, 6), "reshape them, and turn colours into grey"),
+        ((6, 28, 28, 3), "turn colours into grey"),
+        ((28, 28, 3), "turn colours into grey"),  # One picture in colours, or three images.
+        ((6, 14, 56), r"\(N, 28, 28\)"),
+        ((), "reshape them"),
+    ],
+)
+def test_images_of_other_shapes_are_refused_in_one_line_inside_of_jit_too(shape, message):
+    images, params = np.zeros(shape, np.uint8), start(OPTIMIZER).params
+    call = functools.partial(apply, params, model=MODEL)
+    for function in (call, jax.jit(call)):
+        with pytest.raises(ValueError, match=f"^images: must be .*{message}") as caught:
+            function(images)
+        assert "\n" not in str(caught.value)
+    for call in calls(images, np.zeros(6, np.int32)).values():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    "reading",
+    ["rows", "columns", *(pytest.param(r, marks=pytest.mark.slow) for r in ("windows", "pixels"))],
+)
+def test_networks_for_images_of_another_size_take_them_and_no_others(reading):
+    model, images = RowLSTM(8, reading=reading), toy(5)[0]
+    small = init(model, OPTIMIZER, key=jax.random.key(0), shape=(12, 16)).params
+    assert apply(small, images[:, :12, :16], model=model).shape == (5, 10)
+    params, last = start(OPTIMIZER).params, images.transpose(1, 2, 0)
+    if reading in ("columns", "pixels"):
+        params = init(model, OPTIMIZER, key=jax.random.key(0)).params
+        # These networks could also read 28 images of 28 rows and 5 columns.
+        with pytest.raises(
+            ValueError, match=r"can be \(28, 28, N\).*another number of images than 28"
+        ):
+            apply(params, last, model=model)
+    if reading in ("rows", "columns", "windows"):
+        with pytest.raises(ValueError, match="of the size that the network reads, not uint8"):
+            apply(small, images, model=model)
+        with pytest.raises(ValueError, match="of the size that the network reads, not uint8"):
+            apply(small, images.reshape(5, 784), model=model)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.eye(10)[:6], np.arange(6.0), np.arange(6)[:, None], np.arange(6).astype(str)],
+    ids=["one-hot", "float", "column", "text"],
+)
+def test_labels_of_other_forms_are_refused_in_one_line(labels):
+    for call in calls(toy(6)[0], labels).values():
+        with pytest.raises(ValueError, match=r"^labels: must be \(N,\).*argmax\(1\)") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    for call in calls(toy(6)[0], np.arange(5)).values():
+        with pytest.raises(ValueError, match="must have the same length, not 6 and 5"):
+            call()
+
+
+def test_the_module_itself_takes_floats_alone():
+    with pytest.raises(ValueError, match="must be floats from 0 to 1, not uint8"):
+        MODEL.apply({"params": start(OPTIMIZER).params}, toy(2)[0])
 
 
 @pytest.mark.parametrize("label", [-1, 10])

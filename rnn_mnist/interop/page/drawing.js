@@ -115,10 +115,17 @@ async function openPicture(file) {
   note("Reading the picture \u2026");
   const options = { colorSpaceConversion: "none" }; // Pillow ignores colour profiles, too.
   const bitmap = file && await createImageBitmap(file, options).catch(() => null);
-  const found = bitmap && !late() ? await readCalmly(levels(bitmap)) : null;
+  const found = bitmap && !late() ? await readFile(file, levels(bitmap)) : null;
   if (late()) return; // The user did something else meanwhile.
-  if (found) show({ image: found.image, doubts: doubtsAbout(found), shown: thumbnail(bitmap) });
+  if (found) show({ ...found, shown: thumbnail(bitmap) });
   else note(`This ${bitmap ? "picture is empty" : "is not a picture"}. Nothing changed.`);
+}
+
+/** Read the grey levels of a file's picture: { image, doubts }, or null if nothing is drawn. */
+async function readFile(file, grey) {
+  const kept = await keptImage(file, grey), found = kept ? null : await readCalmly(grey);
+  if (kept) return { image: kept, doubts: [] };
+  return found && { image: found.image, doubts: doubtsAbout(found) };
 }
 
 /** A smaller copy of a picture, to show on the paper. */

@@ -48,6 +48,25 @@ function cutOut({ width, values }, { top, left, bottom, right }) {
   return part;
 }
 
+/** The values at the edge; those in the corners are there twice. */
+function borderOf({ width, height, values }) {
+  const border = [];
+  for (let x = 0; x < width; x++) border.push(values[x], values[(height - 1) * width + x]);
+  for (let y = 0; y < height; y++) border.push(values[y * width], values[(y + 1) * width - 1]);
+  return border;
+}
+
+/** The centre of mass: { down, across }. */
+function centreOf({ width, values }) {
+  let mass = 0, down = 0, across = 0;
+  values.forEach((value, k) => {
+    mass += value;
+    down += value * Math.floor(k / width);
+    across += value * (k % width);
+  });
+  return { down: down / mass, across: across / mass };
+}
+
 /** Add a margin of zeros. */
 function padded({ width, height, values }, margin) {
   const wide = width + 2 * margin, around = makeGrid(

@@ -11,10 +11,7 @@ const maskOf = ({ ink, limit }) => makeMask(ink, (value) => value > limit);
 
 /** The difference from the level of the border, if most of the border has one level. */
 function wholeInk(grey) {
-  const { width, height, values } = grey, border = [];
-  for (let x = 0; x < width; x++) border.push(values[x], values[(height - 1) * width + x]);
-  for (let y = 0; y < height; y++) border.push(values[y * width], values[(y + 1) * width - 1]);
-  const ground = median(border);
+  const border = borderOf(grey), ground = median(border);
   const even = border.filter((level) => level === ground).length >= UNIFORM * border.length;
   return even ? evenInk(grey, ground, "whole") : null;
 }

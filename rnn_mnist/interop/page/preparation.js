@@ -93,15 +93,10 @@ function shrink(size, wanted) {
 }
 
 /** Put a digit into 28x28 pixels, with its centre of mass as near to the middle as it fits. */
-function centred({ width, height, values }) {
-  let mass = 0, down = 0, across = 0;
-  values.forEach((value, k) => {
-    mass += value;
-    down += value * Math.floor(k / width);
-    across += value * (k % width);
-  });
+function centred(small) {
+  const { width, height, values } = small, { down, across } = centreOf(small);
   const place = (centre, size) => Math.min(Math.max(rounded(SIDE / 2 - centre), 0), SIDE - size);
-  const top = place(down / mass, height), left = place(across / mass, width);
+  const top = place(down, height), left = place(across, width);
   const image = new Uint8Array(SIDE * SIDE);
   values.forEach((value, k) => {
     image[(top + Math.floor(k / width)) * SIDE + left + k % width] = floorHalfUp(value);
