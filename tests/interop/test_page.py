@@ -514,7 +514,7 @@ def test_photographs_are_read_as_predict_reads_them(
 
 def test_a_photograph_stands_upright_and_is_reduced_as_python_reduces_it(opened):
     rng = default_rng(7)
-    levels = np.full((800, 1700), 230, np.uint8)
+    levels = np.full((1100, 1700), 230, np.uint8)
     levels[200:700, 800:900] = rng.integers(20, 90, (500, 100))
     levels[600:700, 800:1100] = 50
     page = opened(to_page(result_of()))

@@ -92,9 +92,10 @@ function reduce(source, factor) {
   return { luma, alpha, wide };
 }
 
-/** Read the grey levels of a picture or canvas, reduced if it is large. */
-function levels(source) {
-  const factor = Math.max(1, Math.floor((longest(source) + LARGE / 2) / LARGE));
+/** Read the grey levels of a picture or canvas, reduced if it is large, and by `scale` at least. */
+function levels(source, scale = 1) {
+  const side = Math.ceil(longest(source) / scale);
+  const factor = scale * Math.max(1, Math.floor((side + LARGE / 2) / LARGE));
   const { luma, alpha, wide } = reduce(source, factor);
   // Put transparent pixels on white if the ink is dark, and on black if it is light.
   const light = luma.reduce((total, level, k) => total + level * alpha[k], 0);
@@ -115,15 +116,19 @@ async function openPicture(file) {
   note("Reading the picture \u2026");
   const options = { colorSpaceConversion: "none" }; // Pillow ignores colour profiles, too.
   const bitmap = file && await createImageBitmap(file, options).catch(() => null);
-  const found = bitmap && !late() ? await readFile(file, levels(bitmap)) : null;
+  const found = bitmap && !late() ? await readFile(file, bitmap) : null;
   if (late()) return; // The user did something else meanwhile.
   if (found) show({ ...found, shown: thumbnail(bitmap) });
   else note(`This ${bitmap ? "picture is empty" : "is not a picture"}. Nothing changed.`);
 }
 
-/** Read the grey levels of a file's picture: { image, doubts }, or null if nothing is drawn. */
-async function readFile(file, grey) {
-  const kept = await keptImage(file, grey), found = kept ? null : await readCalmly(grey);
+/** Read the picture of a file: { image, doubts }, or null if nothing is drawn. */
+async function readFile(file, bitmap) {
+  const start = String.fromCharCode(...new Uint8Array(await file.slice(0, 200).arrayBuffer()));
+  // Pillow's decoder reduces large JPEG files by itself.
+  const isJpeg = start.startsWith("\u00ff\u00d8"), shorter = Math.min(bitmap.width, bitmap.height);
+  const grey = levels(bitmap, [8, 4, 2].find((scale) => isJpeg && shorter >= scale * LARGE));
+  const kept = keptImage(grey, start), found = kept ? null : await readCalmly(grey);
   if (kept) return { image: kept, doubts: [] };
   return found && { image: found.image, doubts: doubtsAbout(found) };
 }

@@ -3,9 +3,9 @@
 const ENLARGED = 8; // Pixels of the file in a row, and in a column, for each pixel of the image.
 const MARK = "rnn_mnist\u000028x28"; // In files that `predict --sort-into` wrote.
 
-/** The image of a file that is prepared already, with its grey levels; null for any other. */
-async function keptImage(file, grey) {
-  const side = ENLARGED * SIDE, start = await file.slice(0, 200).text();
+/** The image of a picture that is prepared already, by its file's first bytes, or null. */
+function keptImage(grey, start) {
+  const side = ENLARGED * SIDE;
   if (start.includes(MARK) && grey.width === side && grey.height === side) {
     return Uint8Array.from({ length: SIDE * SIDE }, (_, k) =>
       grey.values[Math.floor(k / SIDE) * ENLARGED * side + k % SIDE * ENLARGED]);
