@@ -50,6 +50,15 @@ def no_digit(sheet: Sheet, rng: Random) -> Sheet:
     return kinds[int(rng.integers(len(kinds)))](sheet, box, rng)
 
 
+def turned(image: NDArray[np.uint8], label: int, rng: Random) -> Sheet | None:
+    """A digit on its side or upside down; None if it may look like a digit then."""
+    if label in (3, 4, 7) and rng.random() < 0.3:
+        return np.rot90(image, 2).astype(np.float64)
+    if label in (2, 3, 4, 5, 7):
+        return np.rot90(image, rng.choice([1, 3])).astype(np.float64)
+    return None
+
+
 def _line(sheet: Sheet, ends: list[tuple[float, float]], width: int) -> Sheet:
     picture = PIL.Image.fromarray(sheet.astype(np.uint8))
     PIL.ImageDraw.Draw(picture).line(ends, fill=255, width=width)

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     digits = load("mnist", "train")
     count = 30 if options.quick else options.pictures
     images, labels = collect(digits.images, digits.labels, count)
-    drawn, are_digits = draw(digits.images, 4 * count)
+    drawn, are_digits = draw(digits.images, digits.labels, 4 * count)
     plain = digits.images[: 3 * count]
     images = np.concatenate([images, drawn, plain])
     labels = np.concatenate([labels, are_digits, np.ones(len(plain), bool)])
@@ -80,19 +80,22 @@ def read(
         return
 
 
-def draw(digits: Images, count: int) -> tuple[Images, NDArray]:
+def draw(digits: Images, classes: NDArray[np.integer], count: int) -> tuple[Images, NDArray]:
     """Digits in many hands, and what is no digit, in turn."""
-    from _junk import digit, no_digit
+    from _junk import digit, no_digit, turned
 
     from rnn_mnist.pictures import to_image
 
     images, labels = [], []
     for number in range(2 * count):
         rng = np.random.default_rng([26, number])
-        sheet = digit(digits[int(rng.integers(len(digits)))], rng)
-        if number % 2:
+        chosen = int(rng.integers(len(digits)))
+        sheet = digit(digits[chosen], rng)
+        if number % 8 == 1:
+            sheet = turned(digits[chosen], int(classes[chosen]), rng)
+        elif number % 2:
             sheet = no_digit(sheet, rng)
-        if sheet.max() > 60:
+        if sheet is not None and sheet.max() > 60:
             images.append(to_image(sheet))
             labels.append(number % 2 == 0)
     return np.stack(images), np.array(labels)

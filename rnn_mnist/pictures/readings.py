@@ -19,13 +19,13 @@ from rnn_mnist.pictures.parts import Box, Parts, Thing, connected, inside, not_f
 from rnn_mnist.pictures.preparation import Levels, to_image
 
 MOST_LIKELY = 3.0  # All images that look at least this much like a digit are equally good.
-ENOUGH = 2.0  # If the whole picture has this score, nothing else is tried.
+ENOUGH = 1.0  # If the whole picture has this score, nothing else is tried.
 _MOST_INK = 0.6  # Of a picture. More is no ink.
 LINES = {"": None, "without long lines": 0.85, "without lines": 0.65}
 """The shortest lines that are removed, as shares of the picture."""
 
 # What makes a reading less plausible, in units of the score.
-INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.5, 1.0, 0.7, 1.5, 2.0, 2.0, 0.7
+INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.8, 1.3, 0.7, 1.5, 2.0, 2.0, 0.7
 LIKE_PAPER = 1.0  # Light ink on a picture that is mostly light, or dark ink on a dark one.
 SMALLEST = 0.15  # Things below this share of the picture are small.
 

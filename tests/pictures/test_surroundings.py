@@ -90,14 +90,17 @@ def doubts_of(strong, sheet):
 
 def test_a_turned_photograph_is_doubted(digits, strong):
     rng = np.random.default_rng(0)
-    upside_down = sideways = 0
+    doubted = said_how = 0
     for image in digits.images[np.isin(digits.labels, [3, 4, 7])][:6]:
         upright = papers.draw(image, rng, side=120)
         assert not any("turned" in said for said in doubts_of(strong, upright))
-        upside_down += any("turned up" in said for said in doubts_of(strong, upright[::-1, ::-1]))
-        sideways += any("turned to" in said for said in doubts_of(strong, np.rot90(upright)))
-    assert upside_down >= 1
-    assert sideways >= 3
+        for turns in (1, 2):
+            doubts = doubts_of(strong, np.rot90(upright, turns))
+            doubted += bool(doubts)
+            how = ("turned to the right", "turned upside down")[turns - 1]
+            said_how += any(how in said for said in doubts)
+    assert doubted >= 8
+    assert said_how >= 4
 
 
 def test_empty_paper_is_said_to_be_empty(strong):

@@ -1,7 +1,7 @@
 // Readings: a picture in several ways, and the best. As pictures/readings.py has it. -------------
 
 const MOST_LIKELY = 3; // All images that look at least this much like a digit are equally good.
-const ENOUGH = 2; // If the whole picture has this score, nothing else is tried.
+const ENOUGH = 1; // If the whole picture has this score, nothing else is tried.
 const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
 const LIKE_PAPER = 1; // Light ink on a picture that is mostly light, or dark ink on a dark one.
@@ -10,7 +10,7 @@ const EMPTY = -12; // Below this score, it is a frame, lines or a dot, or anothe
 const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
-const INSIDE = 0.5, ALL = 1, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 2, SEVERAL = 0.7;
+const INSIDE = 0.8, ALL = 1.3, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 2, SEVERAL = 0.7;
 
 const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
