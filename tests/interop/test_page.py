@@ -837,8 +837,7 @@ def test_before_the_first_row_it_says_so_in_sentences(opened, strong):
     assert page.locator("#step").get_attribute("aria-valuetext") == "Nothing is drawn yet."
     draw(page, FOUR)
     page.locator("#step").press("Home")
-    until(page, "s.step === 0 && document.getElementById('step').value == 0")
-    assert text(page, "#subject") == "Your drawing"
+    until(page, "document.getElementById('subject').textContent === 'Your drawing'")
     assert text(page, "#answer") == "No row is read yet."
     assert text(page, "#share") == ""
     assert text(page, "#second") == "Replay it, or move the slider."
@@ -846,7 +845,7 @@ def test_before_the_first_row_it_says_so_in_sentences(opened, strong):
     assert 'list "No probability is known yet."' in page.locator("body").aria_snapshot()
     assert set(page.locator("#beliefs span").all_text_contents()) == {"\u2013"}
     page.locator("#step").press("End")
-    until(page, "s.step === 28")
+    until(page, "document.getElementById('subject').textContent === 'Your drawing looks like'")
     assert 'list "Probability of each class"' in page.locator("body").aria_snapshot()
 
 
