@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ from numpy.typing import NDArray
 from rnn_mnist import model
 from rnn_mnist.config import InputError
 from rnn_mnist.data import load
+from rnn_mnist.pictures import load_judge
 from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
 SAMPLES = 20  # A page has about this many test images, and at least one of each class.
-_TEMPLATE = Path(__file__).with_name("page.html")
+_FOLDER = Path(__file__).with_name("page")
+_SCRIPTS = (  # In this order.
+    *("network", "grids", "ink", "lines", "parts", "preparation", "readings", "doubts"),
+    *("kept", "drawing", "page"),
+)
 
 
 def to_page(result: Result) -> str:
@@ -29,7 +35,7 @@ def to_page(result: Result) -> str:
       InputError: The page cannot compute as this network does, or the network does not read 28x28
         images.
     """
-    config, state = result.config, to_torch(result.params)
+    config, state = result.config, to_torch(result.calibrated_params)
     if config.precision != "float32":
         raise InputError(
             f"page: a browser cannot compute in {config.precision}; choose stablehlo or torch"
@@ -43,7 +49,7 @@ def to_page(result: Result) -> str:
         )
     content = {
         "word": model.WORDS[config.reading],
-        "about": _about(result),
+        "noun": _noun(result.classes),
         "classes": result.classes,
         "steps": steps,
         "places": model.places(config.reading).tolist(),
@@ -52,31 +58,45 @@ def to_page(result: Result) -> str:
         "numLayers": sizes.num_layers,
         "bidirectional": sizes.bidirectional,
         "tensors": [[name, array.shape] for name, array in state.items()],
-        "weights": _base64([array.astype("<f4") for array in state.values()]),
+        "weights": _floats(state.values()),
+        "likeness": _likeness(result),
+        "judge": _judge(),
         **_samples(result),
     }
     # Without a "<", the name of a class cannot end the element that holds the data.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8").replace("{{noun}}", _noun(result.classes))
-    return page.replace("{{policy}}", _policy(page)).replace("{{data}}", data)
+    style = _read("page.css")
+    script = "\n".join(['"use strict";', *(_read(f"{name}.js") for name in _SCRIPTS)])
+    parts = {
+        "policy": _policy(script=script, style=style),
+        "noun": _noun(result.classes),
+        "about": html.escape(_about(result)),
+        "style": style,
+        "data": data,
+        "script": script,
+    }
+    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], _read("page.html"))
 
 
-def _policy(page: str) -> str:
-    """The content-security policy that allows this page's script and style, and nothing else."""
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(**texts: str) -> str:
+    """The content-security policy that allows these scripts and styles, and nothing else."""
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'"
-    for tag in ("script", "style"):
-        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    for kind, text in texts.items():
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        policy += f"; {tag}-src 'sha256-{digest}'"
+        policy += f"; {kind}-src 'sha256-{digest}'"
     return policy
 
 
 def _about(result: Result) -> str:
     """Describe the network and its accuracy."""
     config, word = result.config, model.WORDS[result.config.reading]
-    units = f"{config.hidden_size} hidden units"
+    units = f"{config.hidden_size}\xa0hidden\xa0units"  # A number stays with its unit.
     if config.num_layers > 1:
-        units = f"{config.num_layers} layers of {units}"
+        units = f"{config.num_layers}\xa0layers of {units}"
     said = f"An LSTM with {units} reads {word} by {word}"
     if config.reading == "permuted":
         said += " in a shuffled order"
@@ -85,10 +105,10 @@ def _about(result: Result) -> str:
         said += f" {inner.about(config.inner_size)}"
     if (tested := result.tested) is not None:
         name = config.data.name.upper().replace("_", "-")
-        said += f" It is right on {100 * tested.test_accuracy:.2f} % of {tested.test_count:,} test "
-        said += f"images of {name}."
+        right = f"{100 * tested.test_accuracy:.2f}\xa0%"
+        said += f" It is right on {right} of {tested.test_count:,}\xa0test images of {name}."
     elif result.history:
-        said += f" These weights, after {int(result.state.step):,} steps, were not tested."
+        said += f" These weights, after {int(result.state.step):,}\xa0steps, were not tested."
     return said
 
 
@@ -112,6 +132,30 @@ def _samples(result: Result) -> dict[str, Any]:
     first = [np.flatnonzero(split.labels == label)[:each] for label in range(len(split.classes))]
     chosen = np.sort(np.concatenate(first))
     return {"samples": _base64([split.images[chosen]]), "labels": split.labels[chosen].tolist()}
+
+
+def _likeness(result: Result) -> dict[str, Any] | None:
+    """What tells whether an image is unlike the training images."""
+    if result.calibration is None:
+        return None
+    kernel, bias, weight, limit = result.calibration.likeness
+    return {"units": len(bias), "limit": limit, "weights": _floats((kernel, bias, weight))}
+
+
+def _judge() -> dict[str, Any]:
+    """What tells how much an image looks like a digit."""
+    judge = load_judge()
+    numbers = np.concatenate([judge.scale, judge.bias, judge.out, [judge.offset]])
+    return {
+        "units": len(judge.bias),
+        "weights": _base64([judge.weights]),
+        "numbers": _base64([numbers.astype("<f8")]),
+    }
+
+
+def _floats(arrays: Iterable[NDArray[Any]]) -> str:
+    """Arrays as float32, little-endian, one after the other."""
+    return _base64([array.astype("<f4") for array in arrays])
 
 
 def _base64(arrays: Sequence[NDArray[Any]]) -> str:

@@ -7,21 +7,27 @@ import json
 import re
 import shutil
 import webbrowser
+from importlib import import_module
 from pathlib import Path
 from urllib.request import url2pathname
 
 import jax.numpy as jnp
 import numpy as np
+import papers
+import PIL.Image
 import pytest
 from numpy.random import default_rng
 
-from rnn_mnist import Config, InputError, State, export, from_torch, load
+from rnn_mnist import Config, InputError, State, export, from_torch, interop, load
 from rnn_mnist.draw import main as draw_command
-from rnn_mnist.inference import beliefs, predict, read_pictures
+from rnn_mnist.inference import beliefs, find_doubts, predict, read_pictures
 from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
+from rnn_mnist.pictures import read_drawings, to_png
 from rnn_mnist.plots.panels import decision_step
 from rnn_mnist.runs.results import Result, load_pretrained
+from rnn_mnist.training import Calibration, features_of, make_model
+from rnn_mnist.training.likeness import Likeness
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -66,6 +72,15 @@ def result_of(classes=DIGITS, **config):
         add("lstm", layer, size * directions if layer else features, size, directions)
     arrays = {name: rng.normal(0, 0.8, shape).astype("f4") for name, shape in shapes.items()}
     return Result(State(from_torch(arrays), (), jnp.int32(0)), (), config, tuple(classes))
+
+
+def calibrated(result):
+    """A result with a random calibration."""
+    rng, units = default_rng(4), 5
+    features = 3 * result.config.hidden_size * (1 + result.config.bidirectional)
+    shapes = (features, units), (units,), (units,)
+    likeness = Likeness(*(rng.normal(0, 1, shape).astype("f4") for shape in shapes), limit=0.0)
+    return result._replace(calibration=Calibration(0.6, likeness))
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +193,11 @@ def painted(page, canvas):
 
 
 def paste(page, content, *, event="paste"):
-    """Paste or drop a file, and wait until it is read or refused."""
+    """Paste a file."""
     kind, held = {
         "paste": ("ClipboardEvent", "clipboardData"),
         "drop": ("DragEvent", "dataTransfer"),
     }[event]
-    page.keyboard.press("c")
     page.evaluate(
         f"""(content) => {{
           const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
@@ -194,7 +208,23 @@ def paste(page, content, *, event="paste"):
         }}""",
         base64.b64encode(content).decode(),
     )
-    until(page, "s.settled && document.getElementById('said').textContent")
+
+
+def drop(page, content):
+    paste(page, content, event="drop")
+
+
+def choose(page, content, *, by="#file"):
+    """Choose a file by the button."""
+    file = {"name": "photo.png", "mimeType": "image/png", "buffer": content}
+    page.locator(by).set_input_files(file)
+
+
+def read_picture(page, content, give=paste):
+    """Give the page a picture in place of what it shows, and wait until it is read."""
+    page.keyboard.press("c")
+    give(page, content)
+    until(page, "s.settled && s.image")
 
 
 def png(array):
@@ -210,8 +240,14 @@ def held(html):
     return json.loads(content)
 
 
+def about(html):
+    """What a page says about its network."""
+    return re.search('<p class="quiet" id="about">(.*)</p>', html)[1].replace("\xa0", " ")
+
+
 def text(page, selector):
-    return page.locator(selector).text_content().strip()
+    """The text of an element, with plain spaces."""
+    return page.locator(selector).text_content().replace("\xa0", " ").strip()
 
 
 def test_a_page_asks_for_nothing_and_may_not(opened):
@@ -248,9 +284,18 @@ def test_a_page_asks_for_nothing_and_may_not(opened):
     ],
 )
 def test_it_believes_what_python_believes(opened, digits, config):
-    result = result_of(**config)
+    images, result = default_rng(5).choice(digits.images, 8), calibrated(result_of(**config))
+    network = make_model(result.config, len(DIGITS))
+    scores = result.calibration.likeness.scores(features_of(result.params, images, model=network))
+    order = np.argsort(scores)  # Half of the images are unlike the others, by a made-up limit.
+    likeness = result.calibration.likeness._replace(limit=float(scores[order[3:5]].mean()))
+    result = result._replace(calibration=result.calibration._replace(likeness=likeness))
     page = opened(to_page(result))
-    for image in default_rng(5).choice(digits.images, 3):
+    theirs = [
+        page.evaluate("(image) => rnnMnist.unlike(image)", i.ravel().tolist()) for i in images
+    ]
+    assert sorted(np.flatnonzero(theirs)) == sorted(order[4:])
+    for image in images[:3]:
         theirs = np.array(
             page.evaluate("(image) => rnnMnist.beliefs(image)", image.ravel().tolist())
         )
@@ -260,13 +305,56 @@ def test_it_believes_what_python_believes(opened, digits, config):
         assert decision_step(theirs) == decision_step(ours)
 
 
+@pytest.mark.parametrize(("classes", "noun"), [(DIGITS, "digit"), (MANY, "character")])
+def test_what_is_unlike_the_training_images_is_said(opened, classes, noun):
+    result = calibrated(result_of(classes))
+    likeness = result.calibration.likeness._replace(limit=-1e9)  # Everything is unlike them.
+    page = opened(to_page(result._replace(calibration=Calibration(1.0, likeness))))
+    draw(page, FOUR)
+    now = state(page)
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", now["image"])[-1]
+    nearest = f"{classes[now['answer']]}, {percent(max(shares))}."
+    assert now["unlike"]
+    assert text(page, "#subject") == "Your drawing"
+    assert text(page, "#answer") == f"This is unlike any {noun}."
+    assert text(page, "#share") == ""
+    assert text(page, "#second") == f"The nearest class is {nearest}"
+    said = f"This is unlike any {noun}. The nearest class is {nearest} Decided at row "
+    assert text(page, "#said").startswith(said)
+    heard = page.locator("#step").get_attribute("aria-valuetext")
+    assert heard.endswith(f": This is unlike any {noun}.")
+    page.locator("#step").press("ArrowLeft")  # About a part of an image, nothing is known.
+    until(page, "document.getElementById('subject').textContent.endsWith('looks like')")
+    assert not state(page)["unlike"]
+    assert text(page, "#answer") in classes
+
+
 def test_class_names_are_text_and_nothing_else(opened):
-    names = "</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;\u2028", "{{data}}", "4"
+    names = (
+        *("</script><script>alert(1)</script>", "<!--<script>", "<b>&amp;\u2028", "{{data}}", "4"),
+        *(
+            "\"quoted\" & 'single'",
+            "\N{GRINNING FACE}",
+            "\N{ARABIC-INDIC DIGIT THREE}",
+            "long " * 12,
+        ),
+    )
     page = opened(to_page(result_of(names)))
     assert page.locator("#beliefs b").all_text_contents() == list(names)
     assert page.locator("script").count() == 2
     draw(page, FOUR)
-    assert text(page, "#answer") == names[state(page)["answer"]]
+    shares = page.evaluate("(image) => rnnMnist.beliefs(image)", state(page)["image"])[-1]
+    first, second = np.argsort(shares)[::-1][:2]
+    said = text(page, "#second").replace("\u2068", "").replace("\u2069", "")
+    assert text(page, "#answer") == names[first].strip()
+    assert said == f"then {names[second]}, {percent(shares[second])}"
+    for width in (1280, 360):  # Whatever its names are, nothing is cut off or out of sight.
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = """[...document.querySelectorAll("b, #answer, #second")]
+          .filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+          .map((e) => e.outerHTML)"""
+        assert page.evaluate(cut) == []
 
 
 def test_without_its_data_there_are_no_samples(monkeypatch, strong):
@@ -296,16 +384,16 @@ def test_what_a_page_cannot_express_is_refused(change, message):
 
 
 def test_it_says_what_the_network_is(pretrained, strong):
-    assert held(strong)["about"] == (
+    assert about(strong) == (
         f"An LSTM with 128 hidden units reads row by row. It is right on "
         f"{100 * pretrained.history[-1].test_accuracy:.2f} % of 10,000 test images of MNIST."
     )
     result = result_of(num_layers=2, bidirectional=True, reading="permuted")
-    assert held(to_page(result))["about"] == (
+    assert about(to_page(result)) == (
         "An LSTM with 2 layers of 7 hidden units reads pixel by pixel in a shuffled order, in both "
         "directions."
     )
-    assert held(to_page(result_of(reading="windows")))["about"] == (
+    assert about(to_page(result_of(reading="windows"))) == (
         "An LSTM with 7 hidden units reads row pair by row pair. Two smaller LSTMs with 16 hidden "
         "units read every column and row first."
     )
@@ -328,17 +416,159 @@ DRAWINGS = {
 }
 
 
-def test_drawings_are_prepared_as_python_prepares_them(opened, monkeypatch):
-    # Strokes of this pen are never so thin that Python would widen them.
-    monkeypatch.setattr("rnn_mnist.pictures.preparation._WIDE", 1e9)
-    page = opened(to_page(result_of()))
+def doubts_about(result, drawing):
+    """What Python doubts about a network's answer to a drawing, with the page's percentages."""
+    shares = predict([result], drawing.image[None])
+    (doubts,) = find_doubts(
+        [drawing], shares, classes=result.classes, ask=lambda images: predict([result], images)
+    )
+    return [
+        re.sub(r"[\d.]+ %$", lambda said: percent(float(said[0][:-2]) / 100), doubt).replace(
+            " %", "\xa0%"
+        )
+        for doubt in doubts
+    ]
+
+
+def test_drawings_are_prepared_as_python_prepares_them(opened):
+    result = result_of()
+    page = opened(to_page(result))
     for name, strokes in DRAWINGS.items():
         draw(page, strokes)
-        ours = read_pictures(drawn(page))[0].astype(int)
-        theirs = np.reshape(state(page)["image"], (28, 28))
-        assert ours.any(), name
-        assert np.abs(ours - theirs).max() <= 1, name
+        (ours,), now = read_drawings(drawn(page)), state(page)
+        assert ours.image.any(), name
+        assert np.abs(ours.image - np.reshape(now["image"], (28, 28))).max() <= 1, name
+        assert now["doubts"] == doubts_about(result, ours), name
         page.keyboard.press("c")
+
+
+def side_by_side(images):
+    """Digits in dark ink on one sheet."""
+    return np.pad(255 - np.kron(np.hstack(images), np.ones((4, 4), np.uint8)), 20, "edge")
+
+
+def papers_of(digits, count, sides):
+    """Test digits on paper, with all that people have around them, some photographed."""
+    rng, changes = default_rng(8), {"as it is": None, **papers.CHANGES, **papers.MORE}
+    for k in range(count):
+        name = list(changes)[k % len(changes)]
+        image, side = rng.choice(digits.images), int(rng.choice(sides))
+        sheet = papers.draw(image, rng, side=side, stroke=("thin", "natural", "thick")[k % 3])
+        if changes[name] is not None:
+            sheet = changes[name](sheet, rng)
+        if k % 4 == 3:
+            sheet = papers.photograph(sheet, rng)
+        yield f"{name}, {side} pixels", np.asarray(papers.rounded(sheet))
+
+
+@pytest.mark.parametrize(
+    ("count", "sides"),
+    [(15, (60, 90)), pytest.param(200, (60, 150, 300, 450), marks=pytest.mark.slow)],
+)
+def test_photographs_are_prepared_as_python_prepares_them(opened, digits, count, sides):
+    result, readings, doubts = result_of(), set(), []
+    page = opened(to_page(result))
+    others = [
+        ("noise", default_rng(9).integers(0, 256, (70, 50), np.uint8)),
+        ("several", side_by_side(digits.images[:2])),
+    ]
+    for name, levels in [*others, *papers_of(digits, count, sides)]:
+        (ours,) = read_drawings(png(levels))
+        height, width = levels.shape
+        theirs = page.evaluate(
+            "([w, h, levels]) => rnnMnist.read(w, h, levels)",
+            [width, height, levels.ravel().tolist()],
+        )
+        assert np.abs(ours.image - np.reshape(theirs["image"], (28, 28))).max() <= 1, name
+        assert theirs["reading"] == ours.reading, name
+        assert theirs["doubts"] == doubts_about(result, ours), name
+        readings.add(ours.reading)
+        doubts += theirs["doubts"]
+    assert len(readings) >= 4, readings
+    assert len(doubts) >= 4, doubts
+
+
+def jpeg(levels, **options):
+    file = io.BytesIO()
+    PIL.Image.fromarray(levels).save(file, "JPEG", quality=85, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("paper", ["plain", "lined"])
+def test_photographs_are_read_as_predict_reads_them(
+    opened, digits, strong, pretrained, paper, count
+):
+    page, rng, right = opened(strong), default_rng(6), 0
+    for k in range(count):
+        sheet = papers.draw(digits.images[k], rng, side=(400, 800, 1300)[k % 3])
+        if paper == "lined":
+            sheet = papers.ruled(sheet, rng)
+        photo = jpeg(papers.photograph(sheet, rng).astype(np.uint8))
+        read_picture(page, photo, give=(choose, drop, paste)[k % 3])
+        answer = predict([pretrained], read_pictures(photo)).argmax()
+        assert state(page)["answer"] == answer
+        right += answer == digits.labels[k]
+    assert right >= 0.9 * count
+
+
+def test_a_photograph_stands_upright_and_is_reduced_as_python_reduces_it(opened):
+    rng = default_rng(7)
+    levels = np.full((1100, 1700), 230, np.uint8)
+    levels[200:700, 800:900] = rng.integers(20, 90, (500, 100))
+    levels[600:700, 800:1100] = 50
+    page = opened(to_page(result_of()))
+    for orientation in (1, 6, 8):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        photo = jpeg(levels, exif=exif)
+        read_picture(page, photo, give=choose)
+        ours, theirs = read_pictures(photo)[0], np.reshape(state(page)["image"], (28, 28))
+        # The decoders of JPEG are not the same.
+        assert np.abs(ours.astype(int) - theirs).max() <= 16, orientation
+    flat = png(np.pad(rng.integers(0, 200, (900, 501), np.uint8), 700, constant_values=255))
+    read_picture(page, flat)
+    theirs = np.reshape(state(page)["image"], (28, 28))
+    assert np.abs(read_pictures(flat)[0].astype(int) - theirs).max() <= 1
+
+
+def test_doubts_are_shown_and_said(opened, digits, strong, pretrained):
+    page = opened(strong)
+    sheet = side_by_side(digits.images[:3])
+    read_picture(page, png(sheet), give=choose)
+    (doubt,) = doubts_about(pretrained, *read_drawings(png(sheet)))
+    assert doubt.startswith("3 things are drawn")
+    assert text(page, "#doubt") == f"{doubt}."
+    until(page, "s.settled")
+    assert f"{doubt}." in text(page, "#said")
+    assert page.locator("#doubt").is_visible()
+    page.keyboard.press("s")
+    until(page, "s.label !== null && s.settled")
+    assert text(page, "#doubt") == ""
+
+
+# Where Python has a constant that the scripts, which share their names, call otherwise.
+ELSEWHERE = {
+    "UNLIKE_DIGITS": "drawing._UNLIKE",
+    "LARGE": "preparation.SIDE",
+    "LINE_SIDE": "lines._SIDE",
+    "MOST_PARTS": "parts._MOST",
+}
+
+
+def test_the_scripts_have_the_constants_of_python():
+    names = "ink", "lines", "parts", "preparation", "readings", "drawing"
+    modules = {name: vars(import_module(f"rnn_mnist.pictures.{name}")) for name in names}
+    folder, count = Path(interop.__file__).parent / "page", 0
+    modules["doubts"] = vars(import_module("rnn_mnist.inference.doubts"))
+    for name in (*names[:-1], "doubts"):
+        script = (folder / f"{name}.js").read_text(encoding="utf-8")
+        for constant, value in re.findall(r"\b([A-Z_]{3,}) = (-?[\d.]+)[,;]", script):
+            home, _, theirs = ELSEWHERE.get(constant, f"{name}.{constant}").partition(".")
+            ours = {**modules["drawing"], **modules[home]}
+            assert ours.get(theirs, ours.get(f"_{theirs}")) == float(value), constant
+            count += 1
+    assert count > 20
 
 
 def test_pictures_are_prepared_as_python_prepares_them(opened):
@@ -352,19 +582,54 @@ def test_pictures_are_prepared_as_python_prepares_them(opened):
     page = opened(to_page(result_of()))
     soft = np.pad(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (50, 1)), 9)
     for k, array in enumerate((ink, 255 - ink, 200 - ink // 2, colours, clear, soft)):
-        paste(page, png(array), event=("paste", "drop")[k % 2])
+        read_picture(page, png(array), give=(paste, drop, choose)[k % 3])
         ours = read_pictures(png(array))[0]
         theirs = np.reshape(state(page)["image"], (28, 28))
         assert np.abs(ours.astype(int) - theirs).max() <= 1
         assert text(page, "#subject") == "Your picture looks like"
+
+
+def test_what_cannot_be_read_is_said_and_erases_nothing(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    before = drawn(page), drawn(page, "paper"), state(page)
     for content, reason in (
-        (png(np.full((30, 30), 9, np.uint8)), "This picture is empty"),
-        (b"no picture", "This file is not a picture"),
+        (png(np.full((30, 30), 9, np.uint8)), "This picture is empty. Nothing changed."),
+        (b"no picture", "This is not a picture. Nothing changed."),
+        (b"", "This is not a picture. Nothing changed."),
     ):
-        paste(page, content)
-        assert text(page, "#hint") == text(page, "#said") == reason
-        assert state(page)["image"] is None
-        draw(page, SEVEN)
+        for give in (paste, drop, choose):
+            give(page, content)
+            until(page, f"document.getElementById('note').textContent === {reason!r}")
+            assert (drawn(page), drawn(page, "paper"), state(page)) == before
+            assert page.get_by_role("alert").text_content() == reason
+            assert page.locator("#note").bounding_box()["height"] < 30  # One line.
+    draw(page, [DOT])  # The next change takes the line away.
+    assert text(page, "#note") == ""
+
+
+def test_pictures_that_are_prepared_stay_what_they_are(opened, digits):
+    page = opened(to_page(result_of()))
+    for image in digits.images[:2]:
+        off = np.roll(image, 4, 0)  # Not as MNIST has it.
+        for content in (png(image), to_png(image), png(off), png(255 - image)):
+            read_picture(page, content, give=choose)
+            theirs = np.reshape(state(page)["image"], (28, 28))
+            assert np.abs(read_pictures(content)[0].astype(int) - theirs).max() <= 1
+        read_picture(page, to_png(off), give=choose)
+        assert (np.reshape(state(page)["image"], (28, 28)) == off).all()
+
+
+def test_the_latest_of_two_pictures_stays(opened):
+    page = opened(to_page(result_of()))
+    tall, wide = (np.pad(np.full(shape, 255, np.uint8), 20) for shape in ((60, 9), (9, 60)))
+    for first, second in ((tall, wide), (wide, tall)):
+        choose(page, png(first))
+        choose(page, png(second))
+        expected = read_pictures(png(second))[0].ravel().tolist()
+        until(page, f"JSON.stringify(s.image) === JSON.stringify({expected})")
+        page.keyboard.press("z")  # There was one change, or two in this order.
+        until(page, f"JSON.stringify(s.image) !== JSON.stringify({expected})")
         page.keyboard.press("c")
 
 
@@ -373,7 +638,7 @@ def test_pasted_digits_are_recognised(opened, digits, strong, count):
     page, right = opened(strong), 0
     for image, label in zip(digits.images[:count], digits.labels, strict=False):
         paper = np.pad(255 - np.kron(image, np.ones((4, 4), np.uint8)), 9, constant_values=255)
-        paste(page, png(paper))
+        read_picture(page, png(paper))
         right += state(page)["answer"] == label
     assert right >= 0.95 * count
 
@@ -441,7 +706,8 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
           for (let k = 0; k < 21; k++) {
             document.getElementById("sample").click();
             while (!rnnMnist.state().settled) await frame();
-            shown.push([rnnMnist.state(), document.getElementById("subject").textContent]);
+            const said = document.getElementById("subject").textContent;
+            shown.push([rnnMnist.state(), said.replaceAll("\u00a0", " ")]);
           }
           return shown;
         }"""
@@ -463,14 +729,14 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
 
 def test_buttons_and_keys_do_the_same(opened, strong):
     page = opened(strong)
-    press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r"], "sample": ["s"]}
+    press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r", " "], "sample": ["s"]}
     assert [page.locator(f"#{name}").is_visible() for name in press] == [True] * 4
     empty = drawn(page)
 
     def acts(name):
         yield lambda: page.locator(f"#{name}").click()
         for key in press[name]:
-            yield lambda key=key: page.keyboard.press(key)
+            yield lambda key=key: page.locator("body").press(key)
 
     draw(page, [DOT])
     half = drawn(page)
@@ -491,15 +757,174 @@ def test_buttons_and_keys_do_the_same(opened, strong):
     for act in acts("sample"):
         act()
         assert state(page)["label"] is not None
-    for act in acts("replay"):
-        act()
-        until(page, "s.step > 0 && s.step < 28")
-        assert not state(page)["settled"]
+    sample = text(page, "#subject")
     page.keyboard.press("Control+s")  # The browser's own.
-    assert state(page)["step"] < 28
-    for name in ("undo", "undo", "replay"):  # A sample goes; then there is nothing left.
-        page.locator(f"#{name}").click(force=True)
-        assert state(page)["image"] is None
+    assert text(page, "#subject") == sample
+    with page.expect_file_chooser() as chosen:
+        page.locator("body").press("o")
+    assert not chosen.value.is_multiple()
+
+
+def test_undo_brings_back_what_was_there(opened, strong):
+    page = opened(strong)
+    until(page, "document.getElementById('undo').getAttribute('aria-disabled') === 'true'")
+    draw(page, FOUR)
+    four = drawn(page), state(page)
+    page.keyboard.press("c")
+    page.keyboard.press("c")  # There is nothing left to clear, so this changes nothing.
+    page.keyboard.press("z")
+    until(page, "s.settled")
+    assert (drawn(page), state(page)) == four
+    choose(page, png(np.pad(np.full((40, 9), 255, np.uint8), 30)))
+    until(page, "s.settled && s.strokes === 0")
+    picture = drawn(page, "paper"), state(page)
+    assert picture[1]["image"] != four[1]["image"]
+    page.keyboard.press("c")
+    assert state(page)["image"] is None
+    page.keyboard.press("z")
+    until(page, "s.settled")
+    assert (drawn(page, "paper"), state(page)) == picture
+    draw(page, [DOT])  # In its place.
+    page.keyboard.press("s")
+    for there in (("strokes", 1), ("image", picture[1]["image"]), ("image", four[1]["image"])):
+        page.keyboard.press("z")
+        assert state(page)[there[0]] == there[1]
+    for left in (1, 0, 0):  # Each stroke was a change; in the end there is nothing to undo.
+        page.keyboard.press("z")
+        assert state(page)["strokes"] == left
+    until(page, "document.getElementById('undo').getAttribute('aria-disabled') === 'true'")
+
+
+def test_the_replay_pauses_and_resumes(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    button = page.locator("#replay")
+    at = -1
+    for key, name in [("r", "Replay"), (" ", "Resume"), (None, "Resume")]:
+        assert text(page, "#replay") == name
+        press = button.click if key is None else lambda key=key: page.locator("body").press(key)
+        press()
+        until(page, f"s.step > {max(at, 0)} && s.step < 28")
+        assert text(page, "#replay") == "Pause"
+        press()
+        until(page, "s.settled")
+        now, before = state(page)["step"], at
+        assert before < now < 28
+        page.evaluate("() => new Promise((done) => setTimeout(done, 400))")
+        assert state(page)["step"] == now
+        assert text(page, "#count") == f"{now} of 28"
+        said = text(page, "#said")
+        assert said.startswith(f"Paused at row {now} of 28. So far: {text(page, '#answer')}, ")
+        at = now
+    button.focus()
+    page.keyboard.press("Space")  # The button's own press, and no other.
+    until(page, f"s.step > {at}")
+    assert text(page, "#replay") == "Pause"
+    until(page, "s.step === 28 && s.settled")
+    assert text(page, "#replay") == "Replay"
+    assert text(page, "#said").startswith("The answer is 4, ")
+    page.keyboard.press("c")
+    page.keyboard.press("r")  # There is nothing to replay.
+    assert (state(page)["step"], text(page, "#replay")) == (0, "Replay")
+
+
+def test_before_the_first_row_it_says_so_in_sentences(opened, strong):
+    page = opened(strong)
+    until(page, "document.getElementById('subject').textContent")
+    nothing = [text(page, f"#{name}") for name in ("subject", "second", "count")]
+    invitation = "Draw a digit, or open a picture of one."
+    assert nothing == ["Nothing is drawn yet.", invitation, "0 of 28"]
+    assert page.locator("#step").get_attribute("aria-valuetext") == "Nothing is drawn yet."
+    draw(page, FOUR)
+    page.locator("#step").press("Home")
+    until(page, "document.getElementById('subject').textContent === 'Your drawing'")
+    assert text(page, "#answer") == "No row is read yet."
+    assert text(page, "#share") == ""
+    assert text(page, "#second") == "Replay it, or move the slider."
+    assert page.locator("#step").get_attribute("aria-valuetext") == "No row is read yet."
+    assert 'list "No probability is known yet."' in page.locator("body").aria_snapshot()
+    assert set(page.locator("#beliefs span").all_text_contents()) == {"\u2013"}
+    page.locator("#step").press("End")
+    until(page, "document.getElementById('subject').textContent === 'Your drawing looks like'")
+    assert 'list "Probability of each class"' in page.locator("body").aria_snapshot()
+
+
+def test_numbers_stay_with_their_units(opened, strong):
+    page = opened(strong)
+    draw(page, FOUR)
+    shown = page.locator("body").inner_text() + page.locator("#said").text_content()
+    assert re.findall(r"\d[ \n]%|[<>] \d|\brow \d|\d of \d|\d (?:hidden|test)", shown) == []
+    assert len(re.findall(r"\d\xa0%", shown)) >= 12
+    assert "128\xa0hidden\xa0units" in shown
+    for width in (320, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        broken = page.evaluate(
+            """[...document.querySelectorAll("#share, #count, #mind, li span")]
+              .filter((e) => e.getClientRects().length && e.offsetHeight > 36)
+              .map((e) => e.textContent)"""
+        )
+        assert broken == []
+
+
+def test_without_javascript_it_says_what_it_needs(tabs, tmp_path, strong):
+    (tmp_path / "page.html").write_text(strong, encoding="utf-8")
+    context = tabs["desktop"].context.browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    seen = page.locator("body").inner_text()
+    assert "switch on JavaScript" in seen
+    assert seen.startswith("Watch a network read your digit\n")
+    assert "right on 99." in seen
+    assert not page.locator("main").is_visible()
+    assert not page.locator("button, canvas").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_in_the_colours_that_a_user_forces(opened, strong, scheme):
+    page = opened(strong, forced_colors="active", color_scheme=scheme)
+    draw(page, FOUR)
+    until(page, "document.querySelector('#runs .final') && document.querySelector('li.first')")
+    colours = page.evaluate(
+        """() => {
+          const names = ["Canvas", "CanvasText", "Highlight", "HighlightText", "LinkText"];
+          const probe = document.createElement("i");
+          probe.style.forcedColorAdjust = "none";
+          document.body.append(probe);
+          const rgb = (css) => css.match(/\\d+/g).slice(0, 3).map(Number);
+          const system = names.map((name) => {
+            probe.style.color = name;
+            return [name, rgb(getComputedStyle(probe).color)];
+          });
+          probe.remove();
+          const of = (selector, property) =>
+            rgb(getComputedStyle(document.querySelector(selector))[property]);
+          return {
+            ...Object.fromEntries(system),
+            bar: of("li:not(.first) i", "backgroundColor"),
+            first: of("li.first i", "backgroundColor"),
+            run: of("#runs span:not(.final)", "backgroundColor"),
+            runText: of("#runs span:not(.final)", "color"),
+            final: of("#runs .final", "backgroundColor"),
+            finalText: of("#runs .final", "color"),
+            mark: of("#mark", "backgroundColor"),
+            note: of("#note", "color"),
+          };
+        }"""
+    )
+    ground = colours["Canvas"]
+    for name in ("bar", "first", "mark"):
+        assert contrast(colours[name], ground) >= 3, name
+    assert contrast(colours["runText"], colours["run"]) >= 4.5
+    assert contrast(colours["finalText"], colours["final"]) >= 4.5
+    paper = painted(page, "paper")
+    assert (np.median(paper[paper[..., 3] == 255], axis=0)[:3] == colours["CanvasText"]).all()
+    page.locator("#step").focus()
+    page.keyboard.press("Shift+Tab")
+    outline = "getComputedStyle(document.activeElement.closest('label'))"
+    assert page.evaluate(f"{outline}.outlineStyle") == "solid"
+    channels = re.findall(r"\d+", page.evaluate(f"{outline}.outlineColor"))
+    assert contrast([int(channel) for channel in channels[:3]], ground) >= 3
 
 
 def test_the_slider_steps_through_the_rows(opened, strong):
@@ -516,19 +941,19 @@ def test_the_slider_steps_through_the_rows(opened, strong):
     for step in (27, 26, 25):
         page.keyboard.press("ArrowLeft")
         until(page, f"s.step === {step} && document.getElementById('step').value == s.step")
-        until(page, f"document.getElementById('count').textContent === '{step} of 28'")
+        until(page, f"document.getElementById('count').textContent === '{step}\\xa0of\\xa028'")
         answer = str(np.argmax(shares[step - 1]))
         assert text(page, "#answer") == answer
         assert text(page, "#share") == percent(max(shares[step - 1]))
         spoken = page.locator("#step").get_attribute("aria-valuetext")
-        assert spoken == f"row {step} of 28: {answer}"
+        assert spoken == f"row\xa0{step}\xa0of\xa028: {answer}"
         assert text(page, "#mind") == ""
     page.keyboard.press("Home")
-    until(page, "document.getElementById('count').textContent === '0 of 28'")
-    assert text(page, "#answer") == ""
+    until(page, "document.getElementById('count').textContent === '0\\xa0of\\xa028'")
     unread = painted(page, "seen")
     page.keyboard.press("PageUp")
-    until(page, "s.step > 0 && document.getElementById('count').textContent === `${s.step} of 28`")
+    shown = "document.getElementById('count').textContent"
+    until(page, f"s.step > 0 && {shown} === `${{s.step}}\\xa0of\\xa028`")
     step, read = state(page)["step"], painted(page, "seen")
     assert (read[step:] == unread[step:]).all()
     assert (unread[..., 3] == 255).all()  # All is tinted, and what is read is not.
@@ -544,7 +969,8 @@ def percent(share):
 WATCH = """() => {
   window.seen = [];
   for (const id of ["count", "said", "answer"]) {
-    new MutationObserver(() => seen.push([id, document.getElementById(id).textContent.trim()]))
+    new MutationObserver(() => seen.push(
+      [id, document.getElementById(id).textContent.replaceAll("\u00a0", " ").trim()]))
       .observe(document.getElementById(id), { childList: true });
   }
 }"""
@@ -607,12 +1033,15 @@ def test_everything_is_reached_and_named_by_keyboard(opened, strong):
     page = opened(strong)
     draw(page, SEVEN)
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-        outline = "getComputedStyle(document.activeElement).outlineWidth"
-        assert page.evaluate(outline) == "3px"
-    assert reached == ["clear", "undo", "replay", "sample", "step"]
+        outlined = "document.activeElement.closest('label') ?? document.activeElement"
+        assert page.evaluate(f"getComputedStyle({outlined}).outlineWidth") == "3px"
+    assert reached == ["clear", "undo", "replay", "sample", "file", "step"]
+    page.keyboard.press("Shift+Tab")
+    with page.expect_file_chooser():
+        page.keyboard.press("Space")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
     assert state(page)["label"] == 2  # The first test image.
@@ -622,7 +1051,8 @@ def test_everything_is_reached_and_named_by_keyboard(opened, strong):
     for part in (
         'heading "Watch a network read your digit" [level=1]',
         'img "Drawing area: draw a digit here with mouse, finger or pen"',
-        'button "Replay slowly"',
+        'button "Replay"',
+        'button "Open picture"',
         'slider "Rows read"',
         'list "Probability of each class"',
         "listitem: 7 ",
@@ -724,7 +1154,7 @@ def test_it_fits_a_phone_and_is_drawn_on_by_touch(opened, classes, noun):
     first, second = np.argsort(shares)[::-1][:2]
     assert text(page, "#answer") == classes[first]
     assert text(page, "#second") == f"then {classes[second]}, {percent(shares[second])}"
-    said = page.locator("#beliefs span").all_text_contents()
+    said = [said.replace("\xa0", " ") for said in page.locator("#beliefs span").all_text_contents()]
     assert said == [percent(share) for share in shares]
     for width in (390, 320):
         page.set_viewport_size({"width": width, "height": 844})
