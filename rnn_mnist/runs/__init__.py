@@ -17,7 +17,6 @@ from rnn_mnist.runs.observe import Watch
 from rnn_mnist.runs.program_cache import compilation_cache
 from rnn_mnist.runs.results import (
     PRETRAINED_BEST,
-    Loaded,
     Result,
     describe,
     find_network,
@@ -32,7 +31,7 @@ from rnn_mnist.runs.trial import Trial, try_digits
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [
-    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "Loaded", "ReadAs",
+    "BEST", "BEST_TXT", "PRETRAINED_BEST", "RUN_FILES", "SWEEP_CSV", "Console", "ReadAs",
     "Result", "Trial", "Watch", "best_run", "check_run_folder", "compilation_cache", "describe",
     "describe_devices", "find_network", "fit", "from_torch", "is_result", "load_pretrained",
     "load_result", "load_run", "lock_folder", "readings_of", "save_weights", "sizes_of", "to_torch",

@@ -192,7 +192,7 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
     for again in (stopped, load_result(path)):
         assert [epoch.step for epoch in again.history] == [0]
         assert again.tested is None
-        assert "These weights, after 18 steps, were not tested." in to_page(again)
+        assert "These weights, after 18\xa0steps, were not tested." in to_page(again)
         assert "It is right on" not in to_page(again)
         said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
         assert (said["test_accuracy"], said["step"]) == ("not measured", "18")
