@@ -19,6 +19,5 @@ __all__ = [
     "Order", "PreparedRecords", "Slice", "Split", "as_image", "as_images", "as_labels",
     "class_names", "cut_order", "epoch_order", "find_builder", "find_own", "full_version", "load",
     "load_all", "make_order", "parse_split", "prepare", "prepared_folder", "preprocess", "read_csv",
-    "select",
-    "steps_per_part",
+    "select", "steps_per_part",
 ]  # fmt: skip

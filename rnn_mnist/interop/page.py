@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist import model
 from rnn_mnist.config import InputError
-from rnn_mnist.data import load
+from rnn_mnist.data import find_own, load
 from rnn_mnist.pictures import load_judge
 from rnn_mnist.runs import Result, readings_of, sizes_of, to_torch
 
@@ -104,7 +104,8 @@ def _about(result: Result) -> str:
     if (inner := model.inner_network(config.reading)) is not None:
         said += f" {inner.about(config.inner_size)}"
     if (tested := result.tested) is not None:
-        name = config.data.name.upper().replace("_", "-")
+        own = find_own(config.data.name)  # Only the last part of a person's path is told.
+        name = config.data.name.upper().replace("_", "-") if own is None else own.resolve().name
         right = f"{100 * tested.test_accuracy:.2f}\xa0%"
         said += f" It is right on {right} of {tested.test_count:,}\xa0test images of {name}."
     elif result.history:

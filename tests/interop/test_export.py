@@ -200,7 +200,7 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
     loading.save_weights(path, result)
     for again in (result, load_result(path)):
         accuracy = result.history[-1].test_accuracy
-        assert f"right on {100 * accuracy:.2f} % of 300 test" in to_page(again)
+        assert f"right on {100 * accuracy:.2f}\xa0% of 300\xa0test" in to_page(again)
         said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
         assert float(said["test_accuracy"]) == accuracy
     described = {**loading.describe(result), "step": "-1"}
