@@ -25,7 +25,7 @@ from rnn_mnist import Config, Data, fit
 from rnn_mnist.data import loading
 from rnn_mnist.data.loading import SHIPPED, read_archive
 from rnn_mnist.data.tfds_builder import Archive
-from rnn_mnist.runs.results import Result
+from rnn_mnist.runs.result import Result
 from rnn_mnist.training import setup as plan
 from rnn_mnist.training import step
 

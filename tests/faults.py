@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from rnn_mnist import InputError, load_run, read_config
-from rnn_mnist.runs.results import Result
+from rnn_mnist.runs.result import Result
 
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
 FLAGS = [

@@ -50,9 +50,9 @@ from rnn_mnist.inference import read_pictures
 from rnn_mnist.interop import to_stablehlo
 from rnn_mnist.metrics import Epoch, to_csv
 from rnn_mnist.plots import charts
-from rnn_mnist.runs import checkpoint
+from rnn_mnist.runs import checkpoint, loading
 from rnn_mnist.runs import record as records
-from rnn_mnist.runs import results as loading
+from rnn_mnist.runs.weights import describe, load_weights, save_weights
 from rnn_mnist.sweeps import folder as sweep_folder
 from rnn_mnist.sweeps import results
 
@@ -258,7 +258,7 @@ def use(result, *, ask=True):
     if ask:
         said = asked([result], np.zeros((1, 28, 28), np.uint8))
         assert said.shape == (1, len(result.classes))
-    loading.describe(result)
+    describe(result)
 
 
 HISTORY = [[0, 0, None, None, 2.3, 10, 100, 1.0], [1, 9, 1.0, 0.5, 0.9, 90, 100, 2.0, 0.1, 9.0]]
@@ -271,10 +271,10 @@ def test_damaged_safetensors_are_read_or_refused(tmp_path, times):
     def check(content):
         path.write_bytes(content)
         with refused():
-            use(loading.load_weights(path), ask=times > 1)
+            use(load_weights(path), ask=times > 1)
 
-    good = loading.describe(result_of(hidden_size=2)) | {"history": json.dumps(HISTORY)}
-    use(loading.load_weights(write(path, noted(good))))
+    good = describe(result_of(hidden_size=2)) | {"history": json.dumps(HISTORY)}
+    use(load_weights(write(path, noted(good))))
     as_json = {"classes": list("0123456789"), "history": HISTORY, "config": good["config"]}
 
     def told(change):
@@ -318,14 +318,14 @@ def test_damage_to_weights_of_ours_is_refused_or_changes_nothing(tmp_path, times
         if path.suffix == ".pt":
             pytest.importorskip("torch")
         history = tuple(Epoch(*line) for line in HISTORY)
-        loading.save_weights(path, result_of(hidden_size=2)._replace(history=history))
+        save_weights(path, result_of(hidden_size=2)._replace(history=history))
         good = path.read_bytes()
-    whole = loading.load_weights(write(path, good))
+    whole = load_weights(write(path, good))
 
     def check(content):
         write(path, content)
         with refused():
-            found = loading.load_weights(path)
+            found = load_weights(path)
             assert_identical(found.params, whole.params)
             assert found[1:] == whole[1:]
 
@@ -334,13 +334,13 @@ def test_damage_to_weights_of_ours_is_refused_or_changes_nothing(tmp_path, times
 
 def test_a_digest_that_lost_its_name_is_missed(tmp_path):
     path = tmp_path / "some.safetensors"
-    loading.save_weights(path, result_of(hidden_size=2))
+    save_weights(path, result_of(hidden_size=2))
     good = path.read_bytes()
     for note in (b"rnn_mnist.sha256", b"rnn_mnist.digest"):
         assert good.count(note) == 1
         write(path, good.replace(note, b"x" + note[1:]))
         with pytest.raises(InputError, match="does not fit its digest"):
-            loading.load_weights(path)
+            load_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_layers_of_any_number_are_refused(tmp_path, name):
     one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     path = write(tmp_path / "far.safetensors", written({f"lstm.{name}": one}, bytes(4)))
     with refused():
-        pytest.fail(str(loading.load_weights(path)))
+        pytest.fail(str(load_weights(path)))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_networks_of_other_sizes_are_refused(tmp_path, features, classes, messag
     tensors |= {"hidden2digits.weight": zeros(classes, 2), "hidden2digits.bias": zeros(classes)}
     path = write(tmp_path / "odd.safetensors", noted({}, tensors))
     with pytest.raises(InputError, match=message):
-        loading.load_weights(path)
+        load_weights(path)
 
 
 def zipped(parts, method=zipfile.ZIP_STORED):
@@ -407,21 +407,21 @@ def test_pt_files_run_no_code_and_are_read_or_refused(tmp_path, times):
         for new in (True, False):
             torch.save(odd, path, _use_new_zipfile_serialization=new)
             with refused():
-                pytest.fail(str(loading.load_weights(path)))
+                pytest.fail(str(load_weights(path)))
     assert not ran.exists()
     # A dictionary whose key is a tuple of twice a tuple of twice a tuple, whose hash takes years.
     nested = b"\x80\x02})q\x00" + 60 * b"h\x00\x86q\x00" + b"K\x01s."
     write(path, zipped({"some/data.pkl": nested, "some/version": b"3"}))
     with pytest.raises(InputError, match="no state dict"):
-        loading.load_weights(path)
+        load_weights(path)
     torch.save(state_dict, path)
     good = path.read_bytes()
-    use(loading.load_weights(path))
+    use(load_weights(path))
 
     def check(content):
         write(path, content)
         with refused():
-            use(loading.load_weights(path), ask=times > 1)
+            use(load_weights(path), ask=times > 1)
 
     fuzz(check, damaged(good), examples=30 * times)
 
@@ -461,7 +461,7 @@ def test_checkpoints_of_other_programs_are_read_or_refused(tmp_path, times):
 
     def check_damaged(content):
         with refused():
-            use(loading.load_weights(write(path, content)), ask=False)
+            use(load_weights(write(path, content)), ask=False)
 
     fuzz(check_damaged, disturbed(good), examples=20 * times)
 
@@ -477,13 +477,13 @@ def test_a_checkpoint_that_repeats_its_parts_is_read_or_refused_at_once(tmp_path
     ):
         torch.save({"groups": [{"betas": betas} for _ in range(groups)], "model": zeros}, path)
         with pytest.raises(InputError, match=message):
-            loading.load_weights(path)
+            load_weights(path)
     wide = {str(number): number for number in range(1000)}
     for _ in range(3):  # Each of a thousand is the same dictionary of a thousand.
         wide = dict.fromkeys(map(str, range(1000)), wide)
     torch.save({"model": zeros, "rest": wide}, path)
     with pytest.raises(InputError, match="it repeats parts of itself"):
-        loading.load_weights(path)
+        load_weights(path)
 
 
 @TIMES
@@ -496,18 +496,18 @@ def test_halves_in_safetensors_are_read_or_refused(tmp_path, times):
         end = len(data) + size * array.size
         shape = {"dtype": kind, "shape": list(array.shape), "data_offsets": [len(data), end]}
         head[name], data = shape, data + bytes(end - len(data))
-    use(loading.load_weights(write(path, written(head, data))), ask=False)
+    use(load_weights(write(path, written(head, data))), ask=False)
 
     def check(content):
         with refused():
-            use(loading.load_weights(write(path, content)), ask=False)
+            use(load_weights(write(path, content)), ask=False)
 
     other = altered(head).map(lambda some: written(some, data))
     fuzz(check, st.one_of(other, damaged(written(head, data))), examples=40 * times)
     for kind in ("F8_E4M3", "F64", "I8", "C64"):
         one = {"lstm.bias_ih_l0": {"dtype": kind, "shape": [0], "data_offsets": [0, 0]}}
         with pytest.raises(InputError):
-            loading.load_weights(write(path, written(one)))
+            load_weights(write(path, written(one)))
 
 
 # ----------------------------------------------------------------- data sets and their originals
@@ -785,7 +785,7 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
         load_exported(write(tmp_path / "a.zip", bomb("predict.bin")))
     pytest.importorskip("torch")
     with pytest.raises(InputError, match="it unpacks to more than 1 GiB"):
-        loading.load_weights(write(tmp_path / "a.pt", bomb("a/data/0")))
+        load_weights(write(tmp_path / "a.pt", bomb("a/data/0")))
 
 
 # ---------------------------------------------------------------------------------- no pickles

@@ -14,7 +14,7 @@ import pytest
 from rnn_mnist import load, load_pretrained, load_run, predict
 from rnn_mnist.inference import predict as probabilities_of
 from rnn_mnist.inference import read_pictures
-from rnn_mnist.runs.results import save_weights
+from rnn_mnist.runs.weights import save_weights
 from rnn_mnist.sweeps import results
 
 

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rnn_mnist import InputError, fit, load, load_pretrained, load_run, read_config
 from rnn_mnist import __main__ as program
 from rnn_mnist.plots import charts, figures
-from rnn_mnist.runs.results import load_weights, save_weights
+from rnn_mnist.runs.weights import load_weights, save_weights
 from rnn_mnist.sweeps.chart import draw_sweep
 from rnn_mnist.sweeps.results import Run, Setting
 

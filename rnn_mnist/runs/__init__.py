@@ -13,21 +13,20 @@ from rnn_mnist.runs.folder import (
     write_file,
 )
 from rnn_mnist.runs.foreign import ReadAs
-from rnn_mnist.runs.observe import Watch
-from rnn_mnist.runs.program_cache import compilation_cache
-from rnn_mnist.runs.results import (
+from rnn_mnist.runs.loading import (
     PRETRAINED_BEST,
-    Result,
-    describe,
     find_network,
     is_result,
     load_pretrained,
     load_result,
     load_run,
-    save_weights,
 )
+from rnn_mnist.runs.observe import Watch
+from rnn_mnist.runs.program_cache import compilation_cache
+from rnn_mnist.runs.result import Result
 from rnn_mnist.runs.state_dict import from_torch, readings_of, sizes_of, to_torch
 from rnn_mnist.runs.trial import Trial, try_digits
+from rnn_mnist.runs.weights import describe, save_weights
 from rnn_mnist.runs.writer import write_run
 
 __all__ = [

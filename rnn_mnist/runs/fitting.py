@@ -28,8 +28,9 @@ from rnn_mnist.config import (
 from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
 from rnn_mnist.parallel import broadcast, fail_together, is_first_process
 from rnn_mnist.runs.console import Console, describe_run, next_steps
+from rnn_mnist.runs.loading import load_result, sized
 from rnn_mnist.runs.observe import Watch, check_watch, missed_trace, observing
-from rnn_mnist.runs.results import Result, load_result, sized
+from rnn_mnist.runs.result import Result
 from rnn_mnist.runs.writer import Writer
 from rnn_mnist.training import (
     Plan,

@@ -10,8 +10,8 @@ import numpy as np
 from rnn_mnist.data import Split, load
 from rnn_mnist.model import Reading
 from rnn_mnist.runs.foreign import ReadAs
-from rnn_mnist.runs.results import Loaded, network_of
 from rnn_mnist.runs.state_dict import Sizes, StateDict, sizes_of
+from rnn_mnist.runs.weights import Loaded, network_of
 
 NORMALISATIONS = (0.0, 1.0), (0.1307, 0.3081), (0.5, 0.5)
 """The means and standard deviations that programs for MNIST use: none, MNIST's own, and -1 to 1."""

@@ -28,9 +28,9 @@ from rnn_mnist import (
     train_step,
 )
 from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
-from rnn_mnist.runs import fitting, sizes_of, weight_files
-from rnn_mnist.runs import results as loading
-from rnn_mnist.runs.results import load_result
+from rnn_mnist.runs import fitting, loading, sizes_of, weight_files
+from rnn_mnist.runs.loading import load_result
+from rnn_mnist.runs.weights import describe, save_weights
 from rnn_mnist.training import setup as plan
 
 SLOW = pytest.mark.slow
@@ -92,7 +92,7 @@ def test_the_notebooks_model_loads_what_was_trained_here(
     result, source = undisturbed
     if ending == ".pt":
         result, source = result_of(num_layers, bidirectional, hidden_size=8), tmp_path / "it.pt"
-        loading.save_weights(source, result)
+        save_weights(source, result)
     path = tmp_path / f"model{ending}"
     assert export.main(["torch", str(source), "-o", str(path)]) == 0
     assert capsys.readouterr().out.startswith(f"{path}: ")
@@ -118,7 +118,7 @@ def test_the_notebooks_model_loads_what_was_trained_here(
 def test_pytorch_reads_windows_as_well(tmp_path, digits):
     torch = pytest.importorskip("torch")
     result, path = result_of(2, True, "windows"), tmp_path / "model.pt"
-    loading.save_weights(path, result)
+    save_weights(path, result)
     inner = torch.nn.LSTM(16, 3, 2, batch_first=True, bidirectional=True)  # Holds the weights.
     lstm = torch.nn.LSTM(14 * 6, 7, 2, batch_first=True, bidirectional=True)
     both = {"inner": inner, "lstm": lstm, "hidden2digits": torch.nn.Linear(14, 10)}
@@ -188,7 +188,7 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
             fit(SMALL, folder=folder)
 
     stopped = load_result(folder)
-    loading.save_weights(path, stopped)
+    save_weights(path, stopped)
     for again in (stopped, load_result(path)):
         assert [epoch.step for epoch in again.history] == [0]
         assert again.tested is None
@@ -197,13 +197,13 @@ def test_what_is_said_of_weights_was_measured_on_them(tmp_path, monkeypatch, und
         said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
         assert (said["test_accuracy"], said["step"]) == ("not measured", "18")
 
-    loading.save_weights(path, result)
+    save_weights(path, result)
     for again in (result, load_result(path)):
         accuracy = result.history[-1].test_accuracy
         assert f"right on {100 * accuracy:.2f}\xa0% of 300\xa0test" in to_page(again)
         said = {prop.key: prop.value for prop in to_onnx(again).metadata_props}
         assert float(said["test_accuracy"]) == accuracy
-    described = {**loading.describe(result), "step": "-1"}
+    described = {**describe(result), "step": "-1"}
     weight_files.write_weights(path, to_torch(result.params), described)
     with pytest.raises(InputError, match="its step is -1"):
         load_result(path)
@@ -221,7 +221,7 @@ def test_sizes_are_those_of_the_weights_unless_they_are_set(tmp_path, undisturbe
     """By the function and by the command, whose flags and file may set a size to its default."""
     result, _ = undisturbed
     path, kept = tmp_path / "model.safetensors", tmp_path / "run"
-    loading.save_weights(path, result)
+    save_weights(path, result)
     config = dataclasses.replace(SMALL, epochs=1, hidden_size=20, init_from=str(path))
     begun = fit(config, folder=kept)
     assert begun.config == dataclasses.replace(config, hidden_size=8)
@@ -275,7 +275,7 @@ def test_a_network_may_go_on_in_another_order_of_as_many_values(
     tmp_path, there, here, named, taken
 ):
     path = tmp_path / "model.safetensors"
-    loading.save_weights(path, result_of(reading=there))
+    save_weights(path, result_of(reading=there))
     config = Config(init_from=str(path), reading=here)
     if taken is None:
         with pytest.raises(InputError, match=f"reading: is '{here}', but '{there}' in"):
@@ -354,9 +354,9 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
 def test_what_a_format_cannot_express_is_refused(tmp_path):
     pytest.importorskip("torch")
     with pytest.raises(InputError, match="would be loaded as a network that reads rows"):
-        loading.save_weights(tmp_path / "a.pt", result_of(reading="columns"))
+        save_weights(tmp_path / "a.pt", result_of(reading="columns"))
     assert not (tmp_path / "a.pt").exists()
-    loading.save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
+    save_weights(tmp_path / "a.safetensors", result_of(reading="columns"))
     assert load_result(tmp_path / "a.safetensors").config.reading == "columns"
     plain = result_of()
     half = plain._replace(config=dataclasses.replace(plain.config, precision="bfloat16"))

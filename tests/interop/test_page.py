@@ -25,7 +25,8 @@ from rnn_mnist.interop import to_page
 from rnn_mnist.model.reading import steps_of
 from rnn_mnist.pictures import read_drawings, to_png
 from rnn_mnist.plots.panels import decision_step
-from rnn_mnist.runs.results import Result, load_pretrained
+from rnn_mnist.runs.loading import load_pretrained
+from rnn_mnist.runs.result import Result
 from rnn_mnist.training import Calibration, features_of, make_model
 from rnn_mnist.training.likeness import Likeness
 

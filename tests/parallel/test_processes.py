@@ -14,7 +14,7 @@ from conftest import assert_identical, without_seconds
 
 from rnn_mnist import load_pretrained, load_run
 from rnn_mnist.parallel import rendezvous
-from rnn_mnist.runs.results import save_weights
+from rnn_mnist.runs.weights import save_weights
 
 COMMAND = [sys.executable, "-m", "rnn_mnist.train"]
 # 90 images a batch are shared out evenly; the 30 of the last one are not.

@@ -19,7 +19,7 @@ from rnn_mnist import load, load_pretrained, plot
 from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.metrics import Epoch
 from rnn_mnist.plots import charts, figures, movies, palette
-from rnn_mnist.runs.results import load_result
+from rnn_mnist.runs.loading import load_result
 
 KINDS = "rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"
 

@@ -11,8 +11,8 @@ from conftest import assert_identical
 from rnn_mnist import InputError, export, from_torch, load, plot, predict
 from rnn_mnist.inference import beliefs
 from rnn_mnist.runs import ReadAs, find_network, load_result
-from rnn_mnist.runs.results import save_weights
 from rnn_mnist.runs.state_dict import rename
+from rnn_mnist.runs.weights import save_weights
 
 torch = pytest.importorskip("torch")
 MNIST = ReadAs(0.1307, 0.3081)

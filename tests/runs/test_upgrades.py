@@ -9,7 +9,7 @@ import pytest
 
 from rnn_mnist import InputError, fit, load, load_exported, load_run, read_config
 from rnn_mnist.inference import predict
-from rnn_mnist.runs.results import load_weights
+from rnn_mnist.runs.weights import load_weights
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").iterdir())
 

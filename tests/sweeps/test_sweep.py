@@ -21,7 +21,7 @@ from rnn_mnist.metrics import Epoch, to_csv
 from rnn_mnist.runs import fitting
 from rnn_mnist.runs import folder as run_folder
 from rnn_mnist.runs.folder import best_run
-from rnn_mnist.runs.results import load_result
+from rnn_mnist.runs.loading import load_result
 from rnn_mnist.sweep import main
 from rnn_mnist.sweeps import folder as sweep_folder
 from rnn_mnist.sweeps import grid, results, search, vmapped
