@@ -32,7 +32,7 @@ LAST = {
     "benchmark": r"\}",
     "check_gpu": r"check: .*'kernel': 'scan', .*'ok': True.*",
     "check_accelerators": r"cuda +8 x GPU +test +1 x 20 float32 sgd: lowered",
-    "check_reading": r"\| letters like digits \| 50 \| \d+\.\d % \|",
+    "check_reading": r"\| axes of a figure, photographed \| 2 \|( \d+\.\d % \|){3}",
     "ladder": r"\| `reference\.toml` \| 4,210 \| 1 \| 0\.\d \| N, N \| N % \| N \| N % \|".replace(
         "N", r"\d+\.\d\d"
     ),
