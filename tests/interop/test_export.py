@@ -403,7 +403,7 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
     whole = exported.predict(np.int64(digits.images[:20]))
     np.testing.assert_allclose(whole, exported.predict(images), atol=1e-6)
     with pytest.raises(ValueError, match="images: integers must be from 0 to 255 and floats from"):
-        exported.predict(255 * images)
+        exported.predict(255.5 * images)  # Whole numbers up to 255 would be grey levels.
     for wrong in ((images, labels - 10, 5), (images, labels, -1), (images, labels, 2**32)):
         with pytest.raises(ValueError, match=r"must be from 0 to (9|4294967295), not "):
             exported.train_step(exported.leaves, *wrong)
