@@ -419,7 +419,7 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
         )
         np.testing.assert_allclose(loss, metrics.loss / 20, rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), leaves, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs, atol=3e-4)
     assert exported.about["classes"] == list("0123456789")
     assert exported.about["platforms"] == ["cpu", "cuda", "tpu"]
 
