@@ -45,7 +45,7 @@ class Options(flags.WeightFlags):
 
 
 class Evaluation(NamedTuple):
-    """What is measured of one network, or of the average of several."""
+    """The measurements of one network, or of the average of several."""
 
     correct: int
     """Images that are classified right."""

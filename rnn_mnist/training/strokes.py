@@ -56,7 +56,7 @@ def draw_segment(ends: Array, shape: tuple[int, ...], *, radius: float | Array) 
 
 
 def _segments(ink: Array, label: Array, u: Array) -> Array:
-    """The ends (2, 2, 2) of a digit's two strokes, of which a 0 uses the first."""
+    """The ends (2, 2, 2) of a digit's two strokes. A 0 uses only the first stroke."""
     box = _box(ink)
     others = jnp.where(label == 1, _flag_and_foot(ink, box, u), _bar_and_serif(ink, box, u))
     return jnp.where(label == 0, _slash(box, u), others)

@@ -47,7 +47,7 @@ class StackedLSTM(torch.nn.Module):
 
 
 class BiRNN(torch.nn.Module):
-    """Both directions, of which a tutorial's linear layer gets the output at the last step."""
+    """Both directions, whose output at the last step goes to the linear layer."""
 
     def __init__(self, hidden=64, layers=1):
         super().__init__()
@@ -88,7 +88,7 @@ def plain(model, dtype=torch.float32):
     return model.to(dtype).state_dict()
 
 
-# Class, what is saved, the file, how it is read, and what is said of it.
+# The class, the saved object, the file, the way to read it, and the line that is printed.
 TUTORIALS = {
     "rnn": (
         Classifier,
