@@ -9,6 +9,7 @@ INIT = 0  # The initial parameters.
 SHUFFLE = 1  # The order of the images in each epoch.
 STEPS = 2  # The training steps. The step and the image are folded in next.
 CALIBRATE = 3  # A calibration at the end of a run.
+SHAPES = 4  # The made-up shapes of a calibration.
 
 # Folded into the key of an image in a step.
 AFFINE = 0  # Shift, rotation, scale and shear of a distortion.

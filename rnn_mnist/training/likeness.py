@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.data import preprocess
 from rnn_mnist.model import Params, RowLSTM, hidden_states, steps_of
-from rnn_mnist.randomness import CALIBRATE
+from rnn_mnist.randomness import CALIBRATE, SHAPES
 from rnn_mnist.training.augment import Distortion, distort
 from rnn_mnist.training.shapes import draw_shapes
 
@@ -87,7 +87,7 @@ def fit_likeness(
     Its limit is chosen on the features (M, F) of held-out images. Less than a hundredth of them are
     above it, so that few other images are, either.
     """
-    shapes = draw_shapes(max(2 * len(images), _BATCH), np.random.default_rng([seed, CALIBRATE]))
+    shapes = draw_shapes(max(2 * len(images), _BATCH), np.random.default_rng([seed, SHAPES]))
     key = jax.random.fold_in(jax.random.key(seed), CALIBRATE)
     learn_key, distort_key = jax.random.split(key)
     keys, draw = jax.random.split(distort_key, len(images)), jax.jit(distort, static_argnums=1)
