@@ -63,6 +63,9 @@ struct Layer {
   // Elements that the forward pass saves before a tile: i, f, g, o, c and tanh(c) of every step.
   INLINE Index saved_before(Index tile) const { return steps * 6 * tile * tile_units(); }
 
+  // Elements that the forward pass saves at least; the room between tiles is not counted.
+  INLINE Index saved_size() const { return batch * steps * 6 * padded(); }
+
   // Elements of packed weights; the bias has two rows, because packing needs the second.
   INLINE Index packed_ih_size() const { return round_up(features, kMostLanes) * columns(); }
   INLINE Index packed_hh_size() const { return round_up(hidden, kMostLanes) * columns(); }
