@@ -7,6 +7,7 @@ The tables, in the order of their names:
   several   One model, and eight of its shape under vmap.
   runs      The whole reference run, and the notebook's program.
   sweeps    A whole sweep, and the same runs one after another.
+  pixels    Ten steps over the 784 pixels of digits, beside PyTorch.
   scaling   Epochs by hidden size, batch size and number of devices.
   step      The parts of a training step, beside the time that its products alone would take.
   profile   Where the seconds of a sweep go, by the clock and by JAX's profiler.
@@ -52,7 +53,7 @@ NO_AVX512 = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 WARM_UP = 0.3  # Seconds.
-WITH_PYTORCH = "compared", "runs", "sweeps"
+WITH_PYTORCH = "compared", "pixels", "runs", "sweeps"
 SPAWN = multiprocessing.get_context("spawn")
 # A part of a step is short, so that a program calls it this many times.
 CALLS, BATCH = 100, 100
@@ -69,6 +70,9 @@ class Sizes(NamedTuple):
     """Images to train on."""
     hidden: Sequence[int] = (20, 128)
     batch: Sequence[int] = (100, 1000)
+    pixels_hidden: Sequence[int] = (64, 128)
+    pixels_train: int = 1000
+    """Images of the ten steps pixel by pixel."""
     scaled_hidden: Sequence[int] = (10, 20, 50, 100, 128, 256, 512)
     scaled_batch: Sequence[int] = (10, 32, 300, 1000)
     rates: Sequence[float] = (0.01, 0.03, 0.1, 0.3)
@@ -83,16 +87,16 @@ class Sizes(NamedTuple):
         return 5 * self.rounds if self.rounds > 1 else 1
 
 
-QUICK = Sizes(1, 1, 3000, [20], [100], [20], [], [0.1], 1, 1, 1000)
+QUICK = Sizes(1, 1, 3000, [20], [100], [4], 200, [20], [], [0.1], 1, 1, 1000)
 
 
 # ------------------------------------------------------------------ what is measured
 
 
-def operations(hidden_size: int, train: int = TRAIN) -> tuple[int, int]:
+def operations(hidden_size: int, train: int = TRAIN, steps: int = 28) -> tuple[int, int]:
     """Count the floating-point operations in the products of a training epoch, and of a test."""
-    gates = 28 * 2 * 4 * hidden_size  # By 28 rows, a multiplication and an addition, four gates.
-    forward = gates * (28 + hidden_size) + 2 * 10 * hidden_size
+    gates = steps * 2 * 4 * hidden_size  # A multiplication and an addition, four gates.
+    forward = gates * (784 // steps + hidden_size) + 2 * 10 * hidden_size
     # The backward pass: as many for the weights' gradient, and the recurrent ones once more.
     backward = forward + gates * hidden_size + 2 * 10 * hidden_size
     return train * (forward + backward), TEST * forward
@@ -118,6 +122,7 @@ def ours(
     devices: int | None = None,
     parts: int = 1,
     train: int = TRAIN,
+    reading: str = "rows",
 ) -> dict[str, Callable[[], Any]]:
     """An epoch, or one of its parts, and a test as the command does them, metrics fetched."""
     import jax
@@ -128,7 +133,9 @@ def ours(
     from rnn_mnist.training import setup as plan
 
     data = Data(train=f"train[:{train}]")
-    config = Config(hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data)
+    config = Config(
+        hidden_size=hidden_size, batch_size=batch_size, kernel=kernel, data=data, reading=reading
+    )
     set_cpu_devices(devices or plan.default_cpu_count(config))
     prepared = plan.make_plan(config, make_mesh(find_devices(devices)))
     programs = plan.compile_programs(prepared, most=prepared.steps // parts)
@@ -148,7 +155,7 @@ def ours(
         tested = prepared.parts(prepared.test, order, programs.test_steps)
         jax.device_get([programs.test(now["state"].params, *part) for part in tested])
 
-    return {"epoch": epoch, "test": test}
+    return {"epoch": epoch, "test": test} if reading == "rows" else {"epoch": epoch}
 
 
 def models(
@@ -190,11 +197,11 @@ def models(
 
 
 def pytorchs(
-    hidden_size: int, batch_size: int, threads: int, train: int
+    hidden_size: int, batch_size: int, threads: int, train: int, steps: int = 28
 ) -> dict[str, Callable[[], Any]]:
     """The fastest plain PyTorch: its own LSTM, tensors loaded and scaled beforehand.
 
-    The test goes through the images in batches of whatever size was fastest at first.
+    The test goes through the images in batches of the size that was fastest at first.
     """
     import torch
 
@@ -205,9 +212,9 @@ def pytorchs(
     images, labels = {}, {}
     for split, name in (("train", f"train[:{train}]"), ("test", "test")):
         data = load("mnist", name)
-        images[split] = torch.tensor(data.images).float() / 255
+        images[split] = torch.tensor(data.images).reshape(-1, steps, 784 // steps).float() / 255
         labels[split] = torch.tensor(data.labels).long()
-    lstm = torch.nn.LSTM(28, hidden_size, batch_first=True)
+    lstm = torch.nn.LSTM(784 // steps, hidden_size, batch_first=True)
     linear = torch.nn.Linear(hidden_size, 10)
     optimizer = torch.optim.SGD([*lstm.parameters(), *linear.parameters()], lr=0.1)
 
@@ -230,6 +237,8 @@ def pytorchs(
                 torch.nn.functional.nll_loss(result, y, reduction="sum").item()
                 (result.argmax(1) == y).sum().item()
 
+    if steps != 28:
+        return {"epoch": epoch}
     tests = {size: functools.partial(test, size) for size in (100, 500, 1000, 10000)}
     for call in tests.values():
         call()
@@ -443,6 +452,25 @@ def compare(sizes: Sizes, most: float) -> Iterator[dict]:
                 program.end()
 
 
+def pixels(sizes: Sizes, most: float) -> Iterator[dict]:
+    """Seconds of ten training steps pixel by pixel; the limit at `most` FLOP/s."""
+    from rnn_mnist.parallel import cores
+
+    train = sizes.pixels_train
+    for hidden_size in sizes.pixels_hidden:
+        shape = hidden_size, train // 10
+        programs = {
+            "rnn_mnist": Program(ours, *shape, "auto", None, 1, train, "pixels"),
+            "its scan": Program(ours, *shape, "scan", None, 1, train, "pixels"),
+            "PyTorch": Program(pytorchs, *shape, cores(), train, 784),
+        }
+        times = in_turn(programs, "epoch", sizes.rounds)
+        limit = operations(hidden_size, train, 784)[0] / most
+        yield compared(f"ten steps, hidden {hidden_size}", times) | {"limit": limit}
+        for program in programs.values():
+            program.end()
+
+
 def several(sizes: Sizes) -> Iterator[dict]:
     """Seconds of one model, and of eight of its shape under `vmap`."""
     for hidden_size in sizes.hidden:
@@ -630,6 +658,7 @@ def print_table(
 # Each table's rows, from the sizes and NumPy's operations per second; and how a row is printed.
 TABLES: dict[str, tuple[Callable[[Sizes, float], Iterator[dict]], Callable[[dict], Any]]] = {
     "compared": (compare, compared_cells),
+    "pixels": (pixels, compared_cells),
     "several": (lambda sizes, _: several(sizes), compared_cells),
     "runs": (lambda sizes, _: whole_runs(sizes), compared_cells),
     "sweeps": (lambda sizes, _: sweeps(sizes), compared_cells),

@@ -268,8 +268,10 @@ def forward(
     reverse: bool,
     sequence: bool,
     save: bool,
+    share: bool,
 ) -> Results[Saved]:
     """Read whole sequences; the arguments are those of `native.forward`, in float32."""
+    del share  # A block reads few sequences, and all blocks run at once.
     batch, steps, _ = inputs.shape
     size, saved = h.shape[-1], steps if save else 0
     shapes = [
@@ -298,7 +300,7 @@ def backward(
     *,
     reverse: bool,
     inputs_wanted: bool,
-    h_wanted: bool,
+    carry_wanted: bool,
 ) -> Gradients:
     """Compute gradients; the arguments are those of `native.backward`, in float32."""
     (batch, steps, features), size = inputs.shape, h.shape[-1]
@@ -327,7 +329,7 @@ def backward(
         weight_hh=d_weights[features:-1],
         bias=d_weights[-1],
         inputs=d_inputs,
-        h=d_h0 if h_wanted else d_h0[:0],
+        h=d_h0 if carry_wanted else d_h0[:0],
         c=d_c0,
     )
 

@@ -77,6 +77,7 @@ def forward(
     reverse: bool,
     sequence: bool,
     save: bool,
+    share: bool,
 ) -> Results[jax.Array]:
     """Read whole sequences.
 
@@ -88,6 +89,8 @@ def forward(
       reverse: Read from the last step to the first.
       sequence: Return the hidden states of all steps.
       save: Return what the backward pass needs.
+      share: Compute the first steps without input once for several rows. The backward pass cannot
+        compute the gradients of the inputs and of the carry then.
     """
     batch, steps, _ = inputs.shape
     size = h.shape[-1]
@@ -98,7 +101,8 @@ def forward(
         "h": (batch, size),
         "c": (batch, size),
     }
-    return Results(**_call(_FORWARD, [inputs, h, c, *weights], shapes, reverse=reverse))
+    arrays = [inputs, h, c, *weights]
+    return Results(**_call(_FORWARD, arrays, shapes, reverse=reverse, share=share))
 
 
 def backward(
@@ -113,7 +117,7 @@ def backward(
     *,
     reverse: bool,
     inputs_wanted: bool,
-    h_wanted: bool,
+    carry_wanted: bool,
 ) -> Gradients:
     """Compute the gradients of the arguments from the gradients of the results.
 
@@ -128,7 +132,7 @@ def backward(
       d_c: The gradient of the last cell states (B, H).
       reverse: As in the forward pass.
       inputs_wanted: Return the gradient of the inputs.
-      h_wanted: Return the gradient of the first hidden states.
+      carry_wanted: Return the gradients of the first hidden and cell states.
     """
     batch, steps, features = inputs.shape
     shapes = {
@@ -136,11 +140,12 @@ def backward(
         "weight_hh": weights.weight_hh.shape,
         "bias": weights.bias_ih.shape,
         "inputs": (batch, steps if inputs_wanted else 0, features),
-        "h": (batch if h_wanted else 0, h.shape[1]),
+        "h": (batch if carry_wanted else 0, h.shape[1]),
         "c": c.shape,
     }
     arrays = [inputs, h, c, weights.weight_ih, weights.weight_hh, saved, d_hidden, d_h, d_c]
-    return Gradients(**_call(_BACKWARD, arrays, shapes, reverse=reverse))
+    share = not (inputs_wanted or carry_wanted)
+    return Gradients(**_call(_BACKWARD, arrays, shapes, reverse=reverse, share=share))
 
 
 def _call(
@@ -149,9 +154,10 @@ def _call(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     reverse: bool,
+    share: bool,
 ) -> dict[str, jax.Array]:
     """Call a function of the library. An axis of `vmap` comes first in every array."""
     dtype = arrays[0].dtype
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes.values()]
     call = jax.ffi.ffi_call(f"{target}_{dtype.name}", results, vmap_method="expand_dims")
-    return dict(zip(shapes, call(*arrays, reverse=reverse), strict=True))
+    return dict(zip(shapes, call(*arrays, reverse=reverse, share=share), strict=True))

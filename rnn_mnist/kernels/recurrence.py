@@ -121,7 +121,7 @@ def _lstm(
     weights: Weights, inputs: jax.Array, h: jax.Array, c: jax.Array, mode: _Mode
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     forward = functools.partial(
-        mode.passes.forward, reverse=mode.reverse, sequence=mode.sequence, save=False
+        mode.passes.forward, reverse=mode.reverse, sequence=mode.sequence, save=False, share=True
     )
     results = _call(forward, weights, inputs, h, c)
     return results.hidden, results.h, results.c
@@ -130,7 +130,7 @@ def _lstm(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["arguments", "saved"],
-    meta_fields=["inputs_wanted", "h_wanted"],
+    meta_fields=["inputs_wanted", "carry_wanted"],
 )
 @dataclasses.dataclass
 class _Residuals:
@@ -138,10 +138,10 @@ class _Residuals:
 
     arguments: tuple[Weights, jax.Array, jax.Array, jax.Array]
     saved: Any
-    # In training, nobody wants the gradients of the images and of the first hidden states. Their
-    # products can be left out.
+    # In training, nobody wants the gradients of the images and of the first carry. Their products
+    # can be left out.
     inputs_wanted: bool
-    h_wanted: bool
+    carry_wanted: bool
 
 
 def _lstm_fwd(
@@ -153,17 +153,22 @@ def _lstm_fwd(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
     values = Weights(*(weight.value for weight in weights))
     arguments = values, inputs.value, h.value, c.value
+    wanted = {"inputs_wanted": inputs.perturbed, "carry_wanted": h.perturbed or c.perturbed}
     forward = functools.partial(
-        mode.passes.forward, reverse=mode.reverse, sequence=mode.sequence, save=True
+        mode.passes.forward,
+        reverse=mode.reverse,
+        sequence=mode.sequence,
+        save=True,
+        share=not any(wanted.values()),
     )
     results = _call(forward, *arguments)
-    residuals = _Residuals(arguments, results.saved, inputs.perturbed, h.perturbed)
+    residuals = _Residuals(arguments, results.saved, **wanted)
     return (results.hidden, results.h, results.c), residuals
 
 
 def _lstm_bwd(
     mode: _Mode, residuals: _Residuals, gradients: tuple[jax.Array | SymbolicZero, ...]
-) -> tuple[Weights, jax.Array | None, jax.Array | None, jax.Array]:
+) -> tuple[Weights, jax.Array | None, jax.Array | None, jax.Array | None]:
     dense = [
         jnp.zeros(gradient.shape, gradient.dtype)
         if isinstance(gradient, SymbolicZero)
@@ -174,13 +179,13 @@ def _lstm_bwd(
         mode.passes.backward,
         reverse=mode.reverse,
         inputs_wanted=residuals.inputs_wanted,
-        h_wanted=residuals.h_wanted,
+        carry_wanted=residuals.carry_wanted,
     )
     slopes = _call(backward, *residuals.arguments, residuals.saved, *dense)
     of_weights = Weights(slopes.weight_ih, slopes.weight_hh, slopes.bias, slopes.bias)
     of_inputs = slopes.inputs if residuals.inputs_wanted else None
-    of_h = slopes.h if residuals.h_wanted else None
-    return of_weights, of_inputs, of_h, slopes.c
+    of_h, of_c = (slopes.h, slopes.c) if residuals.carry_wanted else (None, None)
+    return of_weights, of_inputs, of_h, of_c
 
 
 _lstm.defvjp(_lstm_fwd, _lstm_bwd, symbolic_zeros=True)

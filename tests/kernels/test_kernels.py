@@ -176,6 +176,41 @@ def test_float64_is_exact(kernel):
             np.testing.assert_allclose(slope[index], difference, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("sizes", "blank", "reverse", "sequence"),
+    [
+        ((100, 28, 28, 20), 4, False, False),
+        ((23, 40, 1, 12), 39, False, True),
+        ((12, 6, 3, 33), 6, True, True),
+        ((60, 5, 2, 130), 2, True, False),
+        ((1, 7, 3, 5), 3, False, True),
+    ],
+)
+def test_first_steps_without_input_are_shared(sizes, blank, reverse, sequence):
+    """Against the scan, in float64 and in float32; rows have input from different steps on."""
+    params, inputs, carry = make_case(*sizes, dtype=np.float64)
+    zeros, rng = jax.tree.map(np.zeros_like, carry), np.random.default_rng(1)
+    first = blank + rng.integers(0, 2, sizes[0])  # The first step with input, of each row.
+    step = np.arange(sizes[1])[:: -1 if reverse else 1]
+    inputs[step < first[:, None]] = 0
+    read = functools.partial(lstm, reverse=reverse, sequence=sequence)
+    shapes = jax.eval_shape(functools.partial(read, kernel="scan"), params, inputs, zeros)
+    gradients = jax.tree.map(lambda x: rng.normal(size=x.shape), shapes)
+
+    def pulled(kernel, case, gradients):
+        run = functools.partial(read, kernel=kernel)
+        results, pull = jax.vjp(lambda params: run(params, *case[1:]), case[0])
+        return results, pull(gradients)
+
+    case = params, inputs, zeros
+    wanted = pulled("scan", case, gradients)
+    ours = pulled("native", case, gradients)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), ours, wanted)
+    ours = pulled("native", *jax.tree.map(np.float32, (case, gradients)))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), ours, wanted)
+
+
 def gate(x, which):
     """The kernel's own sigmoid or tanh of x (B,), through a layer of one unit and one step."""
     weight, bias = np.zeros((1, 4), np.float32), np.zeros(4, np.float32)

@@ -217,6 +217,38 @@ INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index 
   return range;
 }
 
+// The first steps in which no row of a tile has any input. The last step is not counted.
+//
+// If the carry is zero, too, all rows have the same state after these steps.
+template <typename T>
+Index steps_without_input(const Layer<T>& layer, Index tile) {
+  const Index steps = layer.steps, features = layer.features, stride = steps * features;
+  const T* first = layer.inputs + tile * layer.tile_rows() * stride;
+  for (Index step = 0; layer.share && step + 1 < steps; step++) {
+    const T* x = first + (layer.reverse ? steps - 1 - step : step) * features;
+    int found = 0;  // Compilers make vectors of a number, but not of a bool.
+    for (Index m = 0; m < layer.rows_of(tile); m++, x += stride) {
+      for (Index k = 0; k < features; k++) found |= x[k] != 0;
+    }
+    if (found) return step;
+  }
+  return layer.share ? steps - 1 : 0;
+}
+
+// Give all rows the values of the first one.
+template <typename T>
+void repeat_row(Index rows, Index size, T* values) {
+  for (Index m = 1; m < rows; m++) std::memcpy(values + m * size, values, size * sizeof(T));
+}
+
+// Put the sum of all rows into the first one.
+template <typename T>
+void add_rows(Index rows, Index size, T* values) {
+  for (Index m = 1; m < rows; m++) {
+    for (Index i = 0; i < size; i++) values[i] += values[m * size + i];
+  }
+}
+
 // The cells of a tile after one step: new c and h, and saved values, if they are wanted.
 template <typename T>
 INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
@@ -238,21 +270,24 @@ INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
   }
 }
 
-// All steps of a tile.
+// All steps of a tile. One row stands for all during the steps without input.
 template <typename T>
 void forward(const Layer<T>& layer, Index tile, T* scratch) {
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns(), stride = steps * features;
-  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
-  const Index vectors = divide_up(rows * padded, kLanes<T>), units = vectors * kLanes<T>;
+  const Index from = tile * layer.tile_rows(), all = layer.rows_of(tile);
+  const Index units = round_up(all * padded, kLanes<T>);
+  const Index shared = steps_without_input(layer, tile);
   const Columns<T> columns(width);
   T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
   auto* ranges = reinterpret_cast<Range*>(any + features);  // Of each group.
   std::memset(gates, 0, 4 * units * sizeof(T));
-  widen(layer, layer.h0 + from * hidden, rows, h);
-  widen(layer, layer.c0 + from * hidden, rows, c);
+  widen(layer, layer.h0 + from * hidden, all, h);
+  widen(layer, layer.c0 + from * hidden, all, c);
 
   for (Index step = 0; step < steps; step++) {
+    if (shared && step == shared) repeat_row(all, padded, h), repeat_row(all, padded, c);
+    const Index rows = step < shared ? 1 : all, vectors = divide_up(rows * padded, kLanes<T>);
     const Index t = layer.reverse ? steps - 1 - step : step;
     const T* x = layer.inputs + (from * steps + t) * features;
     const Index read = step == 0 && layer.zeros ? 0 : hidden;
@@ -271,11 +306,11 @@ void forward(const Layer<T>& layer, Index tile, T* scratch) {
     update_cells(vectors, gates, c, h, saved);
     if (layer.hidden_states) {
       T* to = layer.hidden_states + (from * steps + t) * hidden;
-      copy_rows(rows, hidden, h, padded, to, steps * hidden);
+      copy_rows(all, hidden, h, step < shared ? 0 : padded, to, steps * hidden);
     }
   }
-  copy_rows(rows, hidden, h, padded, layer.h + from * hidden, hidden);
-  copy_rows(rows, hidden, c, padded, layer.c + from * hidden, hidden);
+  copy_rows(all, hidden, h, padded, layer.h + from * hidden, hidden);
+  copy_rows(all, hidden, c, padded, layer.c + from * hidden, hidden);
 }
 
 // The gradients of a tile's gates in one step, the gradient of c before it, and h before it. `now`
@@ -330,41 +365,60 @@ void add_window(Index rows, const T* d_gates, Index width, T* panel, const Read<
   }
 }
 
-// All steps of a tile, from the last to the first.
+// A row's c and h after a step, from what the step saved of this row alone.
+template <typename T>
+void saved_carry(Index size, const T* saved, T* c, T* h) {
+  constexpr Index W = kLanes<T>;
+  for (Index unit = 0; unit < size; unit++) {
+    const T* at = saved + unit / W * 6 * W + unit % W;
+    c[unit] = at[4 * W], h[unit] = at[3 * W] * at[5 * W];
+  }
+}
+
+// All steps of a tile, from the last to the first. During the steps without input, one row has the
+// sum of all rows' gradients: the rows have the same state, and gradients are linear.
 template <typename T>
 void backward(const Layer<T>& layer, Index tile, T* scratch) {
   constexpr Index W = kLanes<T>;
   const Index steps = layer.steps, features = layer.features, hidden = layer.hidden;
   const Index padded = layer.padded(), width = layer.columns();
-  const Index from = tile * layer.tile_rows(), rows = layer.rows_of(tile);
-  const Index vectors = divide_up(rows * padded, W), units = vectors * W;
-  const Index window = layer.window(), most = window * rows;  // In steps and in rows.
+  const Index from = tile * layer.tile_rows(), all = layer.rows_of(tile);
+  const Index units = round_up(all * padded, W), shared = steps_without_input(layer, tile);
+  const Index window = layer.window(), most = window * all;  // In steps and in rows.
   T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
   T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
-  T *panel = d_x + rows * features + W, *any = panel + most * LSTM_COLUMNS * W;
+  T *panel = d_x + all * features + W, *any = panel + most * LSTM_COLUMNS * W;
   T* partial = layer.partial + tile * layer.weight_rows() * width;
   std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
   const T one = 1;
-  widen(layer, layer.d_h + from * hidden, rows, d_h);
-  widen(layer, layer.d_c + from * hidden, rows, d_c);
-  widen(layer, layer.c0 + from * hidden, rows, c0);
+  widen(layer, layer.d_h + from * hidden, all, d_h);
+  widen(layer, layer.d_c + from * hidden, all, d_c);
 
   Index kept = 0;  // Rows in the window.
   for (Index step = steps - 1; step >= 0; step--) {
+    const Index rows = step < shared ? 1 : all, vectors = divide_up(rows * padded, W);
     const Index t = layer.reverse ? steps - 1 - step : step, at = from * steps + t;
-    for (Index m = 0; m < rows && layer.d_hidden_states; m++) {
+    if (step + 1 == shared) add_rows(all, padded, d_h), add_rows(all, padded, d_c);
+    for (Index m = 0; m < all && layer.d_hidden_states; m++) {
       const T* d = layer.d_hidden_states + (at + m * steps) * hidden;
-      for (Index unit = 0; unit < hidden; unit++) d_h[m * padded + unit] += d[unit];
+      T* to = d_h + (step < shared ? 0 : m * padded);
+      for (Index unit = 0; unit < hidden; unit++) to[unit] += d[unit];
     }
     const T* saved = layer.saved + layer.saved_before(tile) + step * 6 * units;
+    const T* before = step == 0 || step == shared ? nullptr : saved - 6 * units;
     T *d_now = d_gates + kept * width, *h_now = h + kept * padded;
-    cell_gradients(vectors, saved, step ? saved - 6 * units : nullptr, c0, d_h, d_c, d_now,
-                   h_now);
-    if (step == 0) widen(layer, layer.h0 + from * hidden, rows, h_now);
+    if (step == 0) {
+      widen(layer, layer.h0 + from * hidden, rows, h_now);
+      widen(layer, layer.c0 + from * hidden, rows, c0);
+    } else if (step == shared) {
+      saved_carry(padded, saved - 6 * units, c0, h_now);
+      repeat_row(rows, padded, c0), repeat_row(rows, padded, h_now);
+    }
+    cell_gradients(vectors, saved, before, c0, d_h, d_c, d_now, h_now);
     const T* read = layer.inputs + at * features;
     copy_rows(rows, features, read, steps * features, x + kept * features, features);
     kept += rows;
-    if (kept == most || step == 0 || (step == 1 && layer.zeros)) {
+    if (kept + rows > most || step == 0 || (step == 1 && layer.zeros)) {
       const auto [begin, end] = find_features(layer, x, kept, features, any, 0);
       T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
       add_window(kept, d_gates, width, panel,
@@ -379,8 +433,8 @@ void backward(const Layer<T>& layer, Index tile, T* scratch) {
       copy_rows(rows, features, d_x, features, layer.d_inputs + at * features, steps * features);
     }
   }
-  if (layer.d_h0) copy_rows(rows, hidden, d_h, padded, layer.d_h0 + from * hidden, hidden);
-  copy_rows(rows, hidden, d_c, padded, layer.d_c0 + from * hidden, hidden);
+  if (layer.d_h0) copy_rows(all, hidden, d_h, padded, layer.d_h0 + from * hidden, hidden);
+  copy_rows(all, hidden, d_c, padded, layer.d_c0 + from * hidden, hidden);
 }
 
 // Add up one row of all tiles' gradients, and put its columns in the order of the weights.

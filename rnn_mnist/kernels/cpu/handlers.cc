@@ -175,7 +175,7 @@ constexpr auto kArrays<T, true> = std::tuple{
 
 // Point the layer of each model to the model's parts of all arrays, and run a pass.
 template <typename T, bool kBack, typename... Arrays>
-ffi::Error handle(ffi::ThreadPool pool, bool reverse, Buffer<T> inputs, Buffer<T> h0,
+ffi::Error handle(ffi::ThreadPool pool, bool reverse, bool share, Buffer<T> inputs, Buffer<T> h0,
                   Arrays... arrays) try {
   // The last result (B, H) has all axes of `vmap`.
   const auto shape = std::get<sizeof...(arrays) - 1>(std::tie(arrays...))->dimensions();
@@ -196,8 +196,11 @@ ffi::Error handle(ffi::ThreadPool pool, bool reverse, Buffer<T> inputs, Buffer<T
     if (!kBack && layer.saved) advise_large_pages(layer.saved, layer.saved_size());
     layer.dense = !finite(layer.weight_ih, layer.features * 4 * layer.hidden) ||
                   !finite(layer.weight_hh, layer.hidden * 4 * layer.hidden);
-    layer.zeros = !layer.dense && std::all_of(layer.h0, layer.h0 + layer.batch * layer.hidden,
-                                              [](T x) { return x == 0; });
+    const auto zeros = [count = layer.batch * layer.hidden](const T* x) {
+      return std::all_of(x, x + count, [](T value) { return value == 0; });
+    };
+    layer.zeros = !layer.dense && zeros(layer.h0);
+    layer.share = share && layer.zeros && zeros(layer.c0);
   }
   if (!layers.empty()) run(pool, layers, kBack);
   return ffi::Error::Success();
@@ -223,11 +226,12 @@ auto bind(Binding binding) {
 
 // The library shows only these names.
 #define VISIBLE extern "C" __attribute__((visibility("default")))
-#define HANDLER(name, T, is_backward, arguments, results)                          \
-  VISIBLE XLA_FFI_Error* name(XLA_FFI_CallFrame* frame) {                          \
-    static const auto* const handler = lstm::bind<T, is_backward, arguments, results>( \
-        xla::ffi::Ffi::Bind().Ctx<xla::ffi::ThreadPool>().Attr<bool>("reverse"));  \
-    return handler->Call(frame);                                                   \
+#define HANDLER(name, T, is_backward, arguments, results)                                  \
+  VISIBLE XLA_FFI_Error* name(XLA_FFI_CallFrame* frame) {                                  \
+    static const auto* const handler = lstm::bind<T, is_backward, arguments, results>(     \
+        xla::ffi::Ffi::Bind().Ctx<xla::ffi::ThreadPool>().Attr<bool>("reverse").Attr<bool>( \
+            "share"));                                                                     \
+    return handler->Call(frame);                                                           \
   }
 
 HANDLER(rnn_mnist_lstm_forward_float32, float, false, 7, 4)

@@ -31,6 +31,7 @@ struct Layer {
   bool reverse;
   bool dense;  // Multiply zeros too: an infinite weight makes NaN of them.
   bool zeros;  // All first hidden states are zero, and products with them are left out.
+  bool share;  // The first steps without input are computed once for all rows of a tile.
   const T *weight_ih, *weight_hh, *bias_ih, *bias_hh, *inputs, *h0, *c0;
   T *hidden_states, *h, *c, *saved;
   const T *d_hidden_states, *d_h, *d_c;
