@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rnn_mnist import cli, flags
 from rnn_mnist.config import InputError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rnn_mnist.data import Split
-    from rnn_mnist.metrics import ClassScores, Confusion, Interval
+    from rnn_mnist.evaluation import Evaluation
     from rnn_mnist.runs import Result
 
 AVERAGE = "their average"
@@ -42,25 +42,6 @@ class Options(flags.WeightFlags):
     """Split to test on, in TFDS's syntax."""
     json: bool = flags.flag(default=False)
     """Print JSON instead of tables."""
-
-
-class Evaluation(NamedTuple):
-    """The measurements of one network, or of the average of several."""
-
-    correct: int
-    """Images that are classified right."""
-    accuracy: float
-    confidence: Interval
-    """The 95 % confidence interval of the accuracy."""
-    loss: float
-    """Mean negative log-likelihood, in nats."""
-    calibration_error: float
-    """The expected calibration error, from 0 to 1."""
-    unlike: int | None
-    """Images that the network calls unlike all classes; None if it was not calibrated."""
-    classes: tuple[ClassScores, ...]
-    confusions: tuple[Confusion, ...]
-    """The most frequent ones."""
 
 
 @cli.program
@@ -105,6 +86,7 @@ def evaluate_all(runs: Mapping[str, Result], split: Split) -> dict[str, Evaluati
     import numpy as np
     import scipy.special
 
+    from rnn_mnist.evaluation import measure
     from rnn_mnist.inference import unlike
 
     log_probs: dict[str, NDArray[np.floating]]
@@ -117,28 +99,6 @@ def evaluate_all(runs: Mapping[str, Result], split: Split) -> dict[str, Evaluati
         if calibrated:
             strange[AVERAGE] = int(unlike([*runs.values()], split.images).sum())
     return {name: measure(log_probs[name], split.labels, strange.get(name)) for name in log_probs}
-
-
-def measure(
-    log_probs: NDArray[np.floating], labels: NDArray[np.int32], unlike: int | None = None
-) -> Evaluation:
-    """Measure answers: log-probabilities (N, C), and how many images are unlike all classes."""
-    import numpy as np
-
-    from rnn_mnist import metrics
-
-    counts = metrics.confusion_matrix(labels, log_probs.argmax(1), log_probs.shape[1])
-    correct, images = int(counts.trace()), len(labels)
-    return Evaluation(
-        correct=correct,
-        accuracy=correct / images,
-        confidence=metrics.confidence_interval(correct, images),
-        loss=-float(log_probs[np.arange(images), labels].mean(dtype=np.float64)),
-        calibration_error=metrics.calibration_error(np.exp(log_probs), labels),
-        unlike=unlike,
-        classes=tuple(metrics.class_scores(counts)),
-        confusions=tuple(metrics.most_confused(counts)),
-    )
 
 
 def print_json(split: Split, found: Mapping[str, Evaluation]) -> None:

@@ -8,9 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 LOSS_LIMIT = 30.0
 """A network with a higher mean test loss, in nats, is useless: it gives the right class a
 probability of 1e-13. Guessing among ten classes has a loss of 2.3, the logarithm of ten."""
@@ -119,67 +116,3 @@ def confidence_interval(correct: int, count: int) -> Interval:
     margin = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return Interval((centre - margin) / scale, (centre + margin) / scale)
-
-
-def calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> float:
-    """The expected calibration error of probabilities (N, C), for labels (N,), from 0 to 1.
-
-    The highest probability of each image falls into one of some bins of equal width. In each bin,
-    the mean of these probabilities differs from the share of right answers. The error is the mean
-    of these differences over all images.
-
-    Source: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017.
-    """
-    probabilities = np.asarray(probabilities, np.float64)
-    highest, right = probabilities.max(1), probabilities.argmax(1) == np.asarray(labels)
-    # The upper edge of a bin belongs to it.
-    bin_of = np.clip(np.ceil(highest * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=highest - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(highest))
-
-
-class ClassScores(NamedTuple):
-    """How well one class is recognised. Shares of nothing are 0, as in scikit-learn."""
-
-    precision: float  # Share of the images called so that are of this class.
-    recall: float  # Share of this class's images that are called so.
-    f1: float  # Harmonic mean of the two.
-    images: int  # Of this class.
-
-
-def class_scores(confusions: ArrayLike) -> list[ClassScores]:
-    """The scores of each class, from the counts of `confusion_matrix`."""
-    counts = np.asarray(confusions)
-    scores = []
-    for right, called, there in zip(counts.diagonal(), counts.sum(0), counts.sum(1), strict=True):
-        scores.append(
-            ClassScores(
-                precision=float(right / max(called, 1)),
-                recall=float(right / max(there, 1)),
-                f1=float(2 * right / max(called + there, 1)),
-                images=int(there),
-            )
-        )
-    return scores
-
-
-def confusion_matrix(labels: ArrayLike, answers: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """How often each class (row) is taken for each class (column): (C, C)."""
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (np.asarray(labels), np.asarray(answers)), 1)
-    return counts
-
-
-class Confusion(NamedTuple):
-    """A class that is taken for another one."""
-
-    label: int
-    answer: int
-    times: int
-
-
-def most_confused(confusions: ArrayLike, *, most: int = 5) -> list[Confusion]:
-    """The most frequent confusions in the counts of `confusion_matrix`, the most frequent first."""
-    counts = np.asarray(confusions)
-    wrong = [Confusion(int(i), int(j), int(counts[i, j])) for i, j in np.argwhere(counts) if i != j]
-    return sorted(wrong, key=lambda confusion: -confusion.times)[:most]

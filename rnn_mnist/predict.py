@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rnn_mnist import cli, files, flags
 from rnn_mnist.config import InputError
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rnn_mnist.inference import Pictures
-    from rnn_mnist.pictures import Drawing
+    from rnn_mnist.inference import Answer
     from rnn_mnist.runs import Result
 
 MOST_SHOWN = 100
@@ -69,21 +68,6 @@ class Options(flags.WeightFlags):
         cli.check_ending(self.output, "the answers' table", [".csv"])
 
 
-class Answer(NamedTuple):
-    """What the networks say of an image."""
-
-    name: str
-    drawing: Drawing
-    shares: dict[str, float]  # The probability of each class.
-    unlike: bool  # Whether the image is unlike all that the networks were trained on.
-    doubts: tuple[str, ...]  # What may be wrong with the answer.
-
-    @property
-    def best(self) -> str:
-        """The most probable class."""
-        return max(self.shares, key=self.shares.__getitem__)
-
-
 @cli.program
 def main(words: Sequence[str]) -> int:
     """Parse, predict, print; returns 1 if a file could not be read."""
@@ -93,17 +77,17 @@ def main(words: Sequence[str]) -> int:
     if options.sort_into is not None:
         files.check_folder(options.sort_into)
     # Imported here, so that help and mistyped flags answer at once.
-    from rnn_mnist.inference import read_files
+    from rnn_mnist.inference import answer, read_files
     from rnn_mnist.runs import compilation_cache
 
     sources, paths = split_arguments(options.files)
     if options.output is not None:
         check_output(options.output, paths)
     runs = cli.load_runs(sources, how=options.how(), say=not options.json)
-    classes = cli.same_classes(runs)
+    cli.same_classes(runs)
     pictures = read_files(paths, every=options.all)
     with compilation_cache():
-        answers = ask(list(runs.values()), classes, pictures) if pictures.images else []
+        answers = answer(list(runs.values()), pictures)
         if options.json:
             print_json(", ".join(runs), answers, pictures.errors)
         elif answers and options.output is None:
@@ -137,24 +121,6 @@ def check_output(output: Path, paths: Sequence[Path]) -> None:
         raise InputError("--output: answers the rows of one .csv file; name that file alone")
     if output.resolve() == paths[0].resolve():
         raise InputError(f"--output: {output} would be overwritten; name another file")
-
-
-def ask(runs: Sequence[Result], classes: Sequence[str], pictures: Pictures) -> list[Answer]:
-    """Ask the networks about each image, and find what is doubtful about their answers."""
-    import numpy as np
-
-    from rnn_mnist.inference import find_doubts, predict, unlike
-
-    images = np.stack(pictures.images)
-    shares, strange = predict(runs, images), unlike(runs, images)
-    doubts = find_doubts(
-        pictures.drawings, shares, classes=classes, ask=lambda other: predict(runs, other)
-    )
-    each = zip(pictures.names, pictures.drawings, shares, strange, doubts, strict=True)
-    return [
-        Answer(name, drawing, dict(zip(classes, row.tolist(), strict=True)), bool(new), said)
-        for name, drawing, row, new, said in each
-    ]
 
 
 def print_json(network: str, answers: Sequence[Answer], errors: Mapping[str, str]) -> None:
@@ -199,14 +165,14 @@ def write_files(options: Options, runs: Sequence[Result], answers: Sequence[Answ
     """Write the files that the flags ask for; returns a line about each."""
     import numpy as np
 
-    from rnn_mnist.inference import predict, write_answers
+    from rnn_mnist.inference import predict, sort_images, write_answers
 
     said = []
     if options.output is not None:
-        write_answers(options.output, [answer.shares for answer in answers])
+        write_answers(options.output, answers)
         said.append(f"{options.output}: {len(answers):,} answers")
     if options.sort_into is not None:
-        said.append(sort_into(options.sort_into, answers))
+        said.append(f"{options.sort_into}: {sort_images(options.sort_into, answers)}")
     if options.show is not None:
         shown = answers[:MOST_SHOWN]
         draw(
@@ -226,26 +192,6 @@ def write_files(options: Options, runs: Sequence[Result], answers: Sequence[Answ
         draw(options.stages, images, shares, classes=list(answers[0].shares), names=names)
         said.append(f"{options.stages}: the readings of {answers[0].name}, the best first")
     return said
-
-
-def sort_into(folder: Path, answers: Sequence[Answer]) -> str:
-    """Write each image into the folder of its class; returns a line that says what is where."""
-    from rnn_mnist.inference import sort_images
-
-    done = sort_images(
-        folder,
-        names=[answer.name for answer in answers],
-        images=[answer.drawing.image for answer in answers],
-        answers=[answer.shares for answer in answers],
-        doubtful=[answer.unlike or bool(answer.doubts) for answer in answers],
-    )
-    parts = [", ".join(f"{name}: {count}" for name, count in done.counts.items()) or "nothing new"]
-    if done.known:
-        parts.append(f"{done.known:,} were there already")
-    if done.doubtful:
-        some = [*done.doubtful[:5], "..."][: len(done.doubtful)]
-        parts.append(f"{len(done.doubtful):,} are doubtful: {', '.join(some)}")
-    return f"{folder}: {'; '.join(parts)}"
 
 
 def draw(

@@ -96,7 +96,7 @@ def handwriting(result: Result, count: int) -> Iterator[str]:
 def probabilities(result: Result, digits: int) -> Iterator[str]:
     """A table of what the calibration changes on some test digits."""
     from rnn_mnist import load
-    from rnn_mnist.evaluate import measure
+    from rnn_mnist.evaluation import measure
 
     test = load("mnist", f"test[:{digits}]")
     yield "| probabilities | calibration error | loss |"

@@ -8,7 +8,7 @@ import pytest
 from conftest import result_of
 from no_digits import KINDS, draw
 
-from rnn_mnist import evaluate, load, load_pretrained, metrics
+from rnn_mnist import evaluate, evaluation, load, load_pretrained, metrics
 from rnn_mnist.evaluate import AVERAGE
 from rnn_mnist.runs import save_weights
 
@@ -34,20 +34,20 @@ def test_the_calibration_error_is_that_of_a_plain_loop():
         if inside:
             confidence, right = np.mean(inside, axis=0)
             wanted += len(inside) / len(labels) * abs(confidence - right)
-    assert metrics.calibration_error(shares, labels) == pytest.approx(wanted, rel=1e-12)
+    assert evaluation.calibration_error(shares, labels) == pytest.approx(wanted, rel=1e-12)
     assert 0.01 < wanted < 0.5
     sure = np.eye(4)[labels]  # Always right with a probability of 1, then always wrong.
-    assert metrics.calibration_error(sure, labels) == 0
-    assert metrics.calibration_error(sure, (labels + 1) % 4) == 1
-    assert metrics.calibration_error(np.full((8, 4), 0.25), [0, 0, 1, 1, 2, 2, 3, 3]) == 0
+    assert evaluation.calibration_error(sure, labels) == 0
+    assert evaluation.calibration_error(sure, (labels + 1) % 4) == 1
+    assert evaluation.calibration_error(np.full((8, 4), 0.25), [0, 0, 1, 1, 2, 2, 3, 3]) == 0
 
 
 def test_scores_and_confusions_are_those_of_a_plain_loop():
     shares, labels = made_up()
     answers = shares.argmax(1)
-    counts = metrics.confusion_matrix(labels, answers, 4)
+    counts = evaluation.confusion_matrix(labels, answers, 4)
     pairs = [*zip(labels.tolist(), answers.tolist(), strict=True)]
-    for kind, scores in enumerate(metrics.class_scores(counts)):
+    for kind, scores in enumerate(evaluation.class_scores(counts)):
         true = sum(pair == (kind, kind) for pair in pairs)
         called = sum(answer == kind for _, answer in pairs)
         there = sum(label == kind for label, _ in pairs)
@@ -59,10 +59,10 @@ def test_scores_and_confusions_are_those_of_a_plain_loop():
         )
         assert scores.images == there
     wrong = sorted(((i, j) for i in range(4) for j in range(4) if i != j), key=pairs.count)
-    confused = metrics.most_confused(counts, most=3)
+    confused = evaluation.most_confused(counts, most=3)
     assert [one.times for one in confused] == [pairs.count(pair) for pair in wrong[:-4:-1]]
     assert all(one.times == pairs.count((one.label, one.answer)) for one in confused)
-    assert metrics.class_scores(np.zeros((2, 2), int))[0] == (0, 0, 0, 0)
+    assert evaluation.class_scores(np.zeros((2, 2), int))[0] == (0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_networks_and_their_average_are_measured(command):
             math.log(row[label]) for row, label in zip(shares[name], split.labels, strict=True)
         ]
         assert measured["loss"] == pytest.approx(-np.mean(chosen), rel=1e-5)
-        error = metrics.calibration_error(shares[name], split.labels)
+        error = evaluation.calibration_error(shares[name], split.labels)
         assert measured["calibration_error"] == pytest.approx(error, abs=1e-6)
         assert list(measured["classes"]) == list("0123456789")
         assert sum(scores["images"] for scores in measured["classes"].values()) == 400

@@ -6,15 +6,13 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write
+from rnn_mnist.inference.answers import Answer
 from rnn_mnist.pictures import to_png
 
 _DOUBTFUL = 0.7  # A person should look at answers of lower probability first.
@@ -27,15 +25,17 @@ class Sorted(NamedTuple):
     doubtful: list[str]  # Their files, with the probability.
     known: int  # Images that were there already.
 
+    def __str__(self) -> str:
+        parts = [", ".join(f"{name}: {n}" for name, n in self.counts.items()) or "nothing new"]
+        if self.known:
+            parts.append(f"{self.known:,} were there already")
+        if self.doubtful:
+            some = [*self.doubtful[:5], "..."][: len(self.doubtful)]
+            parts.append(f"{len(self.doubtful):,} are doubtful: {', '.join(some)}")
+        return "; ".join(parts)
 
-def sort_images(
-    folder: Path,
-    *,
-    names: Sequence[str],
-    images: Sequence[NDArray[np.uint8]],
-    answers: Sequence[Mapping[str, float]],
-    doubtful: Sequence[bool],
-) -> Sorted:
+
+def sort_images(folder: Path, answers: Sequence[Answer]) -> Sorted:
     """Write each image as a PNG file into a folder of its class, where own data are read from.
 
     The file is named like the picture, with a checksum of the image. An image that is in the folder
@@ -46,22 +46,23 @@ def sort_images(
       OSError: A file cannot be written.
     """
     known = {file.stem[-8:] for file in folder.glob("*/*.png")}
-    counts, doubted, there = dict[str, int](), list[str](), 0
-    for name, image, answer, doubt in zip(names, images, answers, doubtful, strict=True):
-        best = max(answer, key=answer.__getitem__)
+    counts, doubtful, there = dict[str, int](), list[str](), 0
+    for answer in answers:
+        image, best = answer.drawing.image, answer.best
         checksum = hashlib.sha256(image.tobytes()).hexdigest()[:8]
         if checksum in known:
             there += 1
             continue
-        file = folder / _folder_name(best) / f"{_stem(name)}-{checksum}.png"
+        file = folder / _folder_name(best) / f"{_stem(answer.name)}-{checksum}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as opened:
             opened.write(to_png(image))
         known.add(checksum)
         counts[best] = counts.get(best, 0) + 1
-        if doubt or answer[best] < _DOUBTFUL:
-            doubted.append(f"{file} ({100 * answer[best]:.0f} %)")
-    return Sorted({name: counts[name] for name in answers[0] if name in counts}, doubted, there)
+        if answer.unlike or answer.doubts or answer.shares[best] < _DOUBTFUL:
+            doubtful.append(f"{file} ({100 * answer.shares[best]:.0f} %)")
+    classes = answers[0].shares if answers else {}
+    return Sorted({name: counts[name] for name in classes if name in counts}, doubtful, there)
 
 
 def _folder_name(name: str) -> str:
@@ -78,10 +79,10 @@ def _stem(name: str) -> str:
     return f"{stem}-{number:0>3}" if number else stem
 
 
-def write_answers(path: Path, answers: Sequence[Mapping[str, float]]) -> None:
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Write the answers as a table in Kaggle's form: ImageId from 1, and Label."""
     text = io.StringIO()
-    rows = [(number, max(one, key=one.__getitem__)) for number, one in enumerate(answers, 1)]
+    rows = [(number, answer.best) for number, answer in enumerate(answers, 1)]
     csv.writer(text, lineterminator="\n").writerows([("ImageId", "Label"), *rows])
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())

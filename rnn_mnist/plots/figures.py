@@ -23,7 +23,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_mnist.metrics import confusion_matrix
+from rnn_mnist.evaluation import confusion_matrix
 from rnn_mnist.model import WORDS, Reading, steps_at, steps_of
 from rnn_mnist.plots import panels, style
 from rnn_mnist.plots.panels import Image, Images, Labels, Names, Real

@@ -10,8 +10,8 @@ import pytest
 
 from rnn_mnist import InputError, load, load_pretrained, predict
 from rnn_mnist.data import load_all
-from rnn_mnist.inference import read_pictures, sort_images
-from rnn_mnist.pictures import to_png
+from rnn_mnist.inference import Answer, read_pictures, sort_images
+from rnn_mnist.pictures import as_drawings, to_png
 
 TEST = load("mnist", "test[:120]")
 
@@ -163,11 +163,10 @@ def test_files_of_the_same_name_do_not_collide(command):
 
 def test_doubtful_images_are_named(tmp_path):
     names = ["../sheet[1].jpg[12]", "-", ".hidden.png"]
-    answers = [{"0": 0.5, "1": 0.3}, {"0": 0.1, "1": 0.9}, {"0": 0.69, "1": 0.31}]
-    doubtful = [False, True, False]
-    done = sort_images(
-        tmp_path, names=names, images=TEST.images[:3], answers=answers, doubtful=doubtful
-    )
+    shares = [{"0": 0.5, "1": 0.3}, {"0": 0.1, "1": 0.9}, {"0": 0.69, "1": 0.31}]
+    drawings, doubts = as_drawings(TEST.images[:3]), [(), ("2 things are drawn",), ()]
+    each = zip(names, drawings, shares, [False] * 3, doubts, strict=True)
+    done = sort_images(tmp_path, [Answer(*one) for one in each])
     assert done.counts == {"0": 2, "1": 1}
     assert [text.rpartition("/")[2].rpartition("-")[0] for text in done.doubtful] == [
         "sheet[1]-012",
@@ -178,13 +177,7 @@ def test_doubtful_images_are_named(tmp_path):
     assert next((tmp_path / "1").iterdir()).name.startswith("picture-")
     for name in ("T-shirt/top", "..", "a\\b", ".x", "con:"):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
-            sort_images(
-                tmp_path,
-                names="x",
-                images=TEST.images[9:10],
-                answers=[{name: 1.0}],
-                doubtful=[False],
-            )
+            sort_images(tmp_path, [Answer("x", drawings[0], {name: 1.0}, False, ())])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(command):
