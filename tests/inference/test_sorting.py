@@ -164,8 +164,8 @@ def test_files_of_the_same_name_do_not_collide(command):
 def test_doubtful_images_are_named(tmp_path):
     names = ["../sheet[1].jpg[12]", "-", ".hidden.png"]
     shares = [{"0": 0.5, "1": 0.3}, {"0": 0.1, "1": 0.9}, {"0": 0.69, "1": 0.31}]
-    drawings, doubts = as_drawings(TEST.images[:3]), [(), ("2 things are drawn",), ()]
-    each = zip(names, drawings, shares, [False] * 3, doubts, strict=True)
+    drawings, doubts = as_drawings(TEST.images[:4]), [(), ("2 things are drawn",), ()]
+    each = zip(names, drawings[:3], shares, [False] * 3, doubts, strict=True)
     done = sort_images(tmp_path, [Answer(*one) for one in each])
     assert done.counts == {"0": 2, "1": 1}
     assert [text.rpartition("/")[2].rpartition("-")[0] for text in done.doubtful] == [
@@ -177,7 +177,7 @@ def test_doubtful_images_are_named(tmp_path):
     assert next((tmp_path / "1").iterdir()).name.startswith("picture-")
     for name in ("T-shirt/top", "..", "a\\b", ".x", "con:"):
         with pytest.raises(InputError, match="cannot be the name of a folder"):
-            sort_images(tmp_path, [Answer("x", drawings[0], {name: 1.0}, False, ())])
+            sort_images(tmp_path, [Answer("x", drawings[3], {name: 1.0}, False, ())])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(command):
