@@ -146,7 +146,7 @@ def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
     import numpy as np
 
     content, read = aligned_bytes(size), 0
-    while read < size and (chunk := npy.read(min(size - read, 2**22))):
+    while read < size and (chunk := npy.read(min(size - read, 2**20))):
         content[read : read + len(chunk)] = np.frombuffer(chunk, np.uint8)
         read += len(chunk)
     if read < size or npy.read(1):  # Reading to the end also checks the zip archive's checksum.

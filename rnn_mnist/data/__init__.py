@@ -1,14 +1,7 @@
 """The data sets: a name or path and a split -> arrays, and the images of every step."""
 
 from rnn_mnist.data.batches import Order, cut_order, epoch_order, make_order, steps_per_part
-from rnn_mnist.data.loading import (
-    Split,
-    begin_loading,
-    load,
-    load_all,
-    prepared_folder,
-    select,
-)
+from rnn_mnist.data.loading import Split, begin_loading, load, load_all, prepared_folder, select
 from rnn_mnist.data.own_data import find_own
 from rnn_mnist.data.own_files import read_csv
 from rnn_mnist.data.preprocess import as_image, as_images, as_labels, preprocess

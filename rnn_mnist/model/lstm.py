@@ -227,10 +227,11 @@ def lstm(
     float64 if any array is.
 
     `carry` is (c, h) before the first step, each (B, H). With `reverse`, the last step is read
-    first. `platform` is the kind of device that computes, such as `cpu` or `gpu`; without it, the
-    compiler chooses between the ways of all kinds, which are all traced. With `remat`, only the carry after every `remat` steps is kept for the backward pass,
-    which computes the steps between again. The results are the hidden states (B, T, H), or
-    (B, 0, H) without `sequence`, and the last carry.
+    first. `platform` is the kind of device that computes, such as cpu or gpu. Without it, the
+    computations for all kinds are traced, and the compiler takes one of them. With `remat`, only
+    the carry after every `remat` steps is kept for the backward pass, which computes the steps
+    between again. The results are the hidden states (B, T, H), or (B, 0, H) without `sequence`, and
+    the last carry.
 
     Raises:
       ValueError: The native kernel cannot be used; or the hidden size is 0.
