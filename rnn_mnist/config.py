@@ -180,7 +180,8 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def _check(section: Config | Data, prefix: str = "") -> None:
     """Check types and ranges; convert whole numbers where the field is a float."""
-    hints = field_types(type(section))
+    of: type = type(section)
+    hints = field_types(of)
     for field in dataclasses.fields(section):
         kind, value = hints[field.name], getattr(section, field.name)
         if kind is float and type(value) is int:

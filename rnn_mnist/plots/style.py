@@ -78,7 +78,7 @@ def new_figure(
 def to_png(figure: Figure) -> bytes:
     """A figure as a PNG file. `Figure.savefig` gives the same, but lays the figure out twice."""
     png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
+    FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
     return png.getvalue()
 
 
