@@ -25,7 +25,7 @@ BESIDE = "all beside the epochs"
 
 def measure(arguments: Sequence[str], rounds: int) -> Iterator[dict[str, Any]]:
     """Rows with the seconds of each stage of `rnn-mnist train` with these arguments, in order."""
-    # A process that trains imports this file, too, and does not need them.
+    # Imported here, because a process that trains runs this file, too, and does not need them.
     import statistics
     import tempfile
 
@@ -41,15 +41,15 @@ def measure(arguments: Sequence[str], rounds: int) -> Iterator[dict[str, Any]]:
             if number:
                 for name, value in found.items():
                     seconds.setdefault(name, []).append(value)
-    most = statistics.median(seconds[[*BARE][-1]])
+    bare = statistics.median(seconds[[*BARE][-1]])
     for name, values in seconds.items():
         median = statistics.median(values)
         row = {"what": name, "median": median, "spread": [min(values), max(values)]}
-        yield row | ({"ratio": median / most} if name == BESIDE else {})
+        yield row | ({"ratio": median / bare} if name == BESIDE else {})
 
 
 def _run(run: Path, arguments: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
-    """Train once in a new process: the seconds of its stages."""
+    """Train once in a new process: the seconds of its stages, and of all of them together."""
     import statistics
     import subprocess
 
@@ -70,8 +70,9 @@ def _run(run: Path, arguments: Sequence[str], environment: dict[str, str]) -> di
         else:
             found[name] = now - before
         before = now
-    found[BESIDE] = ended - began - len(epochs) * usual
-    found[f"{len(epochs)} epochs, by their median"] = len(epochs) * usual
+    found[BESIDE] = sum(found.values())
+    found["the epochs, the first as long as the median"] = usual + sum(epochs[1:])
+    found["the whole run"] = ended - began
     return found
 
 
