@@ -179,7 +179,7 @@ def run_and_exit(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Run a command as the whole of this process, and end with its exit code."""
     # Most of JAX's objects live as long as the process. Python would search them for garbage again
     # and again, which takes a third of a second, and half a second more at the end.
-    gc.set_threshold(200_000)
+    gc.set_threshold(500_000)
     code = main(None)
     gc.freeze()
     sys.exit(code)

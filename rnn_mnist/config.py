@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import json
 import math
@@ -179,7 +180,8 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def _check(section: Config | Data, prefix: str = "") -> None:
     """Check types and ranges; convert whole numbers where the field is a float."""
-    hints = typing.get_type_hints(type(section))
+    of: type = type(section)
+    hints = field_types(of)
     for field in dataclasses.fields(section):
         kind, value = hints[field.name], getattr(section, field.name)
         if kind is float and type(value) is int:
@@ -189,6 +191,12 @@ def _check(section: Config | Data, prefix: str = "") -> None:
         problem = _type_problem(kind, value) or _range_problem(field.name, value)
         if problem:
             raise InputError(f"{prefix}{field.name}: {problem}")
+
+
+@functools.cache
+def field_types(section: type) -> dict[str, Any]:
+    """The type of each field of a config. Python evaluates the annotations anew in each call."""
+    return typing.get_type_hints(section)
 
 
 def _type_problem(kind: Any, value: object) -> str:

@@ -63,7 +63,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Refuse a folder that Orbax cannot write checkpoints into."""
+    """Refuse a folder whose name is not in UTF-8."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:
@@ -146,7 +146,7 @@ def _read_npy(npy: IO[bytes], size: int) -> NDArray[Any]:
     import numpy as np
 
     content, read = aligned_bytes(size), 0
-    while read < size and (chunk := npy.read(min(size - read, 2**18))):
+    while read < size and (chunk := npy.read(min(size - read, 2**20))):
         content[read : read + len(chunk)] = np.frombuffer(chunk, np.uint8)
         read += len(chunk)
     if read < size or npy.read(1):  # Reading to the end also checks the zip archive's checksum.

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
-from rnn_mnist.config import Config, Data, InputError, did_you_mean, from_dict, read_table
+from rnn_mnist.config import (
+    Config,
+    Data,
+    InputError,
+    did_you_mean,
+    field_types,
+    from_dict,
+    read_table,
+)
 
 Options = TypeVar("Options")
 
@@ -270,7 +278,7 @@ def _config_flags(several: bool) -> Iterator[_Flag]:
         section, key = (Data, name[5:]) if name.startswith("data.") else (Config, name)
         default = getattr(section, key)
         switch = isinstance(default, bool) or default is None
-        choices = () if switch else typing.get_args(typing.get_type_hints(section)[key])
+        choices = () if switch else typing.get_args(field_types(section)[key])
         names, kind = [_flag_name(name), *_ALIASES.get(name, ())], bool if switch else type(default)
         settings: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
         if switch and several:

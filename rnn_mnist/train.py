@@ -96,6 +96,9 @@ def main(words: Sequence[str]) -> None:
         files.check_folder(folder)
         refuse_other_run(folder, options.config, words)
     # Imported here, so that help and mistyped flags answer at once.
+    from rnn_mnist.data import begin_loading
+
+    load = begin_loading(options.config.data.name, files=options.data_files)
     from rnn_mnist.parallel import join_processes, set_cpu_devices
     from rnn_mnist.runs import Console, Watch, compilation_cache, train_run
     from rnn_mnist.training import default_cpu_count
@@ -117,6 +120,7 @@ def main(words: Sequence[str]) -> None:
             data_files=options.data_files,
             devices=options.devices,
             watch=Watch(options.tensorboard, options.profile, options.log_norms),
+            load=load,
             named=set_fields,
         )
 

@@ -11,6 +11,7 @@ The tables, in the order of their names:
   scaling   Epochs by hidden size, batch size and number of devices.
   step      The parts of a training step, beside the time that its products alone would take.
   profile   Where the seconds of a sweep go, by the clock and by JAX's profiler.
+  start     The stages of a repeat start of the reference run, and a bare import of JAX.
 
 Some tables need PyTorch: pip install torch. Run nothing else meanwhile. All tables take about 20
 minutes.
@@ -38,6 +39,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _start
 import numpy as np
 from _arguments import make_parser, need
 
@@ -597,6 +599,14 @@ def profile(sizes: Sizes) -> Iterator[dict]:
     yield {"runs": len(sizes.rates) * sizes.seeds, "imports": imports, **found}
 
 
+def start(sizes: Sizes) -> Iterator[dict]:
+    """The stages of the reference run, with all programs and data in caches."""
+    run = ["--epochs", f"{sizes.epochs}"]
+    if sizes.train != TRAIN:  # To read a split's slice, TFDS is imported.
+        run += ["--data.train", f"train[:{sizes.train}]"]
+    yield from _start.measure(run, sizes.rounds)
+
+
 # ------------------------------------------------------------------ what is printed
 
 
@@ -640,6 +650,13 @@ def profile_cells(row: dict) -> Iterator[tuple[str, str]]:
     yield "the LSTM's kernel", f"{row['kernel']:.0%} of that"
 
 
+def start_cells(row: dict) -> Iterator[tuple[str, str]]:
+    low, high = row["spread"]
+    yield "repeat start", row["what"]
+    yield "median seconds (spread)", f"{row['median']:.3f} ({low:.3f} to {high:.3f})"
+    yield "ratio to JAX and one addition", f"{row['ratio']:.2f}" if "ratio" in row else ""
+
+
 def print_table(
     rows: Iterable[dict], cells: Callable[[dict], Iterator[tuple[str, str]]]
 ) -> list[dict]:
@@ -665,6 +682,7 @@ TABLES: dict[str, tuple[Callable[[Sizes, float], Iterator[dict]], Callable[[dict
     "scaling": (lambda sizes, _: scaling(sizes), scaling_cells),
     "step": (step, step_cells),
     "profile": (lambda sizes, _: profile(sizes), profile_cells),
+    "start": (lambda sizes, _: start(sizes), start_cells),
 }
 
 

@@ -138,6 +138,20 @@ def test_orbax_is_touched_in_one_module():
         assert name.name == "checkpoint.py" or not any(part.startswith("orbax") for part in names)
 
 
+# Runs the command up to its first step. What it imports until then, each start waits for.
+BEFORE_STEP_1 = """
+import tempfile
+from rnn_mnist import train
+from rnn_mnist.config import InputError
+from rnn_mnist.runs import fitting
+def stop(*_, **__):
+    raise InputError("here")
+fitting.compile_programs = stop
+with tempfile.TemporaryDirectory() as folder:
+    assert train.main(["--run", folder + "/run", "--quiet"]) == 2
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
@@ -148,6 +162,10 @@ def test_orbax_is_touched_in_one_module():
         (
             "from rnn_mnist import fit, load; load('mnist', 'test')",
             ["matplotlib", "tensorflow_datasets", "tensorflow", "torch", "grain"],
+        ),
+        (
+            BEFORE_STEP_1,
+            ["matplotlib", "orbax", "scipy", "tensorflow_datasets", "tensorflow", "torch", "grain"],
         ),
         (
             "from rnn_mnist import train, sweep, predict, plot, export, draw",

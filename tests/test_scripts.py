@@ -124,7 +124,7 @@ def test_script_runs(name, tmp_path):
 
 
 def check_benchmark(found):
-    wanted = {"machine", "several", "scaling", "step", "profile"}
+    wanted = {"machine", "several", "scaling", "step", "profile", "start"}
     if importlib.util.find_spec("torch") is not None:
         wanted |= {"compared", "runs", "sweeps"}
     assert found.keys() == wanted
@@ -132,6 +132,10 @@ def check_benchmark(found):
     assert 0 < step["limit"][0] < step["limit"][3]
     assert step["median"][3] > 0
     assert min(profile.values()) > 0
+    seconds = {row["what"]: row["median"] for row in found["start"]}
+    epochs = seconds["the epochs, the first as long as the median"]
+    assert seconds["all beside the epochs"] + epochs == pytest.approx(seconds["the whole run"])
+    assert seconds["import jax"] > 0
 
 
 def same_golden(folder):

@@ -7,12 +7,14 @@ decoded once and kept in a cache of arrays. This package brings mnist:3.0.1 deco
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
 SHIPPED = Path(__file__).with_name("mnist-3.0.1.npz")
+_SHIPPED_NAMES = "mnist", "mnist:3.0.1"
 
 
 class Split(NamedTuple):
@@ -74,7 +77,7 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
 
     `name`, `files` and the errors are those of `load`.
     """
-    if files is None and name in ("mnist", "mnist:3.0.1"):
+    if files is None and name in _SHIPPED_NAMES:
         return read_archive(SHIPPED, "shipped with rnn_mnist")
     if (path := own_data.find_own(name)) is not None:
         with naming("data.name"), naming(name):
@@ -85,6 +88,20 @@ def load_all(name: str = "mnist", *, files: Path | None = None) -> Archive:
     builder = tfds_builder.find_builder(name)
     cached = cache_folder() / f"{builder.info.full_name.replace('/', '-')}.npz"
     return _cached(cached, lambda: _decode(builder, files), fresh=files is not None)
+
+
+def begin_loading(name: str, *, files: Path | None = None) -> Callable[[], Archive]:
+    """Begin `load_all` beside the caller, and return a function that waits for its result.
+
+    Only the shipped MNIST is read in a thread. Other data may need imports, and imports in two
+    threads can find a module half done.
+    """
+    if files is not None or name not in _SHIPPED_NAMES:
+        return functools.partial(load_all, name, files=files)
+    thread = ThreadPoolExecutor(max_workers=1)
+    loading = thread.submit(load_all, name)
+    thread.shutdown(wait=False)  # It ends after its only task.
+    return loading.result
 
 
 def _load_own(path: Path, files: Path | None) -> Archive:

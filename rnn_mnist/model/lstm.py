@@ -217,6 +217,7 @@ def lstm(
     sequence: bool = True,
     dtype: DTypeLike = "float32",
     kernel: Kernel = "auto",
+    platform: str | None = None,
     remat: int = 0,
 ) -> tuple[Array, Carry]:
     """Read sequences (B, T, F) by `nn.scan` over `LSTMCell`, or by a compiled kernel.
@@ -226,9 +227,11 @@ def lstm(
     float64 if any array is.
 
     `carry` is (c, h) before the first step, each (B, H). With `reverse`, the last step is read
-    first. With `remat`, only the carry after every `remat` steps is kept for the backward pass,
-    which computes the steps between again. The results are the hidden states (B, T, H), or
-    (B, 0, H) without `sequence`, and the last carry.
+    first. `platform` is the kind of device that computes, such as cpu or gpu. Without it, the
+    computations for all kinds are traced, and the compiler takes one of them. With `remat`, only
+    the carry after every `remat` steps is kept for the backward pass, which computes the steps
+    between again. The results are the hidden states (B, T, H), or (B, 0, H) without `sequence`, and
+    the last carry.
 
     Raises:
       ValueError: The native kernel cannot be used; or the hidden size is 0.
@@ -245,15 +248,18 @@ def lstm(
     # On a GPU, each pass of a loop costs time. 28 steps at once were 2.6 times as fast as one.
     branches: dict[str, Read] = {"cpu": scan, "default": functools.partial(scan, unroll=28)}
     sizes = inputs.shape[0], carry[0].shape[-1]
-    for platform in kernels.PLATFORMS:
+    for kind in kernels.PLATFORMS:
         # `native` must be there for JAX's own device, and may be missing for others.
-        needed = kernel != "native" or platform == kernels.platform_of(jax.default_backend())
+        needed = kernel != "native" or kind == kernels.platform_of(jax.default_backend())
         of_products = wide if jnp.dtype(dtype) == "float32" else dtype
-        if load_kernel(kernel if needed else "auto", platform, *sizes, dtype=of_products):
-            branches[platform] = functools.partial(
-                kernels.lstm, platform=platform, reverse=reverse, sequence=sequence
+        if load_kernel(kernel if needed else "auto", kind, *sizes, dtype=of_products):
+            branches[kind] = functools.partial(
+                kernels.lstm, platform=kind, reverse=reverse, sequence=sequence
             )
-    read: Read = functools.partial(jax.lax.platform_dependent, **branches)
+    if platform is None:
+        read: Read = functools.partial(jax.lax.platform_dependent, **branches)
+    else:
+        read = branches.get(kernels.platform_of(platform) or "default", branches["default"])
     if remat and arrays[1].shape[1] > remat:
         return _in_chunks(read, *arrays, steps=remat, reverse=reverse)
     return read(*arrays)

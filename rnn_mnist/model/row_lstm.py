@@ -63,6 +63,8 @@ class RowLSTM(nn.Module):
     """As in `lstm`."""
     inner_size: int = 16
     """Hidden size of the reading's inner network, if it has one."""
+    platform: str | None = None
+    """As in `lstm`."""
 
     @nn.compact
     def __call__(self, images: Array, *, keys: Array | None = None) -> Array:
@@ -87,7 +89,9 @@ class RowLSTM(nn.Module):
             raise ValueError(f"images must be (batch, rows, columns), not of shape {images.shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images must be floats from 0 to 1, not {images.dtype}")
-        by_lstm = partial(lstm, dtype=self.dtype, kernel=self.kernel, remat=self.remat)
+        by_lstm = partial(
+            lstm, dtype=self.dtype, kernel=self.kernel, platform=self.platform, remat=self.remat
+        )
         inputs = read(images, self.reading)  # (B, T, F)
         if (inner := inner_network(self.reading)) is not None:
             sizes = inner.cells(self.inner_size).items()
@@ -137,7 +141,7 @@ def hidden_states(params: Params, images: Array, *, model: RowLSTM) -> tuple[Arr
     Images are (B, 28, 28) float in [0, 1]. The linear layer reads the last state: the last one of
     each direction.
     """
-    by_lstm = partial(lstm, dtype=model.dtype, kernel=model.kernel)
+    by_lstm = partial(lstm, dtype=model.dtype, kernel=model.kernel, platform=model.platform)
     inputs = read(images, model.reading)  # (B, T, F)
     if (inner := inner_network(model.reading)) is not None:
         inputs = inner.read(by_lstm, params, inputs)

@@ -8,7 +8,7 @@ import functools
 import importlib
 import signal
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -25,6 +25,7 @@ from rnn_mnist.config import (
     from_dict,
     read_config,
 )
+from rnn_mnist.data import Archive
 from rnn_mnist.metrics import LOSS_LIMIT, Epoch, Totals, is_useless
 from rnn_mnist.parallel import broadcast, fail_together, is_first_process
 from rnn_mnist.runs.console import Console, describe_run, next_steps
@@ -109,14 +110,15 @@ def train_run(
     data_files: Path | None,
     devices: int | None,
     watch: Watch = Watch(),
+    load: Callable[[], Archive] | None = None,
     named: Collection[str] = (),
     printed: Sequence[str] = (),
 ) -> Result:
     """Do what `fit` does, on a given console; every process calls this.
 
-    Only the first process prints, and reads and writes the folder. The fields of the config in
-    `named` count as set even if they are at their defaults. The notes in `printed` were printed
-    before, and are not printed again.
+    Only the first process prints, and reads and writes the folder. `load` is that of `make_plan`.
+    The fields of the config in `named` count as set even if they are at their defaults. The notes
+    in `printed` were printed before, and are not printed again.
     """
     with fail_together():
         mesh = parallel.make_mesh(parallel.find_devices(devices))
@@ -124,7 +126,7 @@ def train_run(
     config, watch = _agree(config, watch, named=named, folder=folder)
     writer = Writer(folder, config)
     with fail_together():
-        plan = make_plan(config, mesh, files=data_files)
+        plan = make_plan(config, mesh, files=data_files, load=load)
         check_watch(watch, steps=config.epochs * plan.steps, folder=folder)
     with _stop_requests(active=folder is not None) as stop, writer.open() as notes:
         progress, more = writer.restore(plan, functools.partial(_first_progress, plan))

@@ -9,7 +9,6 @@ checkpoints/    the last states, by step
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 import tempfile
@@ -131,14 +130,12 @@ def write_texts(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
 
 def write_missing_files(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     """Write the files that a folder lacks, because of a kill or because a user deleted them."""
-    from rnn_mnist.plots import charts
+    from rnn_mnist.plots import charts, to_png
 
     write_texts(folder, config, history)
     metrics, curves = folder / "metrics.csv", folder / "curves.png"
     if not curves.is_file() or curves.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
-        png = io.BytesIO()
-        charts.curves(history, title=folder.name).savefig(png, format="png")
-        write_file(curves, png.getvalue())
+        write_file(curves, to_png(charts.curves(history, title=folder.name)))
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -282,11 +281,12 @@ def _print_settings(
     if spent:
         console.print_facts({"time": spent})
     if folder is not None:
+        from rnn_mnist.plots import to_png
         from rnn_mnist.sweeps.chart import draw_sweep
 
-        png, files = io.BytesIO(), [runs.SWEEP_CSV, sweep_folder.PICTURE]
-        draw_sweep(settings, title=folder.name).savefig(png, format="png")
-        runs.write_file(folder / sweep_folder.PICTURE, png.getvalue())
+        files = [runs.SWEEP_CSV, sweep_folder.PICTURE]
+        picture = to_png(draw_sweep(settings, title=folder.name))
+        runs.write_file(folder / sweep_folder.PICTURE, picture)
         files += [sweep_folder.RUNS] if kept else []
         console.print_facts({"files": f"{folder}: {', '.join(files)}"})
 

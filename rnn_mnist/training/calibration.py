@@ -12,8 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
-import scipy.optimize
-import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_mnist.model import HEAD, Params
@@ -68,6 +66,9 @@ def fit_temperature(log_probs: ArrayLike, labels: ArrayLike) -> float:
 
     Source: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017.
     """
+    import scipy.optimize  # Takes a third of a second, and only calibrations need it.
+    import scipy.special
+
     logits, labels = np.asarray(log_probs, np.float64), np.asarray(labels)
 
     def loss(log_temperature: float) -> float:

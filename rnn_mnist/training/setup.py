@@ -110,8 +110,16 @@ class Programs(NamedTuple):
     test_steps: int  # Steps in each call of `test`.
 
 
-def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
+def make_plan(
+    config: Config,
+    mesh: Mesh,
+    *,
+    files: Path | None = None,
+    load: Callable[[], data.Archive] | None = None,
+) -> Plan:
     """Load a config's data onto a mesh and build what trains on them.
+
+    `load` returns all splits, if the caller has begun to load them.
 
     Raises:
       InputError: The data cannot be had.
@@ -132,7 +140,7 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
         version, source = data.full_version(builder), f"streamed from {builder.data_dir}"
         classes, take = data.class_names(builder), functools.partial(PreparedRecords, builder)
     else:
-        archive = data.load_all(name, files=files)
+        archive = load() if load else data.load_all(name, files=files)
         version, source, classes = archive.version, archive.source, archive.classes
         take = functools.partial(data.select, archive)
     check_strokes(config, classes)
@@ -144,7 +152,12 @@ def make_plan(config: Config, mesh: Mesh, *, files: Path | None = None) -> Plan:
     steps = config.epochs * -(-len(kept) // min(config.batch_size, len(kept)))
     return Plan(
         config=config,
-        learner=make_learner(config, num_classes=len(classes), total_steps=steps),
+        learner=make_learner(
+            config,
+            num_classes=len(classes),
+            total_steps=steps,
+            platform=mesh.devices.flat[0].platform,
+        ),
         kernel=kernel,
         mesh=mesh,
         shardings=shardings,
@@ -201,11 +214,19 @@ def _guessing(split: data.Split | PreparedRecords) -> float:
 
 
 def make_learner(
-    config: Config, *, num_classes: int, total_steps: int, swept: tuple[str, ...] = ()
+    config: Config,
+    *,
+    num_classes: int,
+    total_steps: int,
+    swept: tuple[str, ...] = (),
+    platform: str | None = None,
 ) -> Learner:
-    """The learner of a config; the last two arguments are those of `make_optimizer`."""
+    """The learner of a config.
+
+    `total_steps` and `swept` are those of `make_optimizer`, and `platform` is that of `RowLSTM`.
+    """
     return Learner(
-        model=make_model(config, num_classes),
+        model=make_model(config, num_classes, platform=platform),
         optimizer=make_optimizer(
             config.optimizer,
             config.learning_rate,
@@ -230,8 +251,8 @@ def make_learner(
     )
 
 
-def make_model(config: Config, num_classes: int) -> RowLSTM:
-    """The network of a config."""
+def make_model(config: Config, num_classes: int, *, platform: str | None = None) -> RowLSTM:
+    """The network of a config; `platform` is that of `RowLSTM`."""
     return RowLSTM(
         hidden_size=config.hidden_size,
         num_layers=config.num_layers,
@@ -247,17 +268,28 @@ def make_model(config: Config, num_classes: int) -> RowLSTM:
         orthogonal=config.orthogonal,
         remat=config.remat,
         inner_size=config.inner_size,
+        platform=platform,
     )
 
 
 def init_key(seed: int) -> jax.Array:
     """The key from which a run's initial parameters are drawn."""
-    return jax.random.fold_in(jax.random.key(seed), INIT)
+    return _purpose_key(seed, INIT)
 
 
 def step_key(seed: int | jax.Array) -> jax.Array:
     """The key for all randomness in a run's steps."""
-    return jax.random.fold_in(jax.random.key(seed), STEPS)
+    return _purpose_key(seed, STEPS)
+
+
+def _purpose_key(seed: int | jax.Array, purpose: int) -> jax.Array:
+    return _fold_in(np.uint32(seed) if isinstance(seed, int) else seed, np.uint32(purpose))
+
+
+@jax.jit
+def _fold_in(seed: jax.Array, purpose: jax.Array) -> jax.Array:
+    """One program for both keys; without it, JAX loads four."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
 def compile_programs(plan: Plan, *, most: int) -> Programs:

@@ -37,6 +37,17 @@ def test_shipped_mnist_is_whole():
     assert data.SHIPPED.stat().st_size <= 11_500_000
 
 
+def test_data_that_begin_to_load_are_the_same_and_errors_come_when_they_are_asked_for():
+    begun, loaded = data.begin_loading("mnist")(), data.load_all("mnist")
+    assert (begun.version, begun.source) == (loaded.version, loaded.source)
+    assert begun.arrays.keys() == loaded.arrays.keys()
+    for name, array in begun.arrays.items():
+        np.testing.assert_array_equal(array, loaded.arrays[name])
+    unknown = data.begin_loading("no-such/data.csv")
+    with pytest.raises(InputError, match="no-such"):
+        unknown()
+
+
 @needs_originals
 def test_original_files_give_the_shipped_arrays_and_are_cached():
     parsed = data.load_all("mnist", files=ORIGINALS)

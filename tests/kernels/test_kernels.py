@@ -409,6 +409,24 @@ def test_export_refuses_the_kernel_and_takes_the_scan():
             np.testing.assert_allclose(again.call(zeros), call(zeros), atol=1e-6)
 
 
+def test_with_a_platform_only_its_way_is_traced_and_the_bits_are_the_same():
+    case = make_case(3, 2, 4, 5)
+    traced = {
+        platform: str(jax.make_jaxpr(functools.partial(lstm, platform=platform))(*case))
+        for platform in (None, "cpu", "tpu")
+    }
+    found = {name: ("ffi_call" in text, "scan" in text) for name, text in traced.items()}
+    assert found == {None: (True, True), "cpu": (True, False), "tpu": (False, True)}
+    for one, other in zip(
+        jax.tree.leaves(jax.jit(lstm)(*case)),
+        jax.tree.leaves(jax.jit(functools.partial(lstm, platform="cpu"))(*case)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    planned = plan.make_plan(Config(), make_mesh(find_devices(1))).learner.model
+    assert planned.platform == "cpu"
+
+
 def test_without_the_kernel_the_scan_runs_and_says_so(monkeypatch):
     def missing(*_):
         raise ImportError("it was not built: no compiler")

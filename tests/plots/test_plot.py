@@ -1,5 +1,6 @@
 """Pictures: each is written, says what was computed, and can be read."""
 
+import io
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from matplotlib.text import Text
 from rnn_mnist import load, load_pretrained, plot
 from rnn_mnist.inference import beliefs, predict, saliency, units
 from rnn_mnist.metrics import Epoch
-from rnn_mnist.plots import charts, figures, movies, palette
+from rnn_mnist.plots import charts, figures, movies, palette, to_png
 from rnn_mnist.runs.loading import load_result
 
 KINDS = "rows", "digits", "beliefs", "states", "curves", "confusion", "mistakes", "saliency"
@@ -288,6 +289,12 @@ def test_curves_of_an_untrained_network_show_its_test():
         (line,) = axes.get_lines()
         np.testing.assert_allclose(line.get_xydata(), [[0, value]])
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [line.get_label()]
+
+
+def test_a_picture_is_the_same_as_matplotlibs_own():
+    png = io.BytesIO()
+    charts.curves(history([0.1, 0.5, 0.9]), title="a run").savefig(png, format="png")
+    assert to_png(charts.curves(history([0.1, 0.5, 0.9]), title="a run")) == png.getvalue()
 
 
 def test_gradients_are_scaled_where_the_image_has_ink():

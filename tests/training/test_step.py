@@ -28,6 +28,7 @@ from rnn_mnist.data import batches
 from rnn_mnist.parallel.mesh import AXIS, make_mesh, psum
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.optimizers import make_schedule
+from rnn_mnist.training.setup import init_key, step_key
 
 MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
 
@@ -659,6 +660,13 @@ def test_ten_epochs_compile_each_function_once():
         )
     assert train_epoch.__wrapped__._cache_size() == before + 1
     assert make_optimizer("sgd", 0.1) is optimizer
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_a_runs_keys_are_its_seed_with_their_purpose_folded_in(seed):
+    for made, purpose in ((init_key(seed), 0), (step_key(seed), 2)):
+        wanted = jax.random.fold_in(jax.random.key(seed), purpose)
+        np.testing.assert_array_equal(jax.random.key_data(made), jax.random.key_data(wanted))
 
 
 def test_no_two_random_draws_are_correlated():
