@@ -63,7 +63,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Refuse a folder whose name is not in UTF-8."""
+    """Refuse a folder that Orbax cannot write checkpoints into."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

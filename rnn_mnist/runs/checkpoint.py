@@ -1,29 +1,27 @@
-"""Checkpoints of a run: save, restore the newest good one. Orbax is used here only.
+"""Checkpoints of a run, kept by orbax: save, restore the newest good one. Orbax is used here only.
 
-A checkpoint is a folder, named by its step. The state is in arrays/state.npz, which holds an array
-for each of its leaves, named by the leaf's path. The record is JSON in record/metadata, as `record`
-describes it. The file SHA256SUMS beside them, in the format of `sha256sum --check`, tells a damaged
-checkpoint from a good one before anything is read.
-
-These are the files that Orbax's manager wrote for earlier versions, without Orbax's own. Importing
-Orbax takes as long as half of a small epoch, so only states of version 0.1.0 are read by it.
+The state is in arrays/state.npz, which holds an array for each of its leaves, named by the leaf's
+path. The record is JSON, as `record` describes it. The file SHA256SUMS beside them, in the format
+of `sha256sum --check`, tells a damaged checkpoint from a good one before anything is read. Version
+0.1.0 saved the state with orbax's own handler; such checkpoints can still be read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import io
-import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from rnn_mnist.config import InputError
 from rnn_mnist.files import atomic_write, read_npz
@@ -33,21 +31,19 @@ from rnn_mnist.training import State
 
 KEPT = 3
 SUMS = "SHA256SUMS"
-_STATE, _RECORD = "arrays/state.npz", "record/metadata"
-_PARTIAL = ".orbax-checkpoint-tmp"
-"""In the names of folders that a killed save left, also one of an earlier version."""
+_STATE = "state.npz"
 
 
 class Checkpoints(NamedTuple):
-    """A folder of checkpoints."""
+    """An open folder of checkpoints."""
 
     folder: Path
+    manager: ocp.CheckpointManager
 
     @property
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in ascending order."""
-        names = [path.name for path in self.folder.iterdir() if path.is_dir()]
-        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+        return sorted(self.manager.all_steps())
 
 
 class Restored(NamedTuple):
@@ -58,7 +54,8 @@ class Restored(NamedTuple):
     damaged: list[int]  # The steps of newer checkpoints, which are damaged.
 
 
-def open_checkpoints(folder: Path, *, read_only: bool = False) -> Checkpoints:
+@contextlib.contextmanager
+def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[Checkpoints]:
     """Open a folder of checkpoints, which is made if absent.
 
     What a killed process left half done in it is removed. `read_only` changes nothing, because
@@ -67,56 +64,59 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Checkpoints:
     if not read_only:
         with explained(f"{folder}: the folder cannot be created", AGAIN):
             folder.mkdir(exist_ok=True)
-        for left in folder.glob(f"*{_PARTIAL}*"):
-            shutil.rmtree(left, ignore_errors=True)
-    return Checkpoints(folder)
+    processes = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # Only the process that opens the folder uses it.
+        processes.primary_host = jax.process_index()
+        processes.active_processes = {jax.process_index()}
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=None if read_only else KEPT,
+        save_interval_steps=0 if read_only else 1,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=not read_only,
+        create=False,
+        read_only=read_only,
+        multiprocessing_options=processes,
+    )
+    with _log_hidden():
+        manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    with manager:
+        yield Checkpoints(folder, manager)
+
+
+@contextlib.contextmanager
+def _log_hidden() -> Iterator[None]:
+    """Hide orbax's log: its warnings, and tracebacks of errors that it also raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(checkpoints: Checkpoints, state: State, record: Record) -> None:
-    """Save a state, which may lie on several devices, under its step, with its record.
-
-    A checkpoint takes its name only once it is complete. Then the oldest beyond `KEPT` are deleted.
-    """
+    """Save a state, which may lie on several devices, under its step, with its record."""
     state = jax.device_get(state)
-    step, npz = int(state.step), io.BytesIO()
-    partial = checkpoints.folder / f"{step}{_PARTIAL}"
+    step = int(state.step)
+    args = ocp.args.Composite(arrays=_StateArgs(state), record=ocp.args.JsonSave(record))
+    run = checkpoints.folder.parent
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        np.savez(npz, **_by_path(state))
-        contents: dict[str, bytes | memoryview] = {
-            _STATE: npz.getbuffer(),
-            _RECORD: json.dumps(record).encode(),
-        }
-        for name, content in contents.items():
-            (partial / name).parent.mkdir()
-            _write(partial / name, content)
-        _write(partial / SUMS, _sums(partial))
-        if step in checkpoints.steps:  # Saved by a longer run that was to be calibrated later.
-            _delete(checkpoints, step)
-        partial.rename(checkpoints.folder / str(step))
-        for old in checkpoints.steps[:-KEPT]:
-            _delete(checkpoints, old)
-    except OSError as error:
-        reason = error.strerror or str(error)
+        before = run.stat()
+        with _log_hidden():
+            if step in checkpoints.steps:  # Saved by a longer run that was to be calibrated later.
+                checkpoints.manager.delete(step)
+            checkpoints.manager.save(step, args=args, force=True)
+        # If somebody renames or removes the run's folder meanwhile, orbax creates it again.
+        if not os.path.samestat(before, run.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        _write_sums(checkpoints.folder / str(step))
+    except Exception as error:  # A full disk can raise nearly anything in the layers below.
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:200]
         raise InputError(
             f"{checkpoints.folder}: step {step:,} cannot be saved ({reason}); {AGAIN}; the "
             "checkpoints before are kept"
         ) from None
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _delete(checkpoints: Checkpoints, step: int) -> None:
-    """Delete a checkpoint. A kill meanwhile leaves a name that no checkpoint has."""
-    left = checkpoints.folder / f"{step}{_PARTIAL}-deleted"
-    (checkpoints.folder / str(step)).rename(left)
-    shutil.rmtree(left, ignore_errors=True)
 
 
 def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Restored | None:
@@ -131,9 +131,13 @@ def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Re
         has_sums = (path / SUMS).exists()
         if not has_sums or (path / SUMS).read_bytes() == _sums(path):
             try:
-                record = cast(Record, dict(json.loads((path / _RECORD).read_bytes())))
-                check_record(record)
-                return Restored(_restore_state(path, abstract(record)), record, damaged)
+                with _log_hidden():
+                    args = ocp.args.Composite(record=ocp.args.JsonRestore())
+                    saved = checkpoints.manager.restore(step, args=args).record
+                    record = cast(Record, dict(saved))
+                    check_record(record)
+                    state = _restore_state(checkpoints, step, abstract(record))
+                    return Restored(state, record, damaged)
             except (InputError, MemoryError):
                 raise
             except Exception as error:
@@ -153,53 +157,28 @@ def restore(checkpoints: Checkpoints, abstract: Callable[[Record], State]) -> Re
 _OTHER_SHAPES = "its state is not of the shapes that the config asks for"
 
 
-def _restore_state(path: Path, abstract: State) -> State:
-    """The state of a checkpoint, with these shapes, dtypes and shardings."""
-    if (path / "state").exists():
-        return _restore_old(path / "state", abstract)
-    with (path / _STATE).open("rb") as file:
-        arrays = read_npz(file)
-    leaves = _by_path(abstract)
-    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-    if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
-        raise ValueError(_OTHER_SHAPES)
-    found = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
-    return jax.tree.unflatten(jax.tree.structure(abstract), found)
-
-
-def _restore_old(folder: Path, abstract: State) -> State:
-    """A state that version 0.1.0 saved with Orbax's own handler."""
-    import orbax.checkpoint as ocp
-
-    handler = ocp.StandardCheckpointHandler()
-    with _log_hidden():
-        # If arrays have other shapes than expected, Orbax's threads print tracebacks.
-        saved = handler.metadata(folder.absolute()).tree
+def _restore_state(checkpoints: Checkpoints, step: int, abstract: State) -> State:
+    """The state of a step, saved by this version or by 0.1.0."""
+    old = checkpoints.folder / str(step) / "state"
+    if old.exists():
+        # If arrays have other shapes than expected, orbax's threads print tracebacks.
+        saved = ocp.StandardCheckpointHandler().metadata(old.absolute()).tree
         trees = (jax.tree.leaves(tree) for tree in (saved, abstract))
         there, here = (sorted(tuple(leaf.shape) for leaf in leaves) for leaves in trees)
         if there != here:
             raise ValueError(_OTHER_SHAPES)
-        restored = handler.restore(folder.absolute(), args=ocp.args.StandardRestore(abstract))
-    return cast(State, restored)
-
-
-@contextlib.contextmanager
-def _log_hidden() -> Iterator[None]:
-    """Hide Orbax's log: its warnings, and tracebacks of errors that it also raises."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+    else:
+        args = ocp.args.Composite(arrays=_StateArgs(abstract))
+    (state,) = checkpoints.manager.restore(step, args=args).values()
+    return state
 
 
 def clean_up(checkpoints: Checkpoints, restored: Restored) -> None:
     """Delete damaged and old checkpoints, and write the restored one's sums if a kill left none."""
     good = [step for step in checkpoints.steps if step not in restored.damaged]
     for step in [*restored.damaged, *good[:-KEPT]]:
-        _delete(checkpoints, step)
+        checkpoints.manager.delete(step)
     path = checkpoints.folder / str(int(restored.state.step))
     if not (path / SUMS).exists():
         _write_sums(path)
@@ -218,6 +197,39 @@ def _sums(folder: Path) -> bytes:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         lines.append(f"{digest}  {path.relative_to(folder)}\n")
     return "".join(lines).encode()
+
+
+class _StateHandler(ocp.CheckpointHandler):  # type: ignore[misc]  # Orbax has no types.
+    """Saves a state as one .npz file.
+
+    Orbax's own handler writes through TensorStore, which needs file locks. Some network drives have
+    none. If a disk is full, TensorStore's threads print tracebacks beside the error.
+    """
+
+    def save(self, directory: Path, args: _StateArgs) -> None:
+        npz = io.BytesIO()  # Zipping into the file itself would hide why a write failed.
+        np.savez(npz, **_by_path(args.state))
+        with (Path(directory) / _STATE).open("wb") as file:
+            file.write(npz.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def restore(self, directory: Path, args: _StateArgs) -> State:
+        with (Path(directory) / _STATE).open("rb") as file:
+            arrays = read_npz(file)
+        abstract = _by_path(args.state)
+        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()}
+        if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+            raise ValueError(_OTHER_SHAPES)
+        leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in abstract.items()]
+        return jax.tree.unflatten(jax.tree.structure(args.state), leaves)
+
+
+@ocp.args.register_with_handler(_StateHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _StateArgs(ocp.args.CheckpointArgs):  # type: ignore[misc]
+    state: State
+    """The state to save; or the shapes, dtypes and shardings of the state to restore."""
 
 
 def _by_path(state: State) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rnn_mnist import model, training
 from rnn_mnist.config import Config, InputError, read_config
-from rnn_mnist.runs.checkpoint import open_checkpoints, restore
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.folder import CHECKPOINTS, best_run, is_run_or_sweep, run_folders
 from rnn_mnist.runs.foreign import PLAIN, ReadAs
@@ -127,6 +126,8 @@ def load_run(folder: Path | str) -> Result:
     Raises:
       InputError: The folder holds no run, or no checkpoint that can be read.
     """
+    from rnn_mnist.runs.checkpoint import open_checkpoints, restore
+
     folder = best_run(Path(folder))
     if not (folder / "config.toml").exists():
         runs = run_folders(folder)
@@ -143,8 +144,8 @@ def load_run(folder: Path | str) -> Result:
 
     restored = None
     if (folder / CHECKPOINTS).is_dir():
-        checkpoints = open_checkpoints(folder / CHECKPOINTS, read_only=True)
-        restored = restore(checkpoints, abstract)
+        with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+            restored = restore(checkpoints, abstract)
     if restored is None:
         raise InputError(
             f"{folder}: nothing has been trained there yet; rnn-mnist train {folder} trains it"

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -13,17 +14,15 @@ import numpy as np
 from rnn_mnist.config import Config, InputError, read_config, to_toml
 from rnn_mnist.parallel import fail_together, is_first_process, visible_cores
 from rnn_mnist.runs import folder as run_folder
-from rnn_mnist.runs.checkpoint import (
-    Checkpoints,
-    Restored,
-    clean_up,
-    open_checkpoints,
-    restore,
-    save,
-)
 from rnn_mnist.runs.console import name_checkpoints
 from rnn_mnist.runs.record import Record, make_record, to_progress
 from rnn_mnist.training import Plan, Progress, State, abstract_state
+
+if TYPE_CHECKING:
+    from rnn_mnist.runs.checkpoint import Checkpoints, Restored
+
+# Orbax, which `checkpoint` needs, is imported when a folder is opened, so that reading a result
+# starts sooner.
 
 
 class Writer:
@@ -49,9 +48,12 @@ class Writer:
         with contextlib.ExitStack() as stack:
             with fail_together():
                 if self.folder is not None:
+                    from rnn_mnist.runs.checkpoint import open_checkpoints
+
                     lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
                     notes += stack.enter_context(lock)
-                    self._checkpoints = open_checkpoints(self.folder / run_folder.CHECKPOINTS)
+                    opened = open_checkpoints(self.folder / run_folder.CHECKPOINTS)
+                    self._checkpoints = stack.enter_context(opened)
             # A save takes as long as a tenth of a small epoch, so it runs beside the next epoch.
             self._thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             self._saving: Future[None] = self._thread.submit(lambda: None)
@@ -65,6 +67,7 @@ class Writer:
         with fail_together():
             if self.folder is None or self._checkpoints is None:
                 return start(), []
+            from rnn_mnist.runs.checkpoint import clean_up, restore
 
             def abstract(record: Record) -> State:
                 if record["data"] != plan.version:
@@ -101,6 +104,8 @@ class Writer:
 
 def _save(checkpoints: Checkpoints, plan: Plan, progress: Progress) -> None:
     """Write a checkpoint, then the metrics."""
+    from rnn_mnist.runs.checkpoint import save
+
     record = make_record(
         progress,
         version=plan.version,
@@ -168,9 +173,11 @@ def write_run(
     Raises:
       InputError: The folder holds another run, or cannot be written.
     """
+    from rnn_mnist.runs.checkpoint import open_checkpoints, save
+
     with run_folder.lock_run_folder(folder, config):
-        checkpoints = open_checkpoints(folder / run_folder.CHECKPOINTS)
-        if progress.step not in checkpoints.steps:
-            record = make_record(progress, version=version, classes=classes, kernel=kernel)
-            save(checkpoints, progress.state, record)
+        with open_checkpoints(folder / run_folder.CHECKPOINTS) as checkpoints:
+            if progress.step not in checkpoints.steps:
+                record = make_record(progress, version=version, classes=classes, kernel=kernel)
+                save(checkpoints, progress.state, record)
         run_folder.write_missing_files(folder, config, progress.history)

@@ -161,8 +161,10 @@ def test_every_flipped_bit_in_a_checkpoint_is_found_or_harmless(undisturbed, tmp
         content = bytearray(path.read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(content)
-        checkpoints = checkpoint.open_checkpoints(copy, read_only=True)
-        with pytest.raises(InputError, match="all are damaged"):
+        with (
+            checkpoint.open_checkpoints(copy, read_only=True) as checkpoints,
+            pytest.raises(InputError, match="all are damaged"),
+        ):
             checkpoint.restore(checkpoints, lambda _: like)
 
 
@@ -261,19 +263,20 @@ def test_a_folder_changed_while_it_is_written_is_an_error(
             (folder / "checkpoints").write_text("")
         real(*arguments, **arrays)
 
-    checkpoints = checkpoint.open_checkpoints(folder / "checkpoints")
-    checkpoint.save(checkpoints, state._replace(step=np.int32(1)), {})
-    monkeypatch.setattr(np, "savez", then)
-    with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not)"):
-        checkpoint.save(checkpoints, state._replace(step=np.int32(2)), {})
+    with checkpoint.open_checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoint.save(checkpoints, state._replace(step=np.int32(1)), {})
+        monkeypatch.setattr(np, "savez", then)
+        with pytest.raises(InputError, match=r"run/checkpoints: step 2 cannot be saved \((No|Not)"):
+            checkpoint.save(checkpoints, state._replace(step=np.int32(2)), {})
 
 
 def test_checkpoints_that_are_a_file_are_an_error(tmp_path):
     (tmp_path / "checkpoints").write_text("")
+    opened = checkpoint.open_checkpoints(tmp_path / "checkpoints")
     with pytest.raises(
         InputError, match=r"checkpoints: the folder cannot be created \(File exists\)"
     ):
-        checkpoint.open_checkpoints(tmp_path / "checkpoints")
+        opened.__enter__()
 
 
 def test_a_config_deleted_during_a_run_is_written_again(tmp_path, monkeypatch):
@@ -300,11 +303,11 @@ def test_what_a_kill_leaves_of_a_save_is_not_counted_and_goes(undisturbed, tmp_p
     (folder / "252.orbax-checkpoint-tmp" / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
     (folder / "189" / ".SHA256SUMS.0123abcd.partial").touch()
     (folder / "189" / "SHA256SUMS").unlink()
-    checkpoints = checkpoint.open_checkpoints(folder)
-    assert checkpoints.steps == [0, 63, 126, 189]
-    checkpoint.clean_up(checkpoints, checkpoint.restore(checkpoints, lambda _: like))
-    assert checkpoints.steps == [63, 126, 189]
-    checkpoint.save(checkpoints, state._replace(step=np.int32(252)), {})
+    with checkpoint.open_checkpoints(folder) as checkpoints:
+        assert checkpoints.steps == [0, 63, 126, 189]
+        checkpoint.clean_up(checkpoints, checkpoint.restore(checkpoints, lambda _: like))
+        assert checkpoints.steps == [63, 126, 189]
+        checkpoint.save(checkpoints, state._replace(step=np.int32(252)), {})
     assert sorted(path.name for path in folder.iterdir()) == ["126", "189", "252"]
     assert not list(folder.rglob("*.partial"))
 
