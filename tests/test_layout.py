@@ -165,7 +165,7 @@ with tempfile.TemporaryDirectory() as folder:
         ),
         (
             BEFORE_STEP_1,
-            ["matplotlib", "orbax", "scipy", "tensorflow_datasets", "tensorflow", "torch", "grain"],
+            ["matplotlib", "scipy", "tensorflow_datasets", "tensorflow", "torch", "grain"],
         ),
         (
             "from rnn_mnist import train, sweep, predict, plot, export, draw",
