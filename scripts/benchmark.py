@@ -709,7 +709,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quick = f"one turn of the smallest size, with {QUICK.train:,} images to train on"
     parser = make_parser(__doc__, quick=quick)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each epoch (default: 5)")
-    parser.add_argument("--hidden", nargs="+", type=int, help="hidden sizes of compared and step")
+    parser.add_argument("--hidden", nargs="+", type=int, help="in compared, several, step")
     parser.add_argument("--no-avx512", action="store_true", help="as on a processor without it")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=[*TABLES], help="these tables")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
@@ -721,7 +721,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen = [name for name in given.only if name not in WITH_PYTORCH]
         if not chosen:
             need("torch", "torch")
-    sizes = QUICK if given.quick else Sizes(given.rounds, hidden=given.hidden or Sizes(1).hidden)
+    sizes = QUICK if given.quick else Sizes(given.rounds)
+    if given.hidden:
+        sizes = sizes._replace(hidden=given.hidden)
     with contextlib.redirect_stdout(io.StringIO() if given.json else sys.stdout):
         here = machine(sizes.matrices)
         print("{cpu}, {cores} cores, {gflops:.0f} GFLOP/s in NumPy; ".format(**here), end="")
