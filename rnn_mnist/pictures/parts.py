@@ -112,6 +112,8 @@ def _is_line(box: Box) -> bool:
 def _is_frame(part: Part, found: Parts, others: Sequence[Part]) -> bool:
     """Whether most of a part lies along its own box, and around another part."""
     box = part.box
+    if min(box.height, box.width) < 3:  # Nothing fits into a speck.
+        return False
     least = 0.1 * min(box.height, box.width)
     if not any(_within(other.box, box) and other.box.side > least for other in others):
         return False
