@@ -26,6 +26,7 @@ LINES = {"": None, "without long lines": 0.85, "without lines": 0.65}
 
 # What makes a reading less plausible, in units of the score.
 INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.8, 1.3, 0.7, 1.5, 2.0, 2.0, 0.7
+FINE = 1.2  # Maps for thin ink: they can miss strokes, and take spots of paper for ink.
 LIKE_PAPER = 1.0  # Light ink on a picture that is mostly light, or dark ink on a dark one.
 SMALLEST = 0.15  # Things below this share of the picture are small.
 
@@ -97,7 +98,7 @@ def _plans(ink: InkMap) -> Iterator[Plan]:
         if share is not None and np.array_equal(left, mask):
             continue
         parts = connected(left)
-        cost = 0.0 if share is None else FEWER_LINES
+        cost = (0.0 if share is None else FEWER_LINES) + (FINE if ink.fine else 0.0)
         chosen = {"inside": (inside(parts), INSIDE), "all": (not_filled(parts), ALL)}
         for name, (some, penalty) in chosen.items():
             title = ", ".join(filter(None, [ink.name, name, cut]))

@@ -11,6 +11,7 @@ const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
 const INSIDE = 0.8, ALL = 1.3, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 2, SEVERAL = 0.7;
+const FINE = 1.2; // Maps for thin ink: they can miss strokes, and take spots of paper for ink.
 
 const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
@@ -105,7 +106,7 @@ function* plans(ink) {
   for (const [cut, share] of LINES) {
     const left = share ? withoutLines(mask, lines, share) : mask;
     if (share && equal(left, mask)) continue;
-    const all = connected(left), cost = share ? FEWER_LINES : 0;
+    const all = connected(left), cost = (share ? FEWER_LINES : 0) + (ink.fine ? FINE : 0);
     const chosen = [["inside", inside(all), INSIDE], ["all", notFilled(all), ALL]];
     for (const [name, parts, penalty] of chosen) {
       const title = [ink.name, name, cut].filter(Boolean).join(", ");
