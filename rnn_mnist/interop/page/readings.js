@@ -1,7 +1,7 @@
 // Readings: a picture in several ways, and the best. As pictures/readings.py has it. -------------
 
 const MOST_LIKELY = 3; // All images that look at least this much like a digit are equally good.
-const ENOUGH = 1; // If the whole picture has this score, nothing else is tried.
+const ENOUGH = 1; // If the whole picture has this score, and an empty edge, nothing else is tried.
 const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
 const LIKE_PAPER = 1; // Light ink on a picture that is mostly light, or dark ink on a dark one.
@@ -36,11 +36,15 @@ function* readings(grey) {
   const found = [];
   for (const candidate of candidates(grey)) {
     found.push(candidate);
-    if (candidate.name === "whole" && candidate.score >= ENOUGH) break;
+    if (isEnough(candidate)) break;
     yield;
   }
   return found.sort((a, b) => b.score - a.score);
 }
+
+/** Whether a reading is the whole picture, and shows a digit with nothing around it. */
+const isEnough = ({ name, score, plan: { things, labels } }) => name === "whole"
+  && score >= ENOUGH && !things.some(({ box }) => touches(box, labels));
 
 /** The best reading, { name, image, doubts }, or null if nothing is drawn. */
 const bestOf = (found) =>
