@@ -96,7 +96,7 @@ def rounded(sheet: Sheet) -> PIL.Image.Image:
 def png(sheet: Sheet) -> bytes:
     """A sheet as a file."""
     file = io.BytesIO()
-    rounded(sheet).save(file, "PNG")
+    rounded(sheet).save(file, "PNG", compress_level=1)  # Fast.
     return file.getvalue()
 
 

@@ -27,6 +27,7 @@ class InkMap(NamedTuple):
     light: bool  # Whether the ink is lighter than the paper.
     ink: Real  # (H, W), from 0 to 255.
     limit: float  # Ink is above it.
+    fine: bool = False  # Whether it is for thin ink only.
 
     @property
     def mask(self) -> Mask:
@@ -58,7 +59,7 @@ def ink_maps(grey: Real) -> Iterator[InkMap]:
             found = _local(255 - smooth if light else smooth, reach)
             if found.max() >= LEAST_CONTRAST:
                 name = f"{'light' if light else 'dark'} ink, 1/{part}"
-                yield InkMap(name, light, found, threshold(found))
+                yield InkMap(name, light, found, threshold(found), fine=part == max(REACHES))
 
 
 def _even(grey: Real, ground: float, name: str) -> InkMap | None:

@@ -38,13 +38,13 @@ def _lengths(mask: Mask) -> NDArray[np.float64]:
     small = _thicker(_reduced(mask, factor))
     width = small.shape[1]
     margin = (max(_SLANTS) * width) // 100 + 1  # Slanted rows begin or end outside.
-    small = np.pad(small, ((margin, margin), (0, 0)))
-    row, column = np.arange(margin, len(small) - margin)[:, None], np.arange(width)
-    longest = np.zeros(small.shape, np.int64)
+    small = np.pad(small, ((margin, margin), (0, 0))).ravel()
+    level = np.arange(margin * width, small.size - margin * width).reshape(-1, width)
+    longest = np.zeros(small.size, np.int64)
     for slant in _SLANTS:
-        rows = row + (slant * (column - width // 2) + 25) // 50
-        longest[rows, column] = np.maximum(longest[rows, column], _run_lengths(small[rows, column]))
-    large = _thicker(longest[margin:-margin]).repeat(factor, 0).repeat(factor, 1)
+        places = level + (slant * (np.arange(width) - width // 2) + 25) // 50 * width
+        longest[places] = np.maximum(longest[places], _run_lengths(small[places]))
+    large = _thicker(longest[level]).repeat(factor, 0).repeat(factor, 1)
     return large[: mask.shape[0], : mask.shape[1]] / width
 
 
@@ -74,8 +74,8 @@ def _without(mask: Mask, lines: Mask) -> Mask:
 
 def _run_lengths(mask: Mask) -> NDArray[np.int64]:
     """The length of the run of pixels along the row in which each pixel is; 0 outside of runs."""
-    width = mask.shape[1]
-    at = np.arange(width)
-    before = np.maximum.accumulate(np.where(mask, -1, at), 1)
-    after = np.minimum.accumulate(np.where(mask, width, at)[:, ::-1], 1)[:, ::-1]
-    return np.where(mask, after - before - 1, 0)
+    edges = np.flatnonzero(np.diff(np.pad(mask, ((0, 0), (1, 1))).ravel()))
+    lengths = edges[1::2] - edges[::2]
+    runs = np.zeros(mask.shape, np.int64)
+    runs[mask] = lengths.repeat(lengths)
+    return runs

@@ -85,7 +85,7 @@ def connected(mask: Mask) -> Parts:
 
 def inside(found: Parts) -> list[Part]:
     """The parts that do not touch the edge of the picture, and are neither lines nor frames."""
-    kept = [part for part in found.parts if not _touches(part.box, found.labels.shape)]
+    kept = [part for part in found.parts if not touches(part.box, found.labels.shape)]
     return [part for part in kept if not _is_line(part.box) and not _is_frame(part, found, kept)]
 
 
@@ -94,12 +94,12 @@ def not_filled(found: Parts) -> list[Part]:
     return [
         part
         for part in found.parts
-        if not _touches(part.box, found.labels.shape)
+        if not touches(part.box, found.labels.shape)
         or part.area < 0.75 * part.box.height * part.box.width
     ]
 
 
-def _touches(box: Box, shape: tuple[int, ...]) -> bool:
+def touches(box: Box, shape: tuple[int, ...]) -> bool:
     """Whether a box touches the edge of the picture."""
     return box.top == 0 or box.left == 0 or box.bottom == shape[0] or box.right == shape[1]
 
@@ -112,6 +112,8 @@ def _is_line(box: Box) -> bool:
 def _is_frame(part: Part, found: Parts, others: Sequence[Part]) -> bool:
     """Whether most of a part lies along its own box, and around another part."""
     box = part.box
+    if min(box.height, box.width) < 3:  # Nothing fits into a speck.
+        return False
     least = 0.1 * min(box.height, box.width)
     if not any(_within(other.box, box) and other.box.side > least for other in others):
         return False

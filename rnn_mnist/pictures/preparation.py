@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 SIDE = 512  # Larger pictures are reduced to about this side, since the digit gets only 20 pixels.
 FAINT = 0.1  # Pixels below this share of the strongest ink are outside of the digit's box.
@@ -34,7 +34,8 @@ def to_image(ink: Real) -> Levels:
     longest = max(ink.shape)
     ink = _widened(ink, scale=BOX / longest)
     height, width = (max(1, _round(BOX * size / longest)) for size in ink.shape)
-    small = _averaging(ink.shape[0], height) @ ink @ _averaging(ink.shape[1], width).T
+    rows, columns = _averaging(ink.shape[0], height), _averaging(ink.shape[1], width)
+    small = (columns @ (rows @ ink).T).T
     return _centred(small * (255 / small.max()))
 
 
@@ -75,12 +76,15 @@ def _round(value: float) -> int:
     return int(np.floor(value + 0.5 + 1e-6))
 
 
-def _averaging(size: int, wanted: int) -> Real:
-    """The matrix (wanted, size) that reduces `size` values to `wanted` means over equal parts."""
+def _averaging(size: int, wanted: int) -> sparse.csr_array:
+    """The matrix (wanted, size) that reduces `size` values to `wanted` means over equal parts.
+
+    It is sparse, also because NumPy's products of dense matrices wait for other busy programs.
+    """
     edges = np.arange(wanted + 1)[:, None] * (size / wanted)
     starts = np.arange(size)
     shared = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
-    return shared.clip(0) * (wanted / size)
+    return sparse.csr_array(shared.clip(0) * (wanted / size))
 
 
 def _stroke_width(ink: Real) -> float:

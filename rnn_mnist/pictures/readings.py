@@ -15,17 +15,27 @@ from rnn_mnist.config import InputError
 from rnn_mnist.pictures.ink import LEAST_CONTRAST, InkMap, Real, ink_maps, whole
 from rnn_mnist.pictures.judge import likeness
 from rnn_mnist.pictures.lines import find_lines, without_lines
-from rnn_mnist.pictures.parts import Box, Parts, Thing, connected, inside, not_filled, things
+from rnn_mnist.pictures.parts import (
+    Box,
+    Parts,
+    Thing,
+    connected,
+    inside,
+    not_filled,
+    things,
+    touches,
+)
 from rnn_mnist.pictures.preparation import Levels, to_image
 
 MOST_LIKELY = 3.0  # All images that look at least this much like a digit are equally good.
-ENOUGH = 1.0  # If the whole picture has this score, nothing else is tried.
+ENOUGH = 1.0  # If the whole picture has this score, and an empty edge, nothing else is tried.
 _MOST_INK = 0.6  # Of a picture. More is no ink.
 LINES = {"": None, "without long lines": 0.85, "without lines": 0.65}
 """The shortest lines that are removed, as shares of the picture."""
 
 # What makes a reading less plausible, in units of the score.
 INSIDE, ALL, FEWER_LINES, SECOND, SMALL, HOLE, SEVERAL = 0.8, 1.3, 0.7, 1.5, 2.0, 2.0, 0.7
+FINE = 1.2  # Maps for thin ink: they can miss strokes, and take spots of paper for ink.
 LIKE_PAPER = 1.0  # Light ink on a picture that is mostly light, or dark ink on a dark one.
 SMALLEST = 0.15  # Things below this share of the picture are small.
 
@@ -59,11 +69,18 @@ def read(grey: Real) -> list[Candidate]:
     found = []
     for candidate in candidates(grey):
         found.append(candidate)
-        if candidate.name == "whole" and candidate.score >= ENOUGH:
+        if _is_enough(candidate):
             break
     if not found:
         raise InputError("nothing is drawn on it")
     return sorted(found, key=lambda candidate: -candidate.score)
+
+
+def _is_enough(candidate: Candidate) -> bool:
+    """Whether a reading is the whole picture, and shows a digit with nothing around it."""
+    shape = candidate.plan.parts.labels.shape
+    at_edge = any(touches(thing.box, shape) for thing in candidate.plan.things)
+    return candidate.name == "whole" and candidate.score >= ENOUGH and not at_edge
 
 
 def candidates(grey: Real) -> Iterator[Candidate]:
@@ -97,7 +114,7 @@ def _plans(ink: InkMap) -> Iterator[Plan]:
         if share is not None and np.array_equal(left, mask):
             continue
         parts = connected(left)
-        cost = 0.0 if share is None else FEWER_LINES
+        cost = (0.0 if share is None else FEWER_LINES) + (FINE if ink.fine else 0.0)
         chosen = {"inside": (inside(parts), INSIDE), "all": (not_filled(parts), ALL)}
         for name, (some, penalty) in chosen.items():
             title = ", ".join(filter(None, [ink.name, name, cut]))

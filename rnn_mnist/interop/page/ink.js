@@ -33,7 +33,7 @@ function* inkMaps(grey, plain) {
       const ink = localInk(sums, count, reach);
       if (largest(ink.values) < LEAST_CONTRAST) continue;
       const name = `${light ? "light" : "dark"} ink, 1/${part}`;
-      yield { name, light, ink, limit: threshold(ink.values) };
+      yield { name, light, ink, limit: threshold(ink.values), fine: part === largest(REACHES) };
     }
   }
 }

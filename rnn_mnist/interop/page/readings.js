@@ -1,7 +1,7 @@
 // Readings: a picture in several ways, and the best. As pictures/readings.py has it. -------------
 
 const MOST_LIKELY = 3; // All images that look at least this much like a digit are equally good.
-const ENOUGH = 1; // If the whole picture has this score, nothing else is tried.
+const ENOUGH = 1; // If the whole picture has this score, and an empty edge, nothing else is tried.
 const MOST_INK = 0.6; // Of a picture. More is no ink.
 const LINES = [["", null], ["without long lines", 0.85], ["without lines", 0.65]];
 const LIKE_PAPER = 1; // Light ink on a picture that is mostly light, or dark ink on a dark one.
@@ -11,6 +11,7 @@ const UNCLEAR = 0; // Below this score, something else may be the digit.
 const SMALLEST = 0.15; // Things below this share of the picture are small.
 // What makes a reading less plausible, in units of the score.
 const INSIDE = 0.8, ALL = 1.3, FEWER_LINES = 0.7, SECOND = 1.5, SMALL = 2, HOLE = 2, SEVERAL = 0.7;
+const FINE = 1.2; // Maps for thin ink: they can miss strokes, and take spots of paper for ink.
 
 const judge = (() => { // A network with one hidden layer, as pictures/judge.py has it.
   const { units, weights, numbers } = data.judge;
@@ -35,11 +36,15 @@ function* readings(grey) {
   const found = [];
   for (const candidate of candidates(grey)) {
     found.push(candidate);
-    if (candidate.name === "whole" && candidate.score >= ENOUGH) break;
+    if (isEnough(candidate)) break;
     yield;
   }
   return found.sort((a, b) => b.score - a.score);
 }
+
+/** Whether a reading is the whole picture, and shows a digit with nothing around it. */
+const isEnough = ({ name, score, plan: { things, labels } }) => name === "whole"
+  && score >= ENOUGH && !things.some(({ box }) => touches(box, labels));
 
 /** The best reading, { name, image, doubts }, or null if nothing is drawn. */
 const bestOf = (found) =>
@@ -105,7 +110,7 @@ function* plans(ink) {
   for (const [cut, share] of LINES) {
     const left = share ? withoutLines(mask, lines, share) : mask;
     if (share && equal(left, mask)) continue;
-    const all = connected(left), cost = share ? FEWER_LINES : 0;
+    const all = connected(left), cost = (share ? FEWER_LINES : 0) + (ink.fine ? FINE : 0);
     const chosen = [["inside", inside(all), INSIDE], ["all", notFilled(all), ALL]];
     for (const [name, parts, penalty] of chosen) {
       const title = [ink.name, name, cut].filter(Boolean).join(", ");
