@@ -16,7 +16,8 @@ FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").iterdir())
 
 @pytest.fixture(params=FIXTURES, ids=lambda folder: folder.name)
 def written(request):
-    return request.param, np.load(request.param / "expected.npz")
+    with np.load(request.param / "expected.npz") as expected:
+        return request.param, dict(expected)
 
 
 @pytest.fixture(scope="module")
