@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist.pictures import Drawing, Levels, likeness, to_image
 
-_NEARLY = 1.0  # Readings whose score is at most this much below the best are nearly as good.
+_NEARLY = 1.25  # Readings whose score is at most this much below the best are nearly as good.
 _SURE = 0.5  # Another reading counts if its answer has at least this probability.
 _CLOSE = 0.3  # The second answer is close if the first is at most this much more probable.
 # A digit is turned if another position looks this much more like one, and this one hardly does.

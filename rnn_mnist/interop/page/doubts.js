@@ -1,6 +1,6 @@
 // Doubts: what is doubtful about an answer. As inference/doubts.py has it. -----------------------
 
-const NEARLY = 1; // Readings whose score is at most this much below the best are nearly as good.
+const NEARLY = 1.25; // Readings whose score is at most this much below the best are nearly as good.
 const SURE = 0.5; // Another reading counts if its answer has at least this probability.
 const CLOSE = 0.3; // The second answer is close if the first is at most this much more probable.
 // A digit is turned if another position looks this much more like one, and this one hardly does.
