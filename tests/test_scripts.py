@@ -126,7 +126,7 @@ def test_script_runs(name, tmp_path):
 def check_benchmark(found):
     wanted = {"machine", "several", "scaling", "step", "profile", "start"}
     if importlib.util.find_spec("torch") is not None:
-        wanted |= {"compared", "runs", "sweeps"}
+        wanted |= {"compared", "pixels", "runs", "sweeps"}
     assert found.keys() == wanted
     (step,), (profile,) = found["step"], found["profile"]
     assert 0 < step["limit"][0] < step["limit"][3]
