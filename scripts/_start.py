@@ -32,7 +32,7 @@ def measure(arguments: Sequence[str], rounds: int) -> Iterator[dict[str, Any]]:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "RNN_MNIST_CACHE": folder, "MPLCONFIGDIR": folder}
-        # Without it, Python keeps what it compiled of each module for the next start.
+        # If this variable is set, Python does not keep compiled modules for the next start.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):  # The first fills the caches.
             run = Path(folder) / f"{number}"

@@ -434,6 +434,7 @@ void backward(const Layer<T>& layer, Index tile, T* scratch) {
     }
   }
   if (layer.d_h0) copy_rows(all, hidden, d_h, padded, layer.d_h0 + from * hidden, hidden);
+  // After shared steps, only the sum of these rows has a meaning; nobody wants them then.
   copy_rows(all, hidden, d_c, padded, layer.d_c0 + from * hidden, hidden);
 }
 
