@@ -89,6 +89,7 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
+    from rnn_mnist.data import Packed
     from rnn_mnist.sweeps import grid, vmapped
     from rnn_mnist.training import eval_params
 
@@ -103,7 +104,8 @@ def trace_sweep(config: Config, mesh: Mesh | AbstractMesh) -> Iterator[tuple[str
     settings = {name: each(runs, dtype=np.float32) for name in swept}
     states = jax.eval_shape(functions.init, keys, settings)
     states = jax.tree.map(lambda x: each(*x.shape, dtype=x.dtype), states)
-    data = each(60000, 28, 28, dtype=np.uint8, sharding=whole), each(60000, sharding=whole)
+    images = Packed(each(60000, 28, 7, dtype=np.uint32, sharding=whole))
+    data = images, each(60000, sharding=whole)
     yield "train", functions.train.trace(states, *data, each(runs, 100, config.batch_size), keys)
     order = each(100, config.batch_size, sharding=whole)
     yield "test", functions.test.trace(eval_params(states), *data, order)

@@ -29,6 +29,7 @@ Read = Callable[..., tuple[Array, Carry]]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
+_DRAWN = 4096  # Random numbers that are drawn for an array of initial parameters, at least.
 
 
 def uniform(fan: int) -> nn.initializers.Initializer:
@@ -39,7 +40,11 @@ def uniform(fan: int) -> nn.initializers.Initializer:
     bound = 1 / math.sqrt(fan)
 
     def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        size = math.prod(shape)
+        # The first numbers are the same in a longer draw. With one length for all small arrays,
+        # JAX traces and compiles the generator once.
+        drawn = jax.random.uniform(key, (max(size, _DRAWN),), dtype, -bound, bound)
+        return drawn[:size].reshape(shape)
 
     return init
 

@@ -75,16 +75,20 @@ class Splits(NamedTuple):
     """The images that the runs train on and are compared on. Every device of a mesh has all."""
 
     mesh: Mesh
-    train: tuple[jax.Array, jax.Array]
+    train: tuple[data.Packed, jax.Array]
     """Images (N, 28, 28) uint8 and labels (N,) int32."""
-    test: tuple[jax.Array, jax.Array]
+    test: tuple[data.Packed, jax.Array]
 
 
 def put_splits(train: data.Split, test: data.Split, mesh: Mesh) -> Splits:
     """Put two splits onto the devices of a mesh."""
     everywhere = NamedSharding(mesh, _REPLICATED)
-    placed = [(put(s.images, everywhere), put(s.labels, everywhere)) for s in (train, test)]
-    return Splits(mesh, *placed)
+
+    def place(split: data.Split) -> tuple[data.Packed, jax.Array]:
+        words = put(data.pack(split.images).words, everywhere)
+        return data.Packed(words), put(split.labels, everywhere)
+
+    return Splits(mesh, place(train), place(test))
 
 
 class Programs(NamedTuple):

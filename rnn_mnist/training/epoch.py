@@ -19,6 +19,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from rnn_mnist.data import Packed, take_images
 from rnn_mnist.kernels import vary_alike
 from rnn_mnist.model import Params
 from rnn_mnist.parallel import batch_axis, data_parallel, psum
@@ -33,7 +34,7 @@ from rnn_mnist.training.step import Metrics, State, apply, jit_with_checks, meas
 )
 def train_epoch(
     state: State,
-    images: Array,
+    images: Array | Packed,
     labels: Array,
     order: Array,
     *,
@@ -49,7 +50,7 @@ def train_epoch(
 
     Each row of `order` (S, B) int32 names the images of a step's batch. -1 fills up a batch; a row
     of -1 is a step that changes nothing. The state's buffers are donated: use the returned state.
-    The other arguments are those of `train_step`.
+    The other arguments are those of `train_step`. Images may be `Packed`, which is faster on a CPU.
 
     On a `mesh` of D devices from `make_mesh`, B is a multiple of D. Each device holds all images.
     If they are `sharded`, it holds N / D of its own, and its B / D columns of the order count from
@@ -60,7 +61,7 @@ def train_epoch(
     """
 
     def steps(
-        start: tuple[State, Array | None], images: Array, labels: Array, order: Array
+        start: tuple[State, Array | None], images: Array | Packed, labels: Array, order: Array
     ) -> tuple[State, Metrics]:
         state, key = start
         if batch_axis(mesh) is None:  # In a caller's `jax.shard_map`, each device trains alone.
@@ -86,7 +87,7 @@ def train_epoch(
 @functools.partial(jit_with_checks, static_argnames=("model", "mesh", "sharded"))
 def eval_epoch(
     params: Params,
-    images: Array,
+    images: Array | Packed,
     labels: Array,
     order: Array,
     *,
@@ -96,7 +97,7 @@ def eval_epoch(
 ) -> Metrics:
     """Sum the metrics of all images in `order`, with repeats. The rest is as in `train_epoch`."""
 
-    def total(params: Params, images: Array, labels: Array, order: Array) -> Metrics:
+    def total(params: Params, images: Array | Packed, labels: Array, order: Array) -> Metrics:
         def tested(batch: Array) -> Metrics:
             x, y, mask = _gather(images, labels, batch)
             return measure(apply(params, x, model=model), y, mask)
@@ -114,7 +115,7 @@ def eval_epoch(
     return data_parallel(total, mesh, sharded=sharded)(params, images, labels, order)
 
 
-def _gather(images: Array, labels: Array, batch: Array) -> tuple[Array, Array, Array]:
+def _gather(images: Array | Packed, labels: Array, batch: Array) -> tuple[Array, Array, Array]:
     """The images, labels and mask of a batch (B,) of indices; the mask leaves out -1."""
     index = jnp.maximum(batch, 0)
-    return images[index], labels[index], batch >= 0
+    return take_images(images, index), labels[index], batch >= 0

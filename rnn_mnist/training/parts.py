@@ -9,20 +9,20 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_mnist.data import Order, PreparedRecords, cut_order
+from rnn_mnist.data import Order, Packed, PreparedRecords, cut_order
 from rnn_mnist.parallel import Shardings, put, put_local
 
 
 class Part(NamedTuple):
     """Some steps of an epoch, on the devices."""
 
-    images: jax.Array  # (N, 28, 28) uint8
+    images: jax.Array | Packed  # (N, 28, 28) uint8
     labels: jax.Array  # (N,) int32
     order: jax.Array  # (S, B) int32, indices of these images
 
 
 def resident_parts(
-    images: jax.Array, labels: jax.Array, shardings: Shardings, order: Order, steps: int
+    images: Packed, labels: jax.Array, shardings: Shardings, order: Order, steps: int
 ) -> Iterator[Part]:
     """Cut an order into parts. All images (N, 28, 28) and labels (N,) stay on the devices."""
     for part in cut_order(order, steps, devices=shardings.order.mesh.size):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn_mnist import data, kernels
 from rnn_mnist.config import Config, InputError, naming
-from rnn_mnist.data import PreparedRecords, steps_per_part
+from rnn_mnist.data import Packed, PreparedRecords, steps_per_part
 from rnn_mnist.model import Kernel, RowLSTM, load_kernel
 from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
 from rnn_mnist.randomness import INIT, STEPS
@@ -48,7 +48,7 @@ class Learner(NamedTuple):
 class Resident:
     """A split that stays on the devices."""
 
-    images: jax.Array  # (N, 28, 28) uint8
+    images: Packed  # (N, 28, 28) uint8
     labels: jax.Array  # (N,) int32
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
     def read(self, indices: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Training images (N, 28, 28) and their labels (N,), on this host."""
         if isinstance(self.train, Resident):
-            images, labels = np.asarray(self.train.images), np.asarray(self.train.labels)
+            images, labels = data.unpack(self.train.images), np.asarray(self.train.labels)
             return images[indices], labels[indices]
         records = [self.train[index] for index in indices.tolist()]
         return np.stack([image for image, _ in records]), np.array([label for _, label in records])
@@ -200,8 +200,9 @@ def _put_split(
     """Put a split onto the devices, unless it is streamed."""
     if isinstance(split, PreparedRecords):
         return split
-    arrays = split.images, split.labels
-    return Resident(*(put(array, shardings.images, shared=True) for array in arrays))
+    put_shared = functools.partial(put, sharding=shardings.images, shared=True)
+    words = put_shared(data.pack(split.images).words)
+    return Resident(Packed(words), put_shared(split.labels))
 
 
 def _guessing(split: data.Split | PreparedRecords) -> float:
@@ -329,7 +330,7 @@ def abstract_state(learner: Learner, sharding: Sharding | None = None) -> State:
 
 def abstract_data(
     size: int, steps: int, batch_size: int, *, shardings: Shardings, sharded: bool
-) -> tuple[jax.ShapeDtypeStruct, ...]:
+) -> tuple[jax.ShapeDtypeStruct | Packed, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Images (N, 28, 28), labels (N,) and order (S, B) of a call of S steps, without values.
 
     B is the next multiple of the devices. N is S * B if `sharded`, as in `train_epoch`, else
@@ -339,7 +340,9 @@ def abstract_data(
     size = steps * batch_size if sharded else size
     images = functools.partial(jax.ShapeDtypeStruct, sharding=shardings.images)
     order = jax.ShapeDtypeStruct((steps, batch_size), np.int32, sharding=shardings.order)
-    return images((size, 28, 28), np.uint8), images((size,), np.int32), order
+    # Streamed images stay as they are read.
+    own = images((size, 28, 28), np.uint8) if sharded else Packed(images((size, 28, 7), np.uint32))
+    return own, images((size,), np.int32), order
 
 
 def default_cpu_count(config: Config) -> int:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from rnn_mnist.data import as_images, as_labels, preprocess
+from rnn_mnist.data import Packed, as_images, as_labels, preprocess
 from rnn_mnist.kernels import vary_alike
 from rnn_mnist.model import Params, RowLSTM
 from rnn_mnist.parallel import psum
@@ -60,11 +60,12 @@ def jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
         if isinstance(model, RowLSTM):
             params = given["params"] if "params" in given else given["state"].params
             takes = functools.partial(model.takes, params)
-        given["images"] = as_images(given["images"], takes)
+        if not isinstance(given["images"], Packed):
+            given["images"] = as_images(given["images"], takes)
         if "labels" in given:
             classes = getattr(model, "num_classes", None)
             given["labels"] = as_labels(given["labels"], classes, given.get("mask"))
-            sizes = given["images"].shape[0], given["labels"].shape[0]
+            sizes = len(*jax.tree.leaves(given["images"])), given["labels"].shape[0]
             if sizes[0] != sizes[1]:
                 raise ValueError(
                     f"images and labels must have the same length, not {sizes[0]} and {sizes[1]}"

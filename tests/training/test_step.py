@@ -24,7 +24,7 @@ from rnn_mnist import (
     train_epoch,
     train_step,
 )
-from rnn_mnist.data import batches
+from rnn_mnist.data import batches, pack, take_images, unpack
 from rnn_mnist.parallel.mesh import AXIS, make_mesh, psum
 from rnn_mnist.training.augment import Distortion
 from rnn_mnist.training.optimizers import make_schedule
@@ -318,6 +318,21 @@ def test_evaluation_counts_every_image_once():
     assert int(metrics.examples) == 57
     assert int(metrics.correct) == (log_probs.argmax(1) == labels).sum()
     np.testing.assert_allclose(metrics.loss, -log_probs[np.arange(57), labels].sum(), rtol=1e-6)
+
+
+def test_packed_images_give_the_same_bits():
+    images, labels = toy(57)
+    np.testing.assert_array_equal(unpack(pack(images)), images)
+    taken = jax.jit(take_images)(pack(images), jnp.array([5, 0, 56]))
+    np.testing.assert_array_equal(taken, images[[5, 0, 56]])
+    order = batches.make_order(np.arange(57), 10)
+    found = []
+    for given in (images, pack(images)):
+        state, metrics = train_epoch(
+            start(OPTIMIZER), given, labels, order, model=MODEL, optimizer=OPTIMIZER
+        )
+        found.append((state, metrics, eval_epoch(state.params, given, labels, order, model=MODEL)))
+    assert_same(*found)
 
 
 def test_epochs_and_evaluation_run_in_a_users_shard_map():
