@@ -50,10 +50,19 @@ class Functions(NamedTuple):
     """Parameters (R, ...), images, labels and one order (S, B) -> metrics (R,)."""
 
 
-def make_functions(config: Config, mesh: Mesh, *, num_classes: int, total_steps: int) -> Functions:
-    """Make the functions for a config's shape. Every device calls them with its own runs."""
+def make_functions(
+    config: Config, mesh: Mesh, *, num_classes: int, total_steps: int, platform: str | None = None
+) -> Functions:
+    """Make the functions for a config's shape. Every device calls them with its own runs.
+
+    `platform` is that of `RowLSTM`.
+    """
     learner = training.make_learner(
-        config, num_classes=num_classes, total_steps=total_steps, swept=per_run_settings(config)
+        config,
+        num_classes=num_classes,
+        total_steps=total_steps,
+        swept=per_run_settings(config),
+        platform=platform,
     )
 
     def init(key: jax.Array, settings: dict[str, jax.Array]) -> State:
@@ -176,7 +185,13 @@ def compile_programs(config: Config, runs: int, splits: Splits, classes: int) ->
     tests = -(-test_size // training.EVALUATION_BATCH)
     test_part = data.steps_per_part(tests, training.EVALUATION_STEPS)
     total = config.epochs * steps
-    functions = make_functions(config, splits.mesh, num_classes=classes, total_steps=total)
+    functions = make_functions(
+        config,
+        splits.mesh,
+        num_classes=classes,
+        total_steps=total,
+        platform=splits.mesh.devices.flat[0].platform,
+    )
     per_run, everywhere = (NamedSharding(splits.mesh, spec) for spec in (_PER_RUN, _REPLICATED))
     abstract = functools.partial(jax.ShapeDtypeStruct, sharding=per_run)
     keys, settings = _init_arguments([config] * runs)
