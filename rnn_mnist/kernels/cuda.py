@@ -1,4 +1,4 @@
-"""The kernel for NVIDIA GPUs: compiled when it is first needed, and its two passes.
+"""The kernel for NVIDIA GPUs: how it shares out its work, and its two passes.
 
 Shapes are written with B rows in a batch, T steps of F features and H hidden units.
 """
@@ -8,24 +8,20 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_mnist.files import atomic_write, cache_folder
-from rnn_mnist.kernels import library
+from rnn_mnist.kernels import library, nvrtc
 from rnn_mnist.kernels.native import Gradients, Results, Weights
 
 LARGEST = 256
 """The largest hidden size that the kernel takes."""
 _TARGET = "rnn_mnist_lstm_cuda"
 _FORWARD, _BACKWARD = 0, 1
-_SOURCE = Path(__file__).with_name("cuda") / "lstm.cu"
 
 
 class Device(NamedTuple):
@@ -37,7 +33,7 @@ class Device(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How a kernel shares out its work. The first six define the names in lstm.cu."""
+    """How a kernel shares out its work."""
 
     hidden: int
     split: int  # Threads that share a hidden unit.
@@ -49,12 +45,10 @@ class Geometry(NamedTuple):
     memory: int  # Bytes of shared memory of a block.
     rest: int  # Units whose weights are read in every step.
 
-
-class Compiled(NamedTuple):
-    """A compiled kernel."""
-
-    cubin: bytes
-    log: str  # What the compiler said.
+    def constants(self) -> dict[str, int]:
+        """The names that lstm.cu takes from the compiler, and their values."""
+        names = "hidden", "split", "rows", "registers", "shared", "ahead"
+        return {name.upper(): getattr(self, name) for name in names}
 
 
 class Saved(NamedTuple):
@@ -158,7 +152,7 @@ def _load(hidden: int, batch: int) -> tuple[Geometry, int]:
 @functools.cache
 def _load_geometry(geometry: Geometry) -> int:
     _register()
-    cubin = _cached_cubin(geometry, _device().architecture)
+    cubin = nvrtc.cached_cubin(geometry.constants(), _device().architecture)
     number = int.from_bytes(hashlib.sha256(cubin).digest()[:8], "little", signed=True)
     for device in jax.local_devices():
         _call_library(
@@ -170,93 +164,6 @@ def _load_geometry(geometry: Geometry) -> int:
             geometry.memory,
         )
     return number
-
-
-def _cached_cubin(geometry: Geometry, architecture: int) -> bytes:
-    """The compiled kernel from the cache folder, where its checksum stands in front of it."""
-    key = repr((_SOURCE.read_bytes(), geometry, architecture, _nvrtc()[1])).encode()
-    file = cache_folder() / "cubin" / f"{hashlib.sha256(key).hexdigest()[:32]}.cubin"
-    try:
-        checksum, cubin = file.read_bytes()[:32], file.read_bytes()[32:]
-        if hashlib.sha256(cubin).digest() == checksum:
-            return cubin
-    except OSError:
-        pass
-    cubin = compile_kernel(geometry, architecture).cubin
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as out:
-            out.write(hashlib.sha256(cubin).digest() + cubin)
-    except OSError:
-        pass  # A cache that cannot be written costs time on the next start.
-    return cubin
-
-
-def compile_kernel(geometry: Geometry, architecture: int, *more_options: str) -> Compiled:
-    """Compile lstm.cu by NVRTC, which needs no GPU.
-
-    Args:
-      geometry: How the kernel shares out its work.
-      architecture: The GPU's, such as 90.
-      more_options: Other options of NVRTC, such as --ptxas-options=-v.
-
-    Raises:
-      ImportError: NVRTC is not installed, or does not know the architecture.
-    """
-    nvrtc, version = _nvrtc()
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    names = ["HIDDEN", "SPLIT", "ROWS", "REGISTERS", "SHARED", "AHEAD"]
-    options = [f"-arch=sm_{architecture}", "-ftz=true", "-prec-div=false", "-std=c++17"]
-    options += more_options
-    options += [f"-D{name}={value}" for name, value in zip(names, geometry, strict=False)]
-    texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-
-    def fail(status: int) -> NoReturn:
-        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-        reason = nvrtc.nvrtcGetErrorString(status).decode()
-        raise ImportError(f"NVRTC {version} cannot compile it for sm_{architecture}: {reason}")
-
-    source = _SOURCE.read_bytes()
-    created = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"lstm.cu", 0, None, None)
-    if created:
-        fail(created)
-    try:
-        if status := nvrtc.nvrtcCompileProgram(program, len(options), texts):
-            fail(status)
-        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        cubin = ctypes.create_string_buffer(size.value)
-        if status := nvrtc.nvrtcGetCUBIN(program, cubin):
-            fail(status)
-        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-        log = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetProgramLog(program, log)
-        return Compiled(cubin.raw, log.value.decode())
-    finally:
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-
-
-@functools.cache
-def _nvrtc() -> tuple[ctypes.CDLL, str]:
-    """NVRTC and its version: from the newest of NVIDIA's packages for Python, or from the system.
-
-    Raises:
-      ImportError: It is not installed.
-    """
-    spec = importlib.util.find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec else None
-    files = [file for folder in folders or () for file in Path(folder).glob("*/lib/libnvrtc.so.*")]
-    files.sort(key=lambda file: int(file.suffix[1:]), reverse=True)
-    for name in [*files, Path("libnvrtc.so.13"), Path("libnvrtc.so.12")]:
-        try:
-            for builtins in name.parent.glob("libnvrtc-builtins.so.*"):
-                ctypes.CDLL(str(builtins))  # NVRTC itself would search the system's folders.
-            nvrtc = ctypes.CDLL(str(name))
-        except OSError:
-            continue
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        return nvrtc, f"{major.value}.{minor.value}"
-    raise ImportError("NVRTC is not installed; install the extra cuda13 or cuda12")
 
 
 def forward(

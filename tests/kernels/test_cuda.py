@@ -20,7 +20,7 @@ import pytest
 from conftest import sigmoid
 
 from rnn_mnist import kernels
-from rnn_mnist.kernels import cuda, library
+from rnn_mnist.kernels import cuda, library, nvrtc
 from rnn_mnist.model.lstm import lstm
 
 HERE, SOURCE = Path(__file__).parent, Path(cuda.__file__).parent / "cuda"
@@ -54,7 +54,7 @@ def test_every_size_fits_every_device():
 
 def nvrtc_or_skip():
     try:
-        cuda._nvrtc()
+        nvrtc.find_nvrtc()
     except ImportError as error:
         pytest.skip(str(error))
 
@@ -71,7 +71,9 @@ def test_nvrtc_compiles_it_for_every_architecture(sizes, device):
     nvrtc_or_skip()
     # Batches of one sequence more than one, two or three for each processor.
     for geometry in {cuda.plan(h, n * device.processors + 1, device) for h, n in sizes}:
-        compiled = cuda.compile_kernel(geometry, device.architecture, "--ptxas-options=-v")
+        compiled = nvrtc.compile_kernel(
+            geometry.constants(), device.architecture, "--ptxas-options=-v"
+        )
         assert compiled.cubin.startswith(b"\x7fELF")
         for line in compiled.log.splitlines():
             assert re.match(r"ptxas (info|   )", line), (geometry, line)
@@ -90,7 +92,7 @@ def test_without_a_gpu_or_nvrtc_one_line_says_so(monkeypatch):
         kernels.load("cuda", dtype="bfloat16")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: open(f"{name}/missing"))  # noqa: PTH123, SIM115
     with pytest.raises(ImportError, match=r"^NVRTC is not installed; install the extra cuda13 or"):
-        cuda._nvrtc.__wrapped__()
+        nvrtc.find_nvrtc.__wrapped__()
 
 
 @pytest.mark.usefixtures("x64")
@@ -107,7 +109,7 @@ def test_an_architecture_that_nvrtc_does_not_know_is_one_line():
     with pytest.raises(
         ImportError, match=r"^NVRTC [\d.]+ cannot compile it for sm_1: NVRTC_ERR\w+$"
     ):
-        cuda.compile_kernel(SMALL, 1)
+        nvrtc.compile_kernel(SMALL.constants(), 1)
 
 
 def test_the_cache_gives_only_what_was_put_in(monkeypatch, tmp_path):
@@ -115,14 +117,14 @@ def test_the_cache_gives_only_what_was_put_in(monkeypatch, tmp_path):
 
     def compile(*arguments):
         compiled.append(arguments)
-        return cuda.Compiled(b"cubin", "")
+        return nvrtc.Compiled(b"cubin", "")
 
-    monkeypatch.setattr(cuda, "compile_kernel", compile)
-    monkeypatch.setattr(cuda, "_nvrtc", lambda: (None, "13.0"))
+    monkeypatch.setattr(nvrtc, "compile_kernel", compile)
+    monkeypatch.setattr(nvrtc, "find_nvrtc", lambda: (None, "13.0"))
     monkeypatch.setenv("RNN_MNIST_CACHE", str(tmp_path))
-    one, other = cuda.plan(20, 100, DEVICES[0]), cuda.plan(21, 100, DEVICES[0])
-    for geometry, architecture in [(one, 75), (other, 75), (one, 80), (one, 75)]:
-        assert cuda._cached_cubin(geometry, architecture) == b"cubin"
+    one, other = (cuda.plan(hidden, 100, DEVICES[0]).constants() for hidden in (20, 21))
+    for constants, architecture in [(one, 75), (other, 75), (one, 80), (one, 75)]:
+        assert nvrtc.cached_cubin(constants, architecture) == b"cubin"
     assert compiled == [(one, 75), (other, 75), (one, 80)]
     files = list(tmp_path.glob("cubin/*.cubin"))
     whole = files[0].read_bytes()
@@ -130,11 +132,11 @@ def test_the_cache_gives_only_what_was_put_in(monkeypatch, tmp_path):
         compiled.clear()
         for file in files:
             file.write_bytes(damaged)
-        assert [cuda._cached_cubin(one, 75) for _ in range(2)] == [b"cubin"] * 2
+        assert [nvrtc.cached_cubin(one, 75) for _ in range(2)] == [b"cubin"] * 2
         assert compiled == [(one, 75)]
     # A folder that cannot be made.
     monkeypatch.setenv("RNN_MNIST_CACHE", str(files[0]))
-    assert [cuda._cached_cubin(one, 75) for _ in range(2)] == [b"cubin"] * 2
+    assert [nvrtc.cached_cubin(one, 75) for _ in range(2)] == [b"cubin"] * 2
     assert len(compiled) == 3
 
 
@@ -336,10 +338,10 @@ def gpu(monkeypatch, tmp_path, folder, launcher):
     use_devices(monkeypatch, 0)
     monkeypatch.setattr(cuda, "library", SimpleNamespace(load=lambda: launcher))
     monkeypatch.setattr(cuda, "plan", lambda *_: SMALL)
-    monkeypatch.setattr(cuda, "_nvrtc", lambda: (None, "13.0"))
+    monkeypatch.setattr(nvrtc, "find_nvrtc", lambda: (None, "13.0"))
     monkeypatch.setattr(cuda, "_register", lambda: None)
-    cubin = cuda.Compiled(tmp_path.name.encode(), "")  # Another number than in other tests.
-    monkeypatch.setattr(cuda, "compile_kernel", lambda *_: cubin)
+    cubin = nvrtc.Compiled(tmp_path.name.encode(), "")  # Another number than in other tests.
+    monkeypatch.setattr(nvrtc, "compile_kernel", lambda *_: cubin)
 
     def calls():
         lines = (tmp_path / "calls").read_text().splitlines()
