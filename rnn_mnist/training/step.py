@@ -65,7 +65,7 @@ def jit_with_checks(function: Callable[..., Any], **settings: Any) -> Any:
         if "labels" in given:
             classes = getattr(model, "num_classes", None)
             given["labels"] = as_labels(given["labels"], classes, given.get("mask"))
-            sizes = len(*jax.tree.leaves(given["images"])), given["labels"].shape[0]
+            sizes = [jax.tree.leaves(given[name])[0].shape[0] for name in ("images", "labels")]
             if sizes[0] != sizes[1]:
                 raise ValueError(
                     f"images and labels must have the same length, not {sizes[0]} and {sizes[1]}"

@@ -325,7 +325,7 @@ def test_packed_images_give_the_same_bits():
     np.testing.assert_array_equal(unpack(pack(images)), images)
     taken = jax.jit(take_images)(pack(images), jnp.array([5, 0, 56]))
     np.testing.assert_array_equal(taken, images[[5, 0, 56]])
-    order = batches.make_order(np.arange(57), 10)
+    order = batches.make_order(np.arange(57), 9)
     found = []
     for given in (images, pack(images)):
         state, metrics = train_epoch(
@@ -703,7 +703,8 @@ def test_no_two_random_draws_are_correlated():
 
     settings = {"model": RowLSTM(16, 2, dropout=0.2), "optimizer": make_optimizer("sgd", 0.1)}
     state = jax.block_until_ready(init(**settings, key=key, shape=(4, 4)))
-    assert sum(bits.size for bits in draws) == sum(x.size for x in jax.tree.leaves(state.params))
+    # Each of the small arrays has a draw of its own, of which it takes the first numbers.
+    assert [bits.size for bits in draws] == [4096] * len(jax.tree.leaves(state.params))
     draws.clear()
     images, labels = np.zeros((1000, 4, 4), np.uint8), np.zeros(1000, np.int32)
     distortion = Distortion(shift=1.0, rotation=10.0, scale=0.1, shear=10.0, elastic=0.5)
