@@ -115,6 +115,7 @@ def test_the_notebooks_model_loads_what_was_trained_here(
         assert (back.config, back.classes) == (SMALL, result.classes)
 
 
+@pytest.mark.slow
 def test_pytorch_reads_windows_as_well(tmp_path, digits):
     torch = pytest.importorskip("torch")
     result, path = result_of(2, True, "windows"), tmp_path / "model.pt"

@@ -431,6 +431,7 @@ def doubts_about(result, drawing):
     ]
 
 
+@pytest.mark.slow
 def test_drawings_are_prepared_as_python_prepares_them(opened):
     result = result_of()
     page = opened(to_page(result))
@@ -462,6 +463,7 @@ def papers_of(digits, count, sides):
         yield f"{name}, {side} pixels", np.asarray(papers.rounded(sheet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "sides"),
     [(15, (60, 90)), pytest.param(200, (60, 150, 300, 450), marks=pytest.mark.slow)],
@@ -513,6 +515,7 @@ def test_photographs_are_read_as_predict_reads_them(
     assert right >= 0.9 * count
 
 
+@pytest.mark.slow
 def test_a_photograph_stands_upright_and_is_reduced_as_python_reduces_it(opened):
     rng = default_rng(7)
     levels = np.full((1100, 1700), 230, np.uint8)
@@ -728,6 +731,7 @@ def test_samples_are_test_images(opened, digits, pretrained, strong):
     assert (now["strokes"], now["label"]) == (1, None)
 
 
+@pytest.mark.slow
 def test_buttons_and_keys_do_the_same(opened, strong):
     page = opened(strong)
     press = {"clear": ["c", "C"], "undo": ["z", "Control+z"], "replay": ["r", " "], "sample": ["s"]}
@@ -796,6 +800,7 @@ def test_undo_brings_back_what_was_there(opened, strong):
     until(page, "document.getElementById('undo').getAttribute('aria-disabled') === 'true'")
 
 
+@pytest.mark.slow
 def test_the_replay_pauses_and_resumes(opened, strong):
     page = opened(strong)
     draw(page, FOUR)

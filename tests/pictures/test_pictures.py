@@ -60,7 +60,8 @@ def test_mnists_own_digits_stay_what_they_are(digits):
     assert np.mean(np.array(differences) < 1) > 0.95
 
 
-@pytest.mark.parametrize("name", [pytest.param("reference", marks=pytest.mark.slow), "strong"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reference", "strong"])
 def test_enlarged_inverted_and_shifted_digits_lose_at_most_a_point(digits, name):
     rng = np.random.default_rng(1)
     prepared = np.stack([prepare(enlarged(image, rng)) for image in digits.images])

@@ -239,6 +239,7 @@ def test_a_run_that_goes_on_right_before_the_first_step_is_traced(tmp_path, monk
     assert events_of(folder / "profile")
 
 
+@pytest.mark.slow
 def test_a_trace_beside_another_one_is_refused(tmp_path):
     message = "profile: JAX's profiler already writes another"
     with jax.profiler.trace(tmp_path / "other"), pytest.raises(InputError, match=message):

@@ -337,6 +337,7 @@ def test_what_is_there_is_not_trained_again_and_more_may_be_added(tmp_path, monk
     assert len(results.from_csv((tmp_path / "sweep.csv").read_text())) == 4
 
 
+@pytest.mark.slow
 def test_only_the_best_run_is_calibrated(monkeypatch):
     there = Calibration(2.0, None)
     monkeypatch.setattr(fitting, "calibrate", lambda *_: there)
@@ -375,6 +376,7 @@ def test_a_damaged_file_is_named(damage, swept, tmp_path):
         sweep(SMALL, {"seed": [0, 1]}, folder=tmp_path, final=False)
 
 
+@pytest.mark.slow
 def test_what_would_not_fit_into_the_folder_is_refused_before_training(tmp_path, monkeypatch):
     rates = {"learning_rate": [0.1]}
     config = dataclasses.replace(SMALL, epochs=1)
@@ -476,6 +478,7 @@ def test_bad_input_gets_one_line(arguments, line, capsys, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_says_what_came_of_it(tmp_path, capsys):
     more = ["--learning-rate", "0.1", "1", "--bidirectional", "true", "false"]
     arguments = [word for word in COMMAND if word != "--no-final"]
