@@ -168,14 +168,14 @@ def models(
     import jax
 
     from rnn_mnist import RowLSTM, init, load, make_optimizer, train_epoch
-    from rnn_mnist.data import batches
+    from rnn_mnist.data import batches, pack
 
     data, model, optimizer = (
         load("mnist", f"train[:{train}]"),
         RowLSTM(hidden_size),
         make_optimizer("sgd", 0.1),
     )
-    images, labels = jax.device_put((data.images, data.labels))
+    images, labels = jax.device_put((pack(data.images), data.labels))
     order = batches.epoch_order(train, batch_size, seed=0, epoch=1)
     order = jax.device_put(order[: len(order) // 20])
     settings = {"model": model, "optimizer": optimizer}
@@ -253,7 +253,7 @@ def step_parts(hidden_size: int, rounds: int) -> Any:
     import jax
 
     from rnn_mnist import LSTMCell, RowLSTM, init, load, make_optimizer, train_epoch
-    from rnn_mnist.data import epoch_order
+    from rnn_mnist.data import epoch_order, pack
     from rnn_mnist.model.lstm import lstm
 
     data = load("mnist", "train")
@@ -276,7 +276,7 @@ def step_parts(hidden_size: int, rounds: int) -> Any:
     both = jax.jit(lambda params: jax.lax.fori_loop(0, CALLS, learn, params))
     model, optimizer = RowLSTM(hidden_size), make_optimizer("sgd", 0.1)
     order = epoch_order(TRAIN, BATCH, seed=0, epoch=1)[:CALLS]
-    arrays = jax.device_put((data.images, data.labels, order))
+    arrays = jax.device_put((pack(data.images), data.labels, order))
 
     def step() -> Any:
         state = init(model, optimizer, key=jax.random.key(0))
