@@ -231,13 +231,7 @@ KINDS = {  # The lowest and the highest hidden size, batches, and the device.
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
 )
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[] if kind == "weights in registers" else pytest.mark.slow)
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_kernel_equals_a_float64_loop(kind, seed, folder):
     lowest, highest, batches, device = KINDS[kind]
     rng = np.random.default_rng([seed, lowest])
@@ -285,7 +279,6 @@ def gates_of(x, folder):
     return launch(driver_for(SMALL, folder), SMALL, b"forward", arrays, shapes, reverse=False)[0][0]
 
 
-@pytest.mark.slow
 def test_sigmoid_and_tanh_are_accurate(folder):
     """Within the error that lstm.cu states, with fast instructions at their worst."""
     rng = np.random.default_rng(0)
