@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Packed(NamedTuple):
     """Images (N, M, K) uint8, where K is a multiple of four."""
 
-    words: Any  # (N, M, K / 4) uint32, of NumPy or JAX: four neighbours of a row as in memory.
+    words: Any  # (N, M, K / 4) uint32, of NumPy or JAX. Each holds four neighbours of a row.
 
 
 def pack(images: NDArray[np.uint8]) -> Packed:

@@ -23,9 +23,9 @@ class Compiled(NamedTuple):
 
 
 def cached_cubin(constants: Mapping[str, int], architecture: int) -> bytes:
-    """What `compile_kernel` makes, from the cache folder if it is there.
+    """The compiled kernel: from the cache folder if it is there, else from `compile_kernel`.
 
-    In the file, its checksum comes first.
+    The file in the cache folder begins with a checksum of the rest.
     """
     key = repr((_SOURCE.read_bytes(), constants, architecture, find_nvrtc()[1])).encode()
     file = cache_folder() / "cubin" / f"{hashlib.sha256(key).hexdigest()[:32]}.cubin"

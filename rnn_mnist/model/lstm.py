@@ -29,7 +29,7 @@ Read = Callable[..., tuple[Array, Carry]]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
-_DRAWN = 4096  # Random numbers that are drawn for an array of initial parameters, at least.
+_DRAWN = 4096  # Each array of initial parameters draws at least so many numbers.
 
 
 def uniform(fan: int) -> nn.initializers.Initializer:

@@ -703,7 +703,7 @@ def test_no_two_random_draws_are_correlated():
 
     settings = {"model": RowLSTM(16, 2, dropout=0.2), "optimizer": make_optimizer("sgd", 0.1)}
     state = jax.block_until_ready(init(**settings, key=key, shape=(4, 4)))
-    # Each of the small arrays has a draw of its own, of which it takes the first numbers.
+    # Each array of parameters draws 4,096 numbers, and takes the first of them.
     assert [bits.size for bits in draws] == [4096] * len(jax.tree.leaves(state.params))
     draws.clear()
     images, labels = np.zeros((1000, 4, 4), np.uint8), np.zeros(1000, np.int32)
