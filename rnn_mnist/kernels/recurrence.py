@@ -28,7 +28,7 @@ Results = TypeVar("Results")
 
 def platform_of(device: str) -> Platform | None:
     """The kernel's name for a kind of JAX's devices, such as `gpu`; None if there is no kernel."""
-    names: dict[str, Platform] = {"cpu": "cpu", "gpu": "cuda"}
+    names: dict[str, Platform] = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
     return names.get(device)
 
 

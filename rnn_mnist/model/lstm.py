@@ -29,6 +29,7 @@ Read = Callable[..., tuple[Array, Carry]]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
+_DEVICE_KINDS = "cpu", "gpu", "cuda", "rocm", "tpu"  # JAX's names. A plugin may have another one.
 _DRAWN = 4096  # Each array of initial parameters draws at least so many numbers.
 
 
@@ -239,11 +240,13 @@ def lstm(
     the last carry.
 
     Raises:
-      ValueError: The native kernel cannot be used; or the hidden size is 0.
+      ValueError: The native kernel cannot be used; the hidden size is 0; or JAX has no such platform.
       NotImplementedError: The native kernel does not have the derivative.
     """
     if jnp.shape(params["weight_hh"])[:1] == (0,):
         raise ValueError("the hidden size must be at least 1, not 0")
+    if platform not in (None, *_DEVICE_KINDS, jax.default_backend()):
+        raise ValueError(f"platform must be one of {', '.join(_DEVICE_KINDS)}, not {platform!r}")
     arrays = dict(params), inputs, carry
     wide = jnp.result_type(jnp.float32, *jax.tree.leaves(arrays))
     arrays = kernels.vary_alike(jax.tree.map(lambda x: jnp.asarray(x, wide), arrays))

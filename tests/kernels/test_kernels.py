@@ -427,6 +427,12 @@ def test_with_a_platform_only_its_way_is_traced_and_the_bits_are_the_same():
     assert planned.platform == "cpu"
 
 
+def test_an_unknown_platform_is_refused():
+    with pytest.raises(ValueError, match="platform must be one of cpu, gpu, .*, not 'GPU'"):
+        lstm(*make_case(3, 2, 4, 5), platform="GPU")
+    assert kernels.platform_of("cuda") == kernels.platform_of("gpu") == "cuda"
+
+
 def test_without_the_kernel_the_scan_runs_and_says_so(monkeypatch):
     def missing(*_):
         raise ImportError("it was not built: no compiler")
