@@ -112,7 +112,7 @@ ALL = list(
 
 @pytest.mark.parametrize(
     "module",
-    ["rnn_mnist", "rnn_mnist.model.lstm", "rnn_mnist.runs.fitting", "rnn_mnist.sweeps.search"],
+    ["rnn_mnist", "rnn_mnist.model.cell", "rnn_mnist.runs.fitting", "rnn_mnist.sweeps.search"],
 )
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(module))

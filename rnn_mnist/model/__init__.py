@@ -1,6 +1,7 @@
 """The network: an LSTM over the steps of an image, and a linear layer over its last state."""
 
-from rnn_mnist.model.lstm import PRECISION, Kernel, LSTMCell, Params, load_kernel, lstm
+from rnn_mnist.model.cell import PRECISION, LSTMCell
+from rnn_mnist.model.lstm import Kernel, Params, load_kernel, lstm
 from rnn_mnist.model.reading import WORDS, Reading, inner_network, places, read, steps_at, steps_of
 from rnn_mnist.model.row_lstm import HEAD, RowLSTM, hidden_states
 from rnn_mnist.model.windows import InnerNetwork

@@ -10,7 +10,8 @@ import pytest
 from conftest import from_torch, numpy_lstm, numpy_row_lstm, sigmoid
 
 from rnn_mnist import LSTMCell, RowLSTM
-from rnn_mnist.model.lstm import lstm, uniform
+from rnn_mnist.model.cell import uniform
+from rnn_mnist.model.lstm import lstm
 
 
 def random_params(module, *shape, seed=0):
