@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 
 from rnn_mnist import parallel
 from rnn_mnist.config import (
@@ -41,8 +42,7 @@ from rnn_mnist.training import (
     calibration_from_json,
     calibration_to_json,
     compile_programs,
-    init,
-    init_key,
+    init_from_seed,
     make_plan,
 )
 
@@ -191,7 +191,7 @@ def _config_of_first(config: Config) -> Config:
 def _first_progress(plan: Plan) -> Progress:
     """Where a run begins. Only the first process reads the weights of `init_from`."""
     config, optimizer = plan.config, plan.learner.optimizer
-    state = init(plan.learner.model, optimizer, key=init_key(config.seed))
+    state = init_from_seed(plan.learner.model, optimizer, seed=np.uint32(config.seed))
     if config.init_from and is_first_process():
         params = load_result(config.init_from).params
         ours, theirs = (jax.tree.map(jax.numpy.shape, tree) for tree in (state.params, params))

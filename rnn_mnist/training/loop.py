@@ -71,7 +71,7 @@ def advance(
     part = next(parts, None)
     while part is not None:
         batches, is_last = part
-        state, metrics = programs.train(progress.state, *batches, key=programs.key)
+        state, metrics = programs.train(progress.state, *batches, seed=programs.seed)
         tests = _evaluate(plan, programs, state) if is_last else []
         part = next(parts, None)  # Made while the devices compute.
         totals, losses, norms = _add(progress.partial_epoch, metrics)

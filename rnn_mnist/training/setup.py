@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from rnn_mnist import data, kernels
+from rnn_mnist import data
 from rnn_mnist.config import Config, InputError, naming
 from rnn_mnist.data import Packed, PreparedRecords, steps_per_part
-from rnn_mnist.model import Kernel, RowLSTM, load_kernel
-from rnn_mnist.parallel import Shardings, cores, make_shardings, put, put_key
-from rnn_mnist.randomness import INIT, STEPS
-from rnn_mnist.training.augment import Distortion
+from rnn_mnist.parallel import Shardings, make_shardings, put
 from rnn_mnist.training.epoch import eval_epoch, train_epoch
-from rnn_mnist.training.optimizers import make_optimizer
+from rnn_mnist.training.learner import (
+    Learner,
+    abstract_state,
+    describe_kernel,
+    make_learner,
+    step_key,
+)
 from rnn_mnist.training.parts import Part, resident_parts, streamed_parts
-from rnn_mnist.training.step import Metrics, State, eval_params, init
+from rnn_mnist.training.step import Metrics, State, eval_params
 
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = 10  # Steps in one call. Streaming uses the same, so sums round alike.
 STREAMED_STEPS = 100  # Steps in one part. The device holds all images of a part.
 MOST_HELD = 2000  # Training images that are held out for a calibration.
 _COUNTED = 1000  # Test images that are read to find the most frequent class.
-
-
-class Learner(NamedTuple):
-    """The arguments of `train_step` and `train_epoch` that come from a config."""
-
-    model: RowLSTM
-    optimizer: optax.GradientTransformation
-    label_smoothing: float
-    distortion: Distortion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +95,9 @@ class Plan(NamedTuple):
 class Programs(NamedTuple):
     """The compiled functions of a run."""
 
-    train: Callable[..., tuple[State, Metrics]]  # train(state, images, labels, order, key=key)
+    train: Callable[..., tuple[State, Metrics]]  # train(state, images, labels, order, seed=seed)
     test: Callable[..., Metrics]  # test(params, images, labels, order)
-    key: jax.Array  # The run's key for all randomness in its steps, on the devices.
+    seed: jax.Array  # The run's seed, on the devices.
     train_steps: int  # Steps in each call of `train`.
     test_steps: int  # Steps in each call of `test`.
 
@@ -214,85 +206,6 @@ def _guessing(split: data.Split | PreparedRecords) -> float:
     return np.bincount(labels).max().item() / len(labels)
 
 
-def make_learner(
-    config: Config,
-    *,
-    num_classes: int,
-    total_steps: int,
-    swept: tuple[str, ...] = (),
-    platform: str | None = None,
-) -> Learner:
-    """The learner of a config.
-
-    `total_steps` and `swept` are those of `make_optimizer`, and `platform` is that of `RowLSTM`.
-    """
-    return Learner(
-        model=make_model(config, num_classes, platform=platform),
-        optimizer=make_optimizer(
-            config.optimizer,
-            config.learning_rate,
-            schedule=config.schedule,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            gradient_clip=config.gradient_clip,
-            ema=config.ema,
-            total_steps=total_steps,
-            swept=swept,
-        ),
-        label_smoothing=config.label_smoothing,
-        distortion=Distortion(
-            shift=config.augment_shift,
-            rotation=config.augment_rotation,
-            scale=config.augment_scale,
-            shear=config.augment_shear,
-            elastic=config.augment_elastic,
-            strokes=config.augment_strokes,
-            thickness=config.augment_thickness,
-        ),
-    )
-
-
-def make_model(config: Config, num_classes: int, *, platform: str | None = None) -> RowLSTM:
-    """The network of a config; `platform` is that of `RowLSTM`."""
-    return RowLSTM(
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        bidirectional=config.bidirectional,
-        num_classes=num_classes,
-        dtype=config.precision,
-        kernel=config.kernel,
-        reading=config.reading,
-        dropout=config.dropout,
-        forget_bias=config.forget_bias,
-        chrono=config.chrono,
-        uniform_gates=config.uniform_gates,
-        orthogonal=config.orthogonal,
-        remat=config.remat,
-        inner_size=config.inner_size,
-        platform=platform,
-    )
-
-
-def init_key(seed: int) -> jax.Array:
-    """The key from which a run's initial parameters are drawn."""
-    return _purpose_key(seed, INIT)
-
-
-def step_key(seed: int | jax.Array) -> jax.Array:
-    """The key for all randomness in a run's steps."""
-    return _purpose_key(seed, STEPS)
-
-
-def _purpose_key(seed: int | jax.Array, purpose: int) -> jax.Array:
-    return _fold_in(np.uint32(seed) if isinstance(seed, int) else seed, np.uint32(purpose))
-
-
-@jax.jit
-def _fold_in(seed: jax.Array, purpose: jax.Array) -> jax.Array:
-    """One program for both keys; without it, JAX loads four."""
-    return jax.random.fold_in(jax.random.key(seed), purpose)
-
-
 def compile_programs(plan: Plan, *, most: int) -> Programs:
     """Compile a run's programs before its first step.
 
@@ -305,27 +218,23 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     train_steps = steps_per_part(plan.steps, most)
     test_steps = steps_per_part(-(-len(plan.test) // EVALUATION_BATCH), EVALUATION_STEPS)
     state = abstract_state(learner, plan.shardings.state)
-    key = put_key(step_key(plan.config.seed), plan.shardings.state)
+    seed = put(np.array(plan.config.seed, np.uint32), plan.shardings.state)
     train_data = arrays(len(plan.train), train_steps, plan.batch_size)
     test_data = arrays(len(plan.test), test_steps, EVALUATION_BATCH)
     spread = {"mesh": plan.mesh, "sharded": sharded}
-    train = train_epoch.lower(state, *train_data, key=key, **learner._asdict(), **spread)
+
+    def train_from_seed(state: State, *batches: Any, seed: jax.Array) -> tuple[State, Metrics]:
+        return train_epoch(state, *batches, key=step_key(seed), **learner._asdict(), **spread)
+
+    train = jax.jit(train_from_seed, donate_argnums=0).lower(state, *train_data, seed=seed)
     test = eval_epoch.lower(eval_params(state), *test_data, model=learner.model, **spread)
     return Programs(
         train=train.compile(),
         test=test.compile(),
-        key=key,
+        seed=seed,
         train_steps=train_steps,
         test_steps=test_steps,
     )
-
-
-def abstract_state(learner: Learner, sharding: Sharding | None = None) -> State:
-    """Shapes, dtypes and sharding of a run's state; it lies on a device of this process if None."""
-    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(lambda: init(learner.model, learner.optimizer, key=jax.random.key(0)))
-    abstract = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-    return jax.tree.map(lambda x: abstract(x.shape, x.dtype), shapes)
 
 
 def abstract_data(
@@ -343,39 +252,3 @@ def abstract_data(
     # Streamed images stay as they are read.
     own = images((size, 28, 28), np.uint8) if sharded else Packed(images((size, 28, 7), np.uint32))
     return own, images((size,), np.int32), order
-
-
-def default_cpu_count(config: Config) -> int:
-    """The number of devices into which the CPU is split to train a config's network fastest.
-
-    The native kernel has its own threads. XLA's scan uses a device for each core. With fewer than
-    8 images in each, more devices make it slower.
-    """
-    with contextlib.suppress(ValueError):
-        if _load_kernel(config, "cpu", config.kernel):
-            return 1
-    return max(1, min(cores(), config.batch_size // 8))
-
-
-def describe_kernel(config: Config, mesh: Mesh) -> str:
-    """What computes the LSTM on a mesh, in words.
-
-    Raises:
-      InputError: The config asks for the native kernel, which cannot be had.
-    """
-    device = mesh.devices.flat[0].platform
-    if config.kernel == "scan":
-        return "scan"
-    try:
-        if (platform := kernels.platform_of(device)) is None:
-            raise ValueError(f"the native kernel is for CPUs and NVIDIA GPUs, not for {device}")
-        return f"native, for {_load_kernel(config, platform, 'native')}"
-    except ValueError as error:
-        if config.kernel == "native":
-            raise InputError(f"kernel: {error}; choose auto or scan") from None
-        return f"scan; {error}"
-
-
-def _load_kernel(config: Config, platform: kernels.Platform, kernel: Kernel) -> str | None:
-    size = config.batch_size, config.hidden_size
-    return load_kernel(kernel, platform, *size, dtype=config.precision)

@@ -187,7 +187,7 @@ def train_step(
     # Which share of the batch this is, if it is spread over an axis.
     share = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
     random: dict[str, Any] = {}
-    drops = bool(getattr(model, "dropout", 0))
+    drops = any(getattr(model, name, 0) for name in ("dropout", "input_dropout"))
     if drops or distortion != Distortion():
         if key is None:
             raise ValueError("dropout and distortion need a key")

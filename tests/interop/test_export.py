@@ -31,6 +31,7 @@ from rnn_mnist.interop import to_onnx, to_page, to_stablehlo
 from rnn_mnist.runs import fitting, loading, sizes_of, weight_files
 from rnn_mnist.runs.loading import load_result
 from rnn_mnist.runs.weights import describe, save_weights
+from rnn_mnist.training import make_learner, make_model, step_key
 from rnn_mnist.training import setup as plan
 
 SLOW = pytest.mark.slow
@@ -46,7 +47,7 @@ SHAPES = [
 
 
 def log_probs_of(result, images):
-    return np.asarray(apply(result.params, images, model=plan.make_model(result.config, 10)))
+    return np.asarray(apply(result.params, images, model=make_model(result.config, 10)))
 
 
 @pytest.fixture(scope="module")
@@ -412,12 +413,10 @@ def test_stablehlo_gives_the_same(tmp_path, digits, num_layers, bidirectional, r
     seeds = 2**32 - 1, np.int64(2**32 - 1), np.uint32(2**32 - 1)
     (_, wanted), *others = (exported.train_step(leaves, images, labels, seed) for seed in seeds)
     assert all(loss == wanted for _, loss in others)
-    learner = plan.make_learner(result.config, num_classes=10, total_steps=1)
+    learner = make_learner(result.config, num_classes=10, total_steps=1)
     for _ in range(3):
         leaves, loss = exported.train_step(leaves, images, labels, 5)
-        state, metrics = train_step(
-            state, images, labels, key=plan.step_key(5), **learner._asdict()
-        )
+        state, metrics = train_step(state, images, labels, key=step_key(5), **learner._asdict())
         np.testing.assert_allclose(loss, metrics.loss / 20, rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), leaves, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=3e-4)

@@ -465,8 +465,7 @@ def papers_of(digits, count, sides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "sides"),
-    [(15, (60, 90)), pytest.param(80, (60, 150, 300), marks=pytest.mark.slow)],
+    ("count", "sides"), [(15, (60, 90)), pytest.param(80, (60, 150, 300), marks=pytest.mark.slow)]
 )
 def test_photographs_are_prepared_as_python_prepares_them(opened, digits, count, sides):
     result, readings, doubts = result_of(), set(), []

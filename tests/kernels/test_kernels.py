@@ -25,6 +25,7 @@ from rnn_mnist import Config, InputError, RowLSTM, kernels
 from rnn_mnist.kernels import library
 from rnn_mnist.model.lstm import load_kernel, lstm
 from rnn_mnist.parallel.mesh import find_devices, make_mesh
+from rnn_mnist.training import default_cpu_count
 from rnn_mnist.training import setup as plan
 
 try:
@@ -428,7 +429,7 @@ def test_with_a_platform_only_its_way_is_traced_and_the_bits_are_the_same():
 
 
 def test_an_unknown_platform_is_refused():
-    with pytest.raises(ValueError, match="platform must be one of cpu, gpu, .*, not 'GPU'"):
+    with pytest.raises(ValueError, match=r"platform must be one of cpu, gpu, .*, not 'GPU'"):
         lstm(*make_case(3, 2, 4, 5), platform="GPU")
     assert kernels.platform_of("cuda") == kernels.platform_of("gpu") == "cuda"
 
@@ -494,7 +495,7 @@ def test_what_runs_is_chosen_and_named():
     assert load_kernel("auto", "cpu", 1, 1, "bfloat16") is None
     with pytest.raises(InputError, match="computes in float32, not in bfloat16"):
         plan.make_plan(Config(kernel="native", precision="bfloat16"), mesh)
-    assert plan.default_cpu_count(Config(batch_size=10**6)) == 1
+    assert default_cpu_count(Config(batch_size=10**6)) == 1
 
 
 # ------------------------------------------------------- in processes of their own

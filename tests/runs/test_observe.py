@@ -20,8 +20,8 @@ from conftest import SMALL, assert_identical, without_seconds
 from rnn_mnist import Config, Data, InputError, fit, load, load_run, train_step
 from rnn_mnist.data import batches
 from rnn_mnist.runs import fitting
+from rnn_mnist.training import init_key, make_learner, step
 from rnn_mnist.training import setup as plan
-from rnn_mnist.training import step
 
 # Four steps an epoch.
 TINY = Config(
@@ -151,8 +151,8 @@ def test_gradient_norms_are_how_far_plain_steps_go(tmp_path):
     config = dataclasses.replace(TINY, epochs=2, gradient_clip=0.0)
     result = fit(config, folder=tmp_path / "run", log_norms=True)
     split = load("mnist", "train[:100]")
-    learner = plan.make_learner(config, num_classes=10, total_steps=8)
-    state = step.init(learner.model, learner.optimizer, key=plan.init_key(0))
+    learner = make_learner(config, num_classes=10, total_steps=8)
+    state = step.init(learner.model, learner.optimizer, key=init_key(0))
     for epoch in (1, 2):
         norms = []
         for row in batches.epoch_order(100, 25, seed=0, epoch=epoch):
