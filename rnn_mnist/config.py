@@ -125,6 +125,8 @@ class Config:
     """
     dropout: float = 0.0
     """Share of hidden units to drop after each layer."""
+    input_dropout: float = 0.0
+    """Share of pixels to drop."""
     augment_shift: float = 0.0
     """Shift images by up to this many pixels."""
     augment_rotation: float = 0.0
@@ -174,7 +176,7 @@ _HIGHEST = dict(seed=2**32 - 1, epochs=10**9, batch_size=10**9, hidden_size=2**1
 _HIGHEST |= dict(inner_size=2**14, chrono=10**9, remat=10**9)
 _HIGHEST |= dict(augment_shift=28, augment_rotation=180, augment_shear=60, augment_elastic=28)
 _HIGHEST |= dict(augment_strokes=1, augment_thickness=1)
-_BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "augment_scale"
+_BELOW_ONE = "momentum", "ema", "label_smoothing", "dropout", "input_dropout", "augment_scale"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 

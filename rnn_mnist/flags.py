@@ -32,8 +32,8 @@ Options = TypeVar("Options")
 _GROUPS = {
     "arguments": "",
     "basics": "epochs hidden_size learning_rate batch_size seed data.name",
-    "network": "num_layers bidirectional reading dropout init_from | inner_size forget_bias chrono "
-    "uniform_gates orthogonal",
+    "network": "num_layers bidirectional reading dropout input_dropout init_from | inner_size "
+    "forget_bias chrono uniform_gates orthogonal",
     "optimizer": "optimizer schedule momentum weight_decay gradient_clip | ema label_smoothing "
     "calibrate",
     "augmentation": "augment_shift augment_rotation augment_scale augment_shear augment_elastic"

@@ -17,3 +17,4 @@ ELASTIC = 1  # The displacements of an elastic distortion.
 DROPOUT = 2  # The dropped hidden units. The layer is folded in next.
 STROKES = 3  # The strokes that are added to a digit.
 THICKNESS = 4  # How much thicker or thinner strokes become.
+INPUT_DROPOUT = 5  # The dropped pixels.

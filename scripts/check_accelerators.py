@@ -46,6 +46,7 @@ CONFIGS = (
         reading="permuted",
         remat=28,
         dropout=0.1,
+        input_dropout=0.1,
         label_smoothing=0.1,
         ema=0.9,
         augment_rotation=10,
@@ -63,8 +64,14 @@ def trace_run(
     import jax
 
     from rnn_mnist.parallel.mesh import make_shardings
-    from rnn_mnist.training import eval_epoch, eval_params, train_epoch
-    from rnn_mnist.training.setup import abstract_data, abstract_state, make_learner
+    from rnn_mnist.training import (
+        abstract_state,
+        eval_epoch,
+        eval_params,
+        make_learner,
+        train_epoch,
+    )
+    from rnn_mnist.training.setup import abstract_data
 
     shardings = make_shardings(mesh, sharded=sharded)
     learner = make_learner(config, num_classes=10, total_steps=6000)

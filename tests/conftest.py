@@ -26,8 +26,7 @@ from rnn_mnist.data import loading
 from rnn_mnist.data.loading import SHIPPED, read_archive
 from rnn_mnist.data.tfds_builder import Archive
 from rnn_mnist.runs.result import Result
-from rnn_mnist.training import setup as plan
-from rnn_mnist.training import step
+from rnn_mnist.training import make_learner, step
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # As a library's user has them, even where a test runs the command in this process.
@@ -176,9 +175,10 @@ def result_of(num_layers=1, bidirectional=False, reading="rows", hidden_size=7):
         inner_size=3,
         label_smoothing=0.1,
         dropout=0.1,
+        input_dropout=0.1,
         optimizer="adam",
     )
-    learner = plan.make_learner(config, num_classes=10, total_steps=1)
+    learner = make_learner(config, num_classes=10, total_steps=1)
     state = step.init(learner.model, learner.optimizer, key=jax.random.key(3))
     params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
     return Result(state._replace(params=params), (), config, tuple("0123456789"))

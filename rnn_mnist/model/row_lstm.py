@@ -14,18 +14,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_mnist.model.lstm import (
-    PRECISION,
-    Kernel,
-    LSTMCell,
-    Params,
-    Weights,
-    lstm,
-    read_layer,
-    uniform,
-)
+from rnn_mnist.model.cell import PRECISION, LSTMCell, Weights, uniform
+from rnn_mnist.model.lstm import Kernel, Params, lstm, read_layer
 from rnn_mnist.model.reading import Reading, inner_network, places, read
-from rnn_mnist.randomness import DROPOUT
+from rnn_mnist.randomness import DROPOUT, INPUT_DROPOUT
 
 HEAD = "hidden2digits"  # The linear layer's name in the parameters, as in the notebook.
 
@@ -50,7 +42,15 @@ class RowLSTM(nn.Module):
     reading: Reading = "rows"
     """What each step reads, as in `read`."""
     dropout: float = 0.0
-    """Share of a layer's hidden units that training drops."""
+    """Share of a layer's hidden units that training drops.
+
+    An image keeps a unit in all of its steps, or in none. Source: Gal and Ghahramani, "A
+    Theoretically Grounded Application of Dropout in Recurrent Neural Networks", 2016."""
+    input_dropout: float = 0.0
+    """Share of the pixels that training drops.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: A Simple Way to
+    Prevent Neural Networks from Overfitting", 2014."""
     forget_bias: float = 0.0
     """As in `LSTMCell`."""
     chrono: int = 0
@@ -92,6 +92,9 @@ class RowLSTM(nn.Module):
         by_lstm = partial(
             lstm, dtype=self.dtype, kernel=self.kernel, platform=self.platform, remat=self.remat
         )
+        if self.input_dropout and keys is not None:
+            kept = _kept(keys, images.shape[1:], self.input_dropout, INPUT_DROPOUT)
+            images *= kept.astype(images.dtype) / (1 - self.input_dropout)
         inputs = read(images, self.reading)  # (B, T, F)
         if (inner := inner_network(self.reading)) is not None:
             sizes = inner.cells(self.inner_size).items()
@@ -104,7 +107,7 @@ class RowLSTM(nn.Module):
             sequence = layer < self.num_layers - 1
             inputs, last = read_layer(by_lstm, cells, inputs, sequence=sequence)
             if self.dropout and keys is not None:
-                kept = _kept(keys, layer, last.shape[-1], self.dropout)  # (B, H or 2H)
+                kept = _kept(keys, last.shape[-1:], self.dropout, DROPOUT, layer)  # (B, H or 2H)
                 scale = kept.astype(last.dtype) / (1 - self.dropout)
                 inputs, last = inputs * scale[:, None], last * scale
         init = uniform(last.shape[-1])
@@ -159,17 +162,15 @@ def _values(reading: Reading, shape: tuple[int, int], inner_size: int) -> int:
     return values if inner is None else inner.features(values, inner_size)
 
 
-def _kept(keys: Array, layer: int, units: int, dropout: float) -> Array:
-    """Draw a mask (B, units) bool of the hidden units to keep; a share `dropout` is dropped.
+def _kept(keys: Array, shape: tuple[int, ...], dropout: float, *purpose: int) -> Array:
+    """Draw a mask (B, *shape) bool of what to keep; a share `dropout` is dropped.
 
-    An image keeps a unit in all of its steps, or in none.
-
-    Source: Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
-    Networks", 2016.
+    The numbers in `purpose` are folded into the keys (B,).
     """
 
     def draw(key: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), layer)
-        return jax.random.bernoulli(key, jnp.float32(1 - dropout), (units,))
+        for number in purpose:
+            key = jax.random.fold_in(key, number)
+        return jax.random.bernoulli(key, jnp.float32(1 - dropout), shape)
 
     return jax.vmap(draw)(keys)

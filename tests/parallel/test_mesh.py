@@ -28,10 +28,11 @@ from rnn_mnist.parallel.mesh import (
 from rnn_mnist.parallel.resources import cores, free_memory
 from rnn_mnist.training import parts
 from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.learner import default_cpu_count
 from rnn_mnist.training.optimizers import make_optimizer
-from rnn_mnist.training.setup import default_cpu_count
 
-MODEL, OPTIMIZER = RowLSTM(20, dropout=0.2), make_optimizer("sgd", 0.1)
+MODEL = RowLSTM(20, dropout=0.2, input_dropout=0.1)
+OPTIMIZER = make_optimizer("sgd", 0.1)
 RANDOM = {"key": jax.random.key(1)}
 # 100 images a batch do not divide by 3 or 8, nor do the 50 of the last one.
 SIZE, BATCH = 1050, 100

@@ -43,7 +43,9 @@ def fit_until(folder, monkeypatch, *, parts, config=SMALL):
 
 @pytest.mark.slow
 def test_what_is_random_goes_on_to_the_identical_end(tmp_path, monkeypatch):
-    config = dataclasses.replace(SMALL, dropout=0.1, augment_shift=1, augment_strokes=0.5)
+    config = dataclasses.replace(
+        SMALL, dropout=0.1, input_dropout=0.1, augment_shift=1, augment_strokes=0.5
+    )
     fit_until(tmp_path / "killed", monkeypatch, parts=10, config=config)
     resumed, whole = fit(config, folder=tmp_path / "killed"), fit(config)
     assert_identical(resumed.state, whole.state)

@@ -136,6 +136,7 @@ SWEEPS = {
             SMALL,
             epochs=1,
             dropout=0.1,
+            input_dropout=0.1,
             augment_shift=1,
             augment_elastic=1,
             augment_strokes=0.5,

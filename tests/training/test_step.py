@@ -27,8 +27,8 @@ from rnn_mnist import (
 from rnn_mnist.data import batches, pack, take_images, unpack
 from rnn_mnist.parallel.mesh import AXIS, make_mesh, psum
 from rnn_mnist.training.augment import Distortion
+from rnn_mnist.training.learner import init_key, step_key
 from rnn_mnist.training.optimizers import make_schedule
-from rnn_mnist.training.setup import init_key, step_key
 
 MODEL, OPTIMIZER = RowLSTM(hidden_size=8), make_optimizer("sgd", 0.1)
 
@@ -661,6 +661,26 @@ def test_dropout_leaves_units_out_of_training_alone():
             model=RowLSTM(8, dropout=0.1),
             optimizer=make_optimizer(),
         )
+
+
+def test_input_dropout_leaves_pixels_out_of_training_alone():
+    model = RowLSTM(8, input_dropout=0.25)
+    images = jax.random.uniform(jax.random.key(0), (50, 28, 28), minval=0.5)
+    keys = jax.random.split(jax.random.key(1), 50)
+    params = model.init(jax.random.key(2), images)["params"]
+    # A slope for each pixel shows which pixels the network gets, and how strongly.
+    slope = jax.grad(lambda x, keys: model.apply({"params": params}, x, keys=keys).sum())
+    kept = np.asarray(slope(images, keys)) != 0
+    assert 0.74 < kept.mean() < 0.76
+    assert (kept[0] != kept[1]).any()
+    np.testing.assert_array_equal(np.asarray(slope(images[1:], keys[1:])) != 0, kept[1:])
+    np.testing.assert_allclose(
+        model.apply({"params": params}, images, keys=keys),
+        model.apply({"params": params}, images * kept / 0.75),
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match="need a key"):
+        train_step(start(make_optimizer()), *toy(6), model=model, optimizer=make_optimizer())
 
 
 def test_ten_epochs_compile_each_function_once():
