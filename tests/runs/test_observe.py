@@ -202,9 +202,9 @@ def test_each_trace_begins_and_ends_once(tmp_path, monkeypatch, steps, calls):
     def counted(*arguments, **settings):
         programs = compile_programs(*arguments, **settings)
 
-        def train(*part, key):
+        def train(*part, seed):
             said.append("train")
-            return programs.train(*part, key=key)
+            return programs.train(*part, seed=seed)
 
         return programs._replace(train=train)
 

@@ -285,8 +285,8 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
     )
     norms = iter([1.0] * 30 + [np.inf] + [1.0] * 100)
 
-    def with_norms(state, *part, key):
-        state, metrics = programs.train(state, *part, key=key)
+    def with_norms(state, *part, seed):
+        state, metrics = programs.train(state, *part, seed=seed)
         found = np.fromiter(norms, float, metrics.gradient_norm.size)
         return state, metrics._replace(gradient_norm=jnp.array(found))
 
@@ -294,8 +294,8 @@ def test_the_step_at_which_the_gradient_is_no_number_is_named():
     with pytest.raises(DivergenceError, match="the gradient's norm became inf at step 31;"):
         list(loop.advance(prepared, patched, begin))
 
-    def with_a_bias(state, *part, key):
-        state, metrics = programs.train(state, *part, key=key)
+    def with_a_bias(state, *part, seed):
+        state, metrics = programs.train(state, *part, seed=seed)
         bias = state.params["lstm_l0"]["bias_ih"].at[0].set(np.inf)
         lstm = state.params["lstm_l0"] | {"bias_ih": bias}
         return state._replace(params=state.params | {"lstm_l0": lstm}), metrics
@@ -328,7 +328,7 @@ def test_ten_epochs_compile_each_function_once(verbose, caplog):
         result = fit(config, verbose=verbose)
     assert len(result.history) == 11
     compiled = re.findall(r"Compiling (?:jit\()?(\w+)", caplog.text)
-    assert {"init", "train_epoch", "eval_epoch"} <= set(compiled)
+    assert {"init_from_seed", "train_from_seed", "eval_epoch"} <= set(compiled)
     assert len(compiled) == len(set(compiled)), sorted(compiled)
 
 
