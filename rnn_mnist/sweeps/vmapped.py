@@ -44,7 +44,7 @@ class Functions(NamedTuple):
     init: Any
     """Keys (R,) and the optimizer's settings, each (R,) -> states (R, ...)."""
     train: Any
-    """States (R, ...), whose memory is reused, images (N, 28, 28) uint8, labels (N,) int32, orders
+    """States (R, ...), whose memory is reused, packed images (N, 28, 28), labels (N,) int32, orders
     (R, S, B) and keys (R,) -> states and metrics (R, S)."""
     test: Any
     """Parameters (R, ...), images, labels and one order (S, B) -> metrics (R,)."""
@@ -85,7 +85,7 @@ class Splits(NamedTuple):
 
     mesh: Mesh
     train: tuple[data.Packed, jax.Array]
-    """Images (N, 28, 28) uint8 and labels (N,) int32."""
+    """Packed images (N, 28, 28) and labels (N,) int32."""
     test: tuple[data.Packed, jax.Array]
 
 
