@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -352,6 +354,8 @@ def test_only_the_best_run_is_calibrated(monkeypatch):
 
 
 def test_a_file_of_an_older_version_is_read(swept):
+    with (Path(__file__).parents[1] / "fixtures" / "0.1.0" / "run" / "config.toml").open("rb") as f:
+        assert set(results._ADDED) == set(results.FIELDS) - set(tomllib.load(f))
     text = (swept[1] / "sweep.csv").read_text()
     rows = [line.split(",") for line in text.splitlines()]
     new = [number for number, name in enumerate(rows[0]) if name in results._ADDED]
