@@ -123,7 +123,7 @@ def main(arguments: Sequence[str]) -> None:
         mark("import the rest of rnn_mnist, Rich")
         around(fitting.parallel, "find_devices", after="find the devices")
         around(fitting, "make_plan", after="wait for the data")
-        around(fitting.Writer, "restore", before="import Orbax, open the run's folder")
+        around(fitting.Writer, "restore", before="open the run's folder")
         around(
             fitting, "compile_programs", before="initial weights", after="trace and load programs"
         )

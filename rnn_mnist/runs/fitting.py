@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -227,9 +226,6 @@ def _train(
     with console.compiling():
         most = broadcast(plan.steps if console.silent else MOST_STEPS)
         programs = compile_programs(plan, most=most)
-    if writer.folder is not None:  # What draws the curves is imported while the devices compute.
-        import_charts = functools.partial(importlib.import_module, "rnn_mnist.plots")
-        threading.Thread(target=import_charts, daemon=True).start()
     with contextlib.ExitStack() as stack:
         with fail_together():
             observe = stack.enter_context(observing(writer.folder, watch, progress))

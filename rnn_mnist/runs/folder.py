@@ -120,6 +120,12 @@ def restore_config(folder: Path, config: Config) -> None:
         write_file(folder / "config.toml", to_toml(config).encode())
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run's folder has any checkpoint, or the rest of one."""
+    checkpoints = folder / CHECKPOINTS
+    return checkpoints.is_dir() and any(checkpoints.iterdir())
+
+
 def write_texts(folder: Path, config: Config, history: Sequence[Epoch]) -> None:
     """Write config.toml if it is absent, and metrics.csv unless it has this history."""
     restore_config(folder, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +22,8 @@ from rnn_mnist.training import Plan, Progress, State, abstract_state
 if TYPE_CHECKING:
     from rnn_mnist.runs.checkpoint import Checkpoints, Restored
 
-# Orbax, which `checkpoint` needs, is imported when a folder is opened, so that reading a result
-# starts sooner.
+# Orbax, which `checkpoint` needs, takes long to import. A new run imports it in the thread of its
+# first save, while the devices compute.
 
 
 class Writer:
@@ -35,7 +36,6 @@ class Writer:
     def __init__(self, folder: Path | None, config: Config) -> None:
         """Check that the run may use the folder. Nothing is changed."""
         self.folder = folder if is_first_process() else None
-        self._checkpoints: Checkpoints | None = None
         self._config = config
         with fail_together():
             if self.folder is not None:
@@ -48,12 +48,10 @@ class Writer:
         with contextlib.ExitStack() as stack:
             with fail_together():
                 if self.folder is not None:
-                    from rnn_mnist.runs.checkpoint import open_checkpoints
-
                     lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
                     notes += stack.enter_context(lock)
-                    opened = open_checkpoints(self.folder / run_folder.CHECKPOINTS)
-                    self._checkpoints = stack.enter_context(opened)
+            self._stack = stack.enter_context(contextlib.ExitStack())
+            self._opened: Checkpoints | None = None
             # A save takes as long as a tenth of a small epoch, so it runs beside the next epoch.
             self._thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             self._saving: Future[None] = self._thread.submit(lambda: None)
@@ -65,9 +63,13 @@ class Writer:
         The plan's number of epochs is written into config.toml.
         """
         with fail_together():
-            if self.folder is None or self._checkpoints is None:
+            if self.folder is None:
                 return start(), []
+            if not run_folder.has_checkpoints(self.folder):
+                return start(), _set_epochs(self.folder, plan, steps=0)
             from rnn_mnist.runs.checkpoint import clean_up, restore
+
+            checkpoints = self._checkpoints(self.folder)
 
             def abstract(record: Record) -> State:
                 if record["data"] != plan.version:
@@ -77,10 +79,10 @@ class Writer:
                     )
                 return abstract_state(plan.learner)
 
-            restored = restore(self._checkpoints, abstract)
+            restored = restore(checkpoints, abstract)
             if restored is None:
                 return start(), _set_epochs(self.folder, plan, steps=0)
-            clean_up(self._checkpoints, restored)
+            clean_up(checkpoints, restored)
             progress, notes = to_progress(restored.state, restored.record), _notes(plan, restored)
             return progress, notes + _set_epochs(self.folder, plan, steps=progress.step)
 
@@ -88,11 +90,36 @@ class Writer:
         """Begin to save a checkpoint and the metrics, once the save before is done."""
         with fail_together():
             self._saving.result()
-            if self._checkpoints is not None:
+            if self.folder is not None:
                 # The next step reuses the state's memory, so the thread gets a copy.
                 state = jax.tree.map(np.array, jax.device_get(progress.state))
                 copy = progress._replace(state=state)
-                self._saving = self._thread.submit(_save, self._checkpoints, plan, copy)
+                self._saving = self._thread.submit(self._save, self.folder, plan, copy)
+                # What draws the curves is imported while the devices compute.
+                self._thread.submit(importlib.import_module, "rnn_mnist.plots")
+
+    def _save(self, folder: Path, plan: Plan, progress: Progress) -> None:
+        """Write a checkpoint, then the metrics."""
+        from rnn_mnist.runs.checkpoint import save
+
+        record = make_record(
+            progress,
+            version=plan.version,
+            classes=plan.classes,
+            kernel=plan.kernel,
+            devices=plan.mesh.size,
+        )
+        save(self._checkpoints(folder), progress.state, record)
+        run_folder.write_texts(folder, plan.config, progress.history)
+
+    def _checkpoints(self, folder: Path) -> Checkpoints:
+        """The folder's checkpoints, which are opened by the first call."""
+        from rnn_mnist.runs.checkpoint import open_checkpoints
+
+        if self._opened is None:
+            opened = open_checkpoints(folder / run_folder.CHECKPOINTS)
+            self._opened = self._stack.enter_context(opened)
+        return self._opened
 
     def finish(self, progress: Progress) -> None:
         """Wait for the last save, and write the files that the folder lacks."""
@@ -100,21 +127,6 @@ class Writer:
             self._saving.result()
             if self.folder is not None:
                 run_folder.write_missing_files(self.folder, self._config, progress.history)
-
-
-def _save(checkpoints: Checkpoints, plan: Plan, progress: Progress) -> None:
-    """Write a checkpoint, then the metrics."""
-    from rnn_mnist.runs.checkpoint import save
-
-    record = make_record(
-        progress,
-        version=plan.version,
-        classes=plan.classes,
-        kernel=plan.kernel,
-        devices=plan.mesh.size,
-    )
-    save(checkpoints, progress.state, record)
-    run_folder.write_texts(checkpoints.folder.parent, plan.config, progress.history)
 
 
 def _notes(plan: Plan, restored: Restored) -> list[str]:

@@ -96,7 +96,7 @@ _MEASUREMENTS |= dict(seconds=float, validation_accuracy=float)
 _COLUMNS: dict[str, type] = {name: type(getattr(Config, name)) for name in FIELDS}
 _COLUMNS |= {f"data.{field.name}": str for field in dataclasses.fields(Data)}
 _COLUMNS |= _MEASUREMENTS
-_ADDED = "inner_size", "uniform_gates", "orthogonal", "input_dropout"
+_ADDED: tuple[str, ...] = "inner_size", "uniform_gates", "orthogonal", "input_dropout"
 _ADDED += "augment_strokes", "augment_thickness"
 """Columns that version 0.1.0 did not write; its runs had the defaults."""
 
