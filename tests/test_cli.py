@@ -287,7 +287,7 @@ def test_programs_are_compiled_once_and_kept_for_the_next_start(tmp_path):
     assert hits == 0
     names = {path.name.split("-")[0] for path in found}
     # Each program takes time to trace and to load, so a start needs no more than these.
-    assert names == {"jit__fold_in", "jit_init", "jit_train_epoch", "jit_eval_epoch"}
+    assert names == {"jit_init_from_seed", "jit_train_from_seed", "jit_eval_epoch"}
     assert start("second") == (len(found), found)
     for path in found:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # As a kill may leave it.
