@@ -84,7 +84,7 @@ def ours(
 def models(
     hidden_size: int, batch_size: int, count: int, train: int
 ) -> dict[str, Callable[[], Any]]:
-    """A twentieth of an epoch of so many models at once, under `vmap` where it is more than one."""
+    """A twentieth of an epoch of `count` models, under `vmap` if there are several."""
     import jax
 
     from rnn_mnist import RowLSTM, init, load, make_optimizer, train_epoch

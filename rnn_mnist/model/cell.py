@@ -21,7 +21,7 @@ Weights = Mapping[str, Array]
 
 # TPUs and GPUs would round float32 products to fewer bits by default.
 PRECISION = jax.lax.Precision.HIGHEST
-_DRAWN = 4096  # Each array of initial parameters draws at least so many numbers.
+_DRAWN = 4096  # The fewest random numbers that are drawn for an array of initial parameters.
 
 
 def uniform(fan: int) -> nn.initializers.Initializer:

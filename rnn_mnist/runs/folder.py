@@ -121,7 +121,7 @@ def restore_config(folder: Path, config: Config) -> None:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether a run's folder has any checkpoint, or the rest of one."""
+    """Whether a run's folder has a checkpoint, even an incomplete one."""
     checkpoints = folder / CHECKPOINTS
     return checkpoints.is_dir() and any(checkpoints.iterdir())
 

@@ -22,8 +22,8 @@ from rnn_mnist.training import Plan, Progress, State, abstract_state
 if TYPE_CHECKING:
     from rnn_mnist.runs.checkpoint import Checkpoints, Restored
 
-# Orbax, which `checkpoint` needs, takes long to import. A new run imports it in the thread of its
-# first save, while the devices compute.
+# `checkpoint` imports Orbax, which takes long. A new run imports it in the thread of its first
+# save, while the devices compute.
 
 
 class Writer:
@@ -50,7 +50,8 @@ class Writer:
                 if self.folder is not None:
                     lock = run_folder.lock_run_folder(self.folder, self._config, any_epochs=True)
                     notes += stack.enter_context(lock)
-            self._stack = stack.enter_context(contextlib.ExitStack())
+            # The thread may open the checkpoints. They are closed after it has ended.
+            self._closing = stack.enter_context(contextlib.ExitStack())
             self._opened: Checkpoints | None = None
             # A save takes as long as a tenth of a small epoch, so it runs beside the next epoch.
             self._thread = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -95,7 +96,8 @@ class Writer:
                 state = jax.tree.map(np.array, jax.device_get(progress.state))
                 copy = progress._replace(state=state)
                 self._saving = self._thread.submit(self._save, self.folder, plan, copy)
-                # What draws the curves is imported while the devices compute.
+                # What draws the curves is imported while the devices compute. A second import is
+                # free.
                 self._thread.submit(importlib.import_module, "rnn_mnist.plots")
 
     def _save(self, folder: Path, plan: Plan, progress: Progress) -> None:
@@ -113,12 +115,12 @@ class Writer:
         run_folder.write_texts(folder, plan.config, progress.history)
 
     def _checkpoints(self, folder: Path) -> Checkpoints:
-        """The folder's checkpoints, which are opened by the first call."""
+        """The folder's checkpoints. The first call opens them."""
         from rnn_mnist.runs.checkpoint import open_checkpoints
 
         if self._opened is None:
             opened = open_checkpoints(folder / run_folder.CHECKPOINTS)
-            self._opened = self._stack.enter_context(opened)
+            self._opened = self._closing.enter_context(opened)
         return self._opened
 
     def finish(self, progress: Progress) -> None:

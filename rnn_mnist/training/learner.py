@@ -127,12 +127,12 @@ def _load_kernel(config: Config, platform: kernels.Platform, kernel: Kernel) -> 
 
 
 def init_key(seed: int | jax.Array) -> jax.Array:
-    """The key from which a run's initial parameters are drawn."""
+    """The key of a run's initial parameters; a seed is an int or a scalar uint32."""
     return _purpose_key(seed, INIT)
 
 
 def step_key(seed: int | jax.Array) -> jax.Array:
-    """The key for all randomness in a run's steps."""
+    """The key for all randomness in a run's steps; a seed is an int or a scalar uint32."""
     return _purpose_key(seed, STEPS)
 
 
@@ -150,7 +150,7 @@ def _fold_in(seed: jax.Array, purpose: jax.Array) -> jax.Array:
 def init_from_seed(
     model: RowLSTM, optimizer: optax.GradientTransformation, *, seed: jax.Array
 ) -> State:
-    """`init` with a run's key. A program for both loads faster than one for each."""
+    """`init` with the key of a run's seed, a scalar uint32. One program loads faster than two."""
     return init(model, optimizer, key=init_key(seed))
 
 

@@ -223,6 +223,7 @@ def compile_programs(plan: Plan, *, most: int) -> Programs:
     test_data = arrays(len(plan.test), test_steps, EVALUATION_BATCH)
     spread = {"mesh": plan.mesh, "sharded": sharded}
 
+    # The program makes the key itself, so that a start loads one program less.
     def train_from_seed(state: State, *batches: Any, seed: jax.Array) -> tuple[State, Metrics]:
         return train_epoch(state, *batches, key=step_key(seed), **learner._asdict(), **spread)
 
