@@ -4,11 +4,16 @@
 // vector) and LSTM_COLUMNS (the vectors of sums that a row has in registers). LSTM_FLOAT64 adds
 // float64.
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 #include "layout.h"
 
@@ -85,6 +90,19 @@ INLINE Vector<T> tanh(Vector<T> x) {
   return e / (e + 2);
 }
 
+// The lanes of a, followed by those of b, in another order.
+template <typename T, int... kLane>
+INLINE Vector<T> shuffle(Vector<T> a, Vector<T> b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, kLane...);
+#else
+  return __builtin_shuffle(a, b, typename VectorOf<Bits<T>, kLanes<T>>::type{kLane...});
+#endif
+}
+
+template <int kCount>
+using Integers = std::make_integer_sequence<int, kCount>;
+
 // Transpose four vectors of four blocks of lanes. The first step takes the first and third blocks
 // of two vectors, and the second and fourth. The second step takes the first halves of two such
 // vectors, and the second halves.
@@ -92,22 +110,23 @@ template <typename T, int... kLane>
 INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d,
                       std::integer_sequence<int, kLane...>) {
   constexpr int W = kLanes<T>, U = W / 4;
-#ifdef __clang__
-#define SHUFFLE(x, y, lane) __builtin_shufflevector(x, y, (lane)...)
-#else
-  using Lanes = typename VectorOf<Bits<T>, W>::type;
-#define SHUFFLE(x, y, lane) __builtin_shuffle(x, y, Lanes{(lane)...})
-#endif
-#define EVEN kLane / U / 2 * 2 * U + kLane % U + kLane / U % 2 * W
-#define LOW kLane / U % 2 * U + kLane % U + kLane / U / 2 * W
-  const Vector<T> ab02 = SHUFFLE(a, b, EVEN), ab13 = SHUFFLE(a, b, EVEN + U);
-  const Vector<T> cd02 = SHUFFLE(c, d, EVEN), cd13 = SHUFFLE(c, d, EVEN + U);
-  a = SHUFFLE(ab02, cd02, LOW), b = SHUFFLE(ab13, cd13, LOW);
-  c = SHUFFLE(ab02, cd02, LOW + 2 * U), d = SHUFFLE(ab13, cd13, LOW + 2 * U);
+  const auto blocks = [](auto x, auto y, auto at) INLINED {
+    return shuffle<T, (at.value + kLane / U / 2 * 2 * U + kLane % U + kLane / U % 2 * W)...>(x, y);
+  };
+  const auto halves = [](auto x, auto y, auto at) INLINED {
+    return shuffle<T, (at.value + kLane / U % 2 * U + kLane % U + kLane / U / 2 * W)...>(x, y);
+  };
+  constexpr std::integral_constant<int, 0> start;
+  constexpr std::integral_constant<int, U> block;
+  constexpr std::integral_constant<int, 2 * U> half;
+  const Vector<T> ab02 = blocks(a, b, start), ab13 = blocks(a, b, block);
+  const Vector<T> cd02 = blocks(c, d, start), cd13 = blocks(c, d, block);
+  a = halves(ab02, cd02, start), b = halves(ab13, cd13, start);
+  c = halves(ab02, cd02, half), d = halves(ab13, cd13, half);
 }
 template <typename T>
 INLINE void transpose(Vector<T>& a, Vector<T>& b, Vector<T>& c, Vector<T>& d) {
-  transpose<T>(a, b, c, d, std::make_integer_sequence<int, kLanes<T>>());
+  transpose<T>(a, b, c, d, Integers<kLanes<T>>());
 }
 
 // Call f with `value`, which is between 1 and kMost, as a constant.
@@ -119,14 +138,17 @@ INLINE void constant(Index value, F f) {
   f(std::integral_constant<int, kMost>());
 }
 
-// Call f(first, rows, vectors) for each group of rows, the last two as constants.
-template <typename F>
+// Call f(first, rows, vectors) for each group of rows, the last two as constants. With one vector,
+// a group has up to kNarrow rows, as a processor needs about ten sums that do not wait for others.
+template <int kNarrow = kGroup, typename F>
 INLINE void for_groups(Index rows, Index vectors, F f) {
-  for (Index first = 0; first < rows; first += kGroup) {
-    constant<kGroup>(rows - first < kGroup ? rows - first : kGroup, [&](auto group) INLINED {
-      constant<LSTM_COLUMNS>(vectors, [&](auto vectors) INLINED { f(first, group, vectors); });
-    });
-  }
+  constant<LSTM_COLUMNS>(vectors, [&](auto vectors) INLINED {
+    constexpr int kMost = vectors.value == 1 ? kNarrow : kGroup;
+    for (Index first = 0; first < rows; first += kMost) {
+      constant<kMost>(rows - first < kMost ? rows - first : kMost,
+                      [&](auto group) INLINED { f(first, group, vectors); });
+    }
+  });
 }
 
 // Sums of M rows over N vectors of columns, in registers.
@@ -166,12 +188,13 @@ struct Sums {
 //
 // Rows of `out` may be shorter than their vectors, and padding is stored over what follows. The
 // order of rows and blocks puts the values there later. Room for a vector must follow `out`.
-template <typename T, typename F>
+template <typename T, int kNarrow = kGroup, typename F>
 INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* out, Index stride,
                      F add) {
   for (Index block = columns.blocks - 1; block >= 0; block--) {
     const Index begin = columns.begin(block), at = begin * kLanes<T>;
-    for_groups(rows, columns.begin(block + 1) - begin, [&](Index first, auto m, auto n) INLINED {
+    const Index vectors = columns.begin(block + 1) - begin;
+    for_groups<kNarrow>(rows, vectors, [&](Index first, auto m, auto n) INLINED {
       Sums<T, m.value, n.value> sums(bias ? bias + at : nullptr, 0);
       add(sums, first, at);
       sums.write(out + first * stride + at, stride);
@@ -179,14 +202,62 @@ INLINE void multiply(Index rows, const Columns<T>& columns, const T* bias, T* ou
   }
 }
 
+// The kUnit-th lane of each of four blocks, in all lanes of its block.
+template <typename T, int kUnit, int... kLane>
+INLINE Vector<T> repeat_unit(Vector<T> x, std::integer_sequence<int, kLane...>) {
+  constexpr int U = kLanes<T> / 4;
+  return shuffle<T, (kLane / U * U + kUnit)...>(x, x);
+}
+
+// The sum of four blocks of lanes, in each block.
+template <typename T, int... kLane>
+INLINE Vector<T> add_blocks(Vector<T> x, std::integer_sequence<int, kLane...>) {
+  constexpr int W = kLanes<T>;
+  x += shuffle<T, ((kLane + W / 2) % W)...>(x, x);
+  return x + shuffle<T, ((kLane + W / 4) % W)...>(x, x);
+}
+
+// The last columns of a product of M rows of gates with packed weights. They fill a quarter of a
+// vector. The other lanes are the same columns for other gates, and are added up at the end.
+template <typename T, int M, int... kUnit>
+INLINE void multiply_last(const T* d_gates, Index width, const T* packed, T* out, Index stride,
+                          std::integer_sequence<int, kUnit...>) {
+  using V = Vector<T>;
+  constexpr int W = kLanes<T>, U = W / 4;
+  constexpr Integers<W> lanes;
+  V sum[M]{};
+  for (Index at = 0; at < width; at += W, packed += U * W) {
+    const auto add = [&](auto unit) INLINED {
+      const V weight = load<V>(packed + unit.value * W);
+      for (int m = 0; m < M; m++) {
+        const V gates = load<V>(d_gates + m * width + at);
+        sum[m] += repeat_unit<T, unit.value>(gates, lanes) * weight;
+      }
+    };
+    (add(std::integral_constant<int, kUnit>()), ...);
+  }
+  for (int m = 0; m < M; m++) {
+    const V all = add_blocks<T>(sum[m], lanes);
+    std::memcpy(out + m * stride, &all, U * sizeof(T));
+  }
+}
+
 // A tile's gradients of gates times packed weights.
 template <typename T>
 void multiply_gates(Index rows, const T* d_gates, Index width, const T* packed, Index columns,
                     T* out) {
+  constexpr int kNarrow = 2 * kGroup;
+  const Index last = last_columns<T>(columns), full = columns - last;
+  if (last) {  // Before the others, as in `multiply`.
+    for_groups<kNarrow>(rows, 1, [&](Index first, auto m, auto) INLINED {
+      multiply_last<T, m.value>(d_gates + first * width, width, packed + full * width,
+                                out + first * columns + full, columns, Integers<kLanes<T> / 4>());
+    });
+  }
   const auto add = [&](auto& sums, Index first, Index at) INLINED {
     sums.add(d_gates + first * width, width, 1, 0, width, packed + width * at);
   };
-  multiply<T>(rows, Columns<T>(columns), nullptr, out, columns, add);
+  multiply<T, kNarrow>(rows, Columns<T>(full), nullptr, out, columns, add);
 }
 
 // Features from `begin`, without `end`.
@@ -194,27 +265,45 @@ struct Range {
   std::int32_t begin, end;
 };
 
-// The features from the first to the last that is not zero in all of the rows. `any` is working
-// memory. The rows that are `ahead` are fetched, which the processor does not do by itself.
+// One bit for each lane that is not zero.
+template <typename V>
+INLINE std::uint32_t nonzero_lanes(V x) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(x));
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(x != 0));
+#else
+  std::uint32_t bits = 0;
+  for (std::size_t lane = 0; lane < sizeof x / sizeof x[0]; lane++) bits |= (x[lane] != 0) << lane;
+  return bits;
+#endif
+}
+
+// The features from the first to the last that is not zero in all of the rows. The rows that are
+// `ahead` are fetched, which the processor does not do by itself.
 template <typename T>
-INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index stride, T* any,
+INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index stride,
                            Index ahead) {
   using V = typename VectorOf<Bits<T>, kLanes<T>>::type;
-  constexpr Index W = kLanes<T>;
-  Range range{0, static_cast<std::int32_t>(layer.features)};
-  if (layer.dense || range.end < W) return range;
-  for (Index at = 0; at < range.end; at += W) {
-    const Index from = at + W <= range.end ? at : range.end - W;
+  constexpr int W = kLanes<T>;
+  const auto features = static_cast<std::int32_t>(layer.features);
+  if (layer.dense || features < W) return {0, features};
+  Range range{features, 0};
+  for (std::int32_t at = 0; at < features; at += W) {
+    const std::int32_t from = at + W <= features ? at : features - W;
     V bits{};
     for (Index m = 0; m < rows; m++) {
       bits |= load<V>(x + m * stride + from);
       __builtin_prefetch(x + m * stride + ahead + from);
     }
-    store(any + from, bits << 1);  // Without the sign.
+    // Branches would be hard to predict here.
+    const std::uint32_t found = nonzero_lanes(bits << 1);  // Without the sign.
+    const std::int32_t first = found ? from + std::countr_zero(found) : features;
+    const std::int32_t last = found ? from + 32 - std::countl_zero(found) : 0;
+    range.begin = first < range.begin ? first : range.begin;
+    range.end = last > range.end ? last : range.end;
   }
-  while (range.begin < range.end && load<Bits<T>>(any + range.begin) == 0) range.begin++;
-  while (range.begin < range.end && load<Bits<T>>(any + range.end - 1) == 0) range.end--;
-  return range;
+  return range.begin < range.end ? range : Range{0, 0};
 }
 
 // The first steps in which no row of a tile has any input. The last step is not counted.
@@ -250,23 +339,30 @@ void add_rows(Index rows, Index size, T* values) {
 }
 
 // The cells of a tile after one step: new c and h, and saved values, if they are wanted.
+//
+// The second loop is apart because a processor overlaps the operations of short iterations better.
 template <typename T>
-INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
+INLINE void update_cells(Index vectors, T* gates, T* c, T* h, T* saved) {
   using V = Vector<T>;
   constexpr Index W = kLanes<T>;
-  for (Index v = 0; v < vectors; v++, gates += 4 * W, c += W, h += W) {
-    V i = load<V>(gates), f = load<V>(gates + W);
-    V g = load<V>(gates + 2 * W), o = load<V>(gates + 3 * W);
+  for (Index v = 0; v < vectors; v++) {
+    T* at = gates + 4 * v * W;
+    V i = load<V>(at), f = load<V>(at + W), g = load<V>(at + 2 * W), o = load<V>(at + 3 * W);
     transpose<T>(i, f, g, o);
     i = sigmoid<T>(i), f = sigmoid<T>(f), g = tanh<T>(g), o = sigmoid<T>(o);
-    const V cell = f * load<V>(c) + i * g, tanh_cell = tanh<T>(cell);
-    store(c, cell);
-    store(h, o * tanh_cell);
+    const V cell = f * load<V>(c + v * W) + i * g;
+    store(c + v * W, cell);
+    store(h + v * W, o);
     if (saved) {
-      store(saved, i), store(saved + W, f), store(saved + 2 * W, g), store(saved + 3 * W, o);
-      store(saved + 4 * W, cell), store(saved + 5 * W, tanh_cell);
-      saved += 6 * W;
+      T* to = saved + 6 * v * W;
+      store(to, i), store(to + W, f), store(to + 2 * W, g), store(to + 3 * W, o);
+      store(to + 4 * W, cell);
     }
+  }
+  for (Index v = 0; v < vectors; v++) {
+    const V tanh_cell = tanh<T>(load<V>(c + v * W));
+    store(h + v * W, load<V>(h + v * W) * tanh_cell);
+    if (saved) store(saved + (6 * v + 5) * W, tanh_cell);
   }
 }
 
@@ -279,8 +375,8 @@ void forward(const Layer<T>& layer, Index tile, T* scratch) {
   const Index units = round_up(all * padded, kLanes<T>);
   const Index shared = steps_without_input(layer, tile);
   const Columns<T> columns(width);
-  T *gates = scratch, *h = gates + 4 * units, *c = h + units, *any = c + units;
-  auto* ranges = reinterpret_cast<Range*>(any + features);  // Of each group.
+  T *gates = scratch, *h = gates + 4 * units, *c = h + units;
+  auto* ranges = reinterpret_cast<Range*>(c + units);  // Of each group.
   std::memset(gates, 0, 4 * units * sizeof(T));
   widen(layer, layer.h0 + from * hidden, all, h);
   widen(layer, layer.c0 + from * hidden, all, c);
@@ -293,7 +389,7 @@ void forward(const Layer<T>& layer, Index tile, T* scratch) {
     const Index read = step == 0 && layer.zeros ? 0 : hidden;
     for (Index first = 0; first < rows; first += kGroup) {
       const Index group = rows - first < kGroup ? rows - first : kGroup;
-      ranges[first / kGroup] = find_features(layer, x + first * stride, group, stride, any,
+      ranges[first / kGroup] = find_features(layer, x + first * stride, group, stride,
                                              layer.reverse ? -features : features);
     }
     const auto add = [&](auto& sums, Index first, Index at) INLINED {
@@ -387,7 +483,7 @@ void backward(const Layer<T>& layer, Index tile, T* scratch) {
   const Index window = layer.window(), most = window * all;  // In steps and in rows.
   T *d_gates = scratch, *h = d_gates + 4 * window * units, *d_h = h + window * units;
   T *d_c = d_h + units + W, *c0 = d_c + units, *x = c0 + units, *d_x = x + most * features;
-  T *panel = d_x + all * features + W, *any = panel + most * LSTM_COLUMNS * W;
+  T *panel = d_x + all * features + W;
   T* partial = layer.partial + tile * layer.weight_rows() * width;
   std::memset(partial, 0, layer.weight_rows() * width * sizeof(T));
   const T one = 1;
@@ -419,7 +515,7 @@ void backward(const Layer<T>& layer, Index tile, T* scratch) {
     copy_rows(rows, features, read, steps * features, x + kept * features, features);
     kept += rows;
     if (kept + rows > most || step == 0 || (step == 1 && layer.zeros)) {
-      const auto [begin, end] = find_features(layer, x, kept, features, any, 0);
+      const auto [begin, end] = find_features(layer, x, kept, features, 0);
       T *d_weight_hh = partial + features * width, *d_bias = d_weight_hh + hidden * width;
       add_window(kept, d_gates, width, panel,
                  {{x + begin, features, end - begin, partial + begin * width},

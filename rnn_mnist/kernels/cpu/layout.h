@@ -77,8 +77,7 @@ struct Layer {
     const Index rows = tile_rows(), units = tile_units();
     const Index in_window = 5 * units + rows * (features + 5 * kMostLanes);
     const Index in_step = 3 * units + rows * features + 2 * kMostLanes;
-    const Index ranges = features + 2 * rows / kGroup;
-    return round_up(window() * in_window + in_step + ranges, kMostLanes) + kMostLanes;
+    return round_up(window() * in_window + in_step, kMostLanes) + kMostLanes;
   }
 };
 
@@ -149,13 +148,20 @@ void pack_forward(const Layer<T>& layer) {
   for (Index i = 0; i < width; i++) layer.packed_bias[i] += layer.packed_bias[width + i];
 }
 
+// The last columns of a backward product, if they fill a quarter of a vector: the columns after the
+// last full vector, padded to a multiple of four as H is.
+template <typename T>
+INLINE Index last_columns(Index columns) {
+  return round_up(columns, 4) % kLanes<T> == kLanes<T> / 4 ? columns % kLanes<T> : 0;
+}
+
 // Weights (rows, 4H) transposed, in the order in which the backward products read them: for each
-// block of rows, the interleaved gates.
+// block of rows, the interleaved gates. Of the last columns, a vector has the four gates of a unit.
 template <typename T>
 void pack_transposed(const Layer<T>& layer, const T* weights, Index rows, T* packed) {
   constexpr Index U = kLanes<T> / 4;
-  const Index hidden = layer.hidden;
-  const Columns<T> columns(rows);
+  const Index hidden = layer.hidden, last = last_columns<T>(rows);
+  const Columns<T> columns(rows - last);
   for (Index block = 0; block < columns.blocks; block++) {
     const Index from = columns.begin(block) * kLanes<T>;
     const Index size = columns.begin(block + 1) * kLanes<T> - from;
@@ -174,6 +180,14 @@ void pack_transposed(const Layer<T>& layer, const T* weights, Index rows, T* pac
       }
     }
     packed += size * layer.columns();
+  }
+  for (Index unit = 0; last && unit < layer.padded(); unit++) {
+    for (Index gate = 0; gate < 4; gate++, packed += U) {
+      const T* source = weights + ((rows - last) * 4 + gate) * hidden + unit;
+      for (Index k = 0; k < U; k++) {
+        packed[k] = k < last && unit < hidden ? source[k * 4 * hidden] : T(0);
+      }
+    }
   }
 }
 
