@@ -51,8 +51,9 @@ def make_case(batch, steps, features, hidden, *, seed=0, dtype=np.float32, lead=
     }
     inputs = rng.normal(size=(*lead, batch, steps, features))
     inputs = (inputs * (rng.random(inputs.shape) < 0.5)).astype(dtype)
-    # Columns that are zero for all rows, and rows that are zero, as digits have.
+    # As digits have margins: features that are zero in all rows, and others in half of the rows.
     inputs[..., : features // 3] = 0
+    inputs[..., : batch // 2, :, features - features // 4 :] = 0
     c, h = rng.normal(0, 0.5, (2, *lead, batch, hidden)).astype(dtype)
     return params, inputs, (c, h)
 
@@ -117,6 +118,9 @@ def dot(a, b):
         ((1, 1, 1, 1), False),
         ((23, 4, 60, 130), True),
         ((11, 3, 2, 4), False),
+        # One to four columns beyond the last full vector, or alone.
+        ((13, 4, 17, 35), False),
+        ((9, 3, 3, 2), True),
     ],
 )
 def test_every_gradient_equals_the_scans(sizes, reverse):
