@@ -296,7 +296,7 @@ INLINE Range find_features(const Layer<T>& layer, const T* x, Index rows, Index 
       bits |= load<V>(x + m * stride + from);
       __builtin_prefetch(x + m * stride + ahead + from);
     }
-    // Branches would be hard to predict here.
+    // Without branches, because the processor could not predict them.
     const std::uint32_t found = nonzero_lanes(bits << 1);  // Without the sign.
     const std::int32_t first = found ? from + std::countr_zero(found) : features;
     const std::int32_t last = found ? from + 32 - std::countl_zero(found) : 0;
@@ -340,13 +340,13 @@ void add_rows(Index rows, Index size, T* values) {
 
 // The cells of a tile after one step: new c and h, and saved values, if they are wanted.
 //
-// The second loop is apart because a processor overlaps the operations of short iterations better.
+// tanh(c) has a loop of its own: a processor overlaps short iterations better than long ones.
 template <typename T>
-INLINE void update_cells(Index vectors, T* gates, T* c, T* h, T* saved) {
+INLINE void update_cells(Index vectors, const T* gates, T* c, T* h, T* saved) {
   using V = Vector<T>;
   constexpr Index W = kLanes<T>;
   for (Index v = 0; v < vectors; v++) {
-    T* at = gates + 4 * v * W;
+    const T* at = gates + 4 * v * W;
     V i = load<V>(at), f = load<V>(at + W), g = load<V>(at + 2 * W), o = load<V>(at + 3 * W);
     transpose<T>(i, f, g, o);
     i = sigmoid<T>(i), f = sigmoid<T>(f), g = tanh<T>(g), o = sigmoid<T>(o);
